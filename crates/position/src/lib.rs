@@ -1,0 +1,150 @@
+//! The one idea of Candleflight: a position is a set of Kafka offsets, for each partition of the topic the next offset to read.
+//!
+//! ```
+//! use position::{OffsetRange, Position};
+//!
+//! let mut position = Position::default();
+//! position.advance(OffsetRange { partition: 0, first: 0, next: 128 });
+//! assert_eq!(position.next(0), Some(128));
+//! assert_eq!(position.to_string(), "0:128");
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A run of one partition's offsets, from `first` up to and without `next`.
+///
+/// The rows that travel with a range may be fewer than its offsets: dead letters, transaction markers and compacted records leave
+/// holes in the rows, never in the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetRange {
+    /// The Kafka partition.
+    pub partition: i32,
+    /// The first offset of the run.
+    pub first: i64,
+    /// The offset after the last of the run.
+    pub next: i64,
+}
+
+impl OffsetRange {
+    /// Tells whether the range holds no offset.
+    pub fn is_empty(&self) -> bool {
+        self.next <= self.first
+    }
+
+    /// Counts the offsets of the range.
+    pub fn offset_count(&self) -> u64 {
+        u64::try_from(self.next - self.first).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for OffsetRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}..{}", self.partition, self.first, self.next)
+    }
+}
+
+/// For each partition of a topic, the next offset to read; a partition that is absent has not been read at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(BTreeMap<i32, i64>);
+
+impl Position {
+    /// Returns the next offset to read of `partition`, `None` when nothing of it was read yet.
+    pub fn next(&self, partition: i32) -> Option<i64> {
+        self.0.get(&partition).copied()
+    }
+
+    /// Sets the next offset to read of `partition`.
+    pub fn set(&mut self, partition: i32, next: i64) {
+        self.0.insert(partition, next);
+    }
+
+    /// Moves past `range`; the caller has made sure that it joins.
+    pub fn advance(&mut self, range: OffsetRange) {
+        self.set(range.partition, range.next);
+    }
+
+    /// Iterates over (partition, next offset), ascending by partition.
+    pub fn iter(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
+        self.0.iter().map(|(partition, next)| (*partition, *next))
+    }
+
+    /// Tells whether no partition was read yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells whether this position has reached `other` in every partition of `other`.
+    pub fn covers(&self, other: &Position) -> bool {
+        other.iter().all(|(partition, next)| self.next(partition).is_some_and(|ours| ours >= next))
+    }
+
+    /// Returns, partition by partition, the lesser of the two; a partition that either lacks is absent.
+    pub fn lesser(&self, other: &Position) -> Position {
+        let both = |(partition, next)| Some((partition, other.next(partition)?.min(next)));
+        self.iter().filter_map(both).collect()
+    }
+
+    /// Returns, partition by partition, the greater of the two.
+    pub fn greater(&self, other: &Position) -> Position {
+        let mut greater = self.clone();
+        for (partition, next) in other.iter() {
+            let ours = greater.next(partition).unwrap_or(next);
+            greater.set(partition, ours.max(next));
+        }
+        greater
+    }
+}
+
+impl FromIterator<(i32, i64)> for Position {
+    fn from_iter<I: IntoIterator<Item = (i32, i64)>>(pairs: I) -> Self {
+        Position(pairs.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (partition, next)) in self.iter().enumerate() {
+            write!(f, "{}{partition}:{next}", if index > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Position;
+
+    fn position(pairs: &[(i32, i64)]) -> Position {
+        pairs.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_lesser_of_two_lacks_what_either_lacks() {
+        let (ours, theirs) = (position(&[(0, 5), (1, 9)]), position(&[(0, 7), (2, 1)]));
+        assert_eq!(ours.lesser(&theirs), position(&[(0, 5)]));
+    }
+
+    #[test]
+    fn the_greater_of_two_has_what_either_has() {
+        let (ours, theirs) = (position(&[(0, 5), (1, 9)]), position(&[(0, 7), (2, 1)]));
+        assert_eq!(ours.greater(&theirs), position(&[(0, 7), (1, 9), (2, 1)]));
+    }
+
+    #[test]
+    fn a_position_covers_what_it_has_reached_in_every_partition() {
+        assert!(position(&[(0, 5), (1, 9)]).covers(&position(&[(0, 5)])));
+        assert!(!position(&[(0, 5)]).covers(&position(&[(0, 5), (1, 0)])));
+        assert!(position(&[]).covers(&position(&[])));
+    }
+
+    #[test]
+    fn a_position_is_a_json_object_of_partition_to_next_offset() {
+        let json = serde_json::to_string(&position(&[(0, 5), (11, 9)])).unwrap();
+        assert_eq!(json, r#"{"0":5,"11":9}"#);
+        assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position(&[(0, 5), (11, 9)]));
+    }
+}

@@ -1,0 +1,137 @@
+//! The client side of our tickets.
+
+use arrow::array::RecordBatch;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{Action, FlightData};
+use futures::{Stream, StreamExt, TryStreamExt};
+use position::OffsetRange;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::metadata::{BatchMetadata, Progress};
+use crate::ticket::Ticket;
+use crate::{DecodeError, PROGRESS_ACTION};
+
+/// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why a call to the Flight server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is not a URL such as `grpc://127.0.0.1:50051`.
+    #[error("parse the Flight address {address:?}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// Why it does not parse.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The server cannot be reached.
+    #[error("connect to the Flight server at {address}")]
+    Connect {
+        /// Where it was expected.
+        address: String,
+        /// Why not.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The server answered with an error.
+    #[error("{action}: {}", status.message())]
+    Status {
+        /// What was asked for.
+        action: &'static str,
+        /// The answer.
+        status: Box<tonic::Status>,
+    },
+    /// The stream is not the Arrow data that the ticket promises.
+    #[error("decode the Flight stream")]
+    Stream(#[source] FlightError),
+    /// A batch came without a readable range.
+    #[error("read the range of a batch")]
+    Metadata(#[from] DecodeError),
+}
+
+impl ClientError {
+    /// Tells whether the same call may succeed later: the server is starting, stopping or overloaded.
+    pub fn is_transient(&self) -> bool {
+        let transient = |status: &tonic::Status| {
+            use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable, Unknown};
+            matches!(status.code(), Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable | Unknown)
+        };
+        match self {
+            ClientError::Connect { .. } => true,
+            ClientError::Status { status, .. } => transient(status),
+            ClientError::Stream(FlightError::Tonic(status)) => transient(status),
+            ClientError::Address { .. } | ClientError::Stream(_) | ClientError::Metadata(_) => false,
+        }
+    }
+
+    fn status(action: &'static str) -> impl FnOnce(tonic::Status) -> ClientError {
+        move |status| ClientError::Status { action, status: Box::new(status) }
+    }
+}
+
+/// Connects to a Flight server at `grpc://host:port`.
+///
+/// # Errors
+///
+/// [`ClientError::Address`] when the address does not parse, [`ClientError::Connect`] (transient) when nobody answers.
+pub async fn connect(address: &str) -> Result<FlightServiceClient<Channel>, ClientError> {
+    let url = address.replacen("grpc://", "http://", 1);
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(std::time::Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
+    Ok(FlightServiceClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Asks how far bronze is.
+///
+/// # Errors
+///
+/// [`ClientError`]; see [`ClientError::is_transient`].
+pub async fn progress(client: &mut FlightServiceClient<Channel>) -> Result<Progress, ClientError> {
+    let action = "ask for the progress of bronze";
+    let request = Action { r#type: PROGRESS_ACTION.to_owned(), body: bytes::Bytes::new() };
+    let mut results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
+    let result = results.message().await.map_err(ClientError::status(action))?;
+    Ok(Progress::decode(&result.map(|result| result.body).unwrap_or_default())?)
+}
+
+/// Reads what `ticket` says: batches with their ranges, in the order of the ticket; keep-alives are left out.
+///
+/// # Errors
+///
+/// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
+pub async fn read(
+    client: &mut FlightServiceClient<Channel>,
+    ticket: &Ticket,
+) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
+    let messages = client.do_get(ticket.encode()).await.map_err(ClientError::status("read bronze"))?.into_inner();
+    let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+    Ok(FlightDataDecoder::new(messages).filter_map(async |decoded| {
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => return Some(Err(ClientError::Stream(error))),
+        };
+        let DecodedPayload::RecordBatch(batch) = decoded.payload else { return None };
+        match range_of(&decoded.inner) {
+            Ok(range) if range.is_empty() && batch.num_rows() == 0 => None,
+            Ok(range) => Some(Ok((range, batch))),
+            Err(error) => Some(Err(error)),
+        }
+    }))
+}
+
+fn range_of(message: &FlightData) -> Result<OffsetRange, ClientError> {
+    Ok(BatchMetadata::decode(&message.app_metadata)?.range)
+}

@@ -1,0 +1,31 @@
+//! What travels on Flight besides Arrow: tickets, batch metadata and progress.
+//!
+//! All of it is JSON, not protobuf: any Flight client can write a ticket and read a batch's range without generated code, and both
+//! can be read in a log. One such message a batch costs nothing beside the batch.
+
+pub mod client;
+pub mod metadata;
+pub mod stream;
+pub mod ticket;
+
+/// Path of the DoPut descriptor that takes bronze batches.
+pub const BRONZE: &str = "bronze";
+/// DoAction type that returns a [`metadata::Progress`].
+pub const PROGRESS_ACTION: &str = "progress";
+
+/// Why a ticket or an `app_metadata` could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {what} as JSON")]
+pub struct DecodeError {
+    what: &'static str,
+    #[source]
+    source: serde_json::Error,
+}
+
+fn decode<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(bytes).map_err(|source| DecodeError { what, source })
+}
+
+fn encode(message: &impl serde::Serialize) -> bytes::Bytes {
+    serde_json::to_vec(message).expect("our messages are plain structs with string keys").into()
+}

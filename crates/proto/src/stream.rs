@@ -1,0 +1,69 @@
+//! Record batches with their ranges, to and from Flight messages.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{IpcWriteContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_flight::{FlightData, SchemaAsIpc};
+use position::OffsetRange;
+use schema::bronze::column;
+
+use crate::metadata::BatchMetadata;
+
+/// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as arrow-flight's own encoder does.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Returns the schema message that opens a stream of bronze batches.
+pub fn encode_schema(schema: &SchemaRef) -> FlightData {
+    SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into()
+}
+
+/// Writes a bronze batch with its range, split where it is too large for one message. The pieces' ranges tile `range`.
+///
+/// # Errors
+///
+/// [`ArrowError`] when the batch cannot be written as IPC, which no bronze batch can cause.
+pub fn encode_batch(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
+    let pieces = batch_bytes(batch)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
+    let rows_max = batch.num_rows().div_ceil(pieces).max(1);
+    let mut messages = Vec::with_capacity(pieces);
+    let mut first = range.first;
+    let mut row = 0;
+    loop {
+        let rows = rows_max.min(batch.num_rows() - row);
+        let piece = batch.slice(row, rows);
+        row += rows;
+        let next = if row < batch.num_rows() { offset_at(batch, row) } else { range.next };
+        messages.push(encode_message(&piece, OffsetRange { first, next, ..range })?);
+        if row >= batch.num_rows() {
+            return Ok(messages);
+        }
+        first = next;
+    }
+}
+
+/// Returns the bytes that the rows of a batch take, whatever larger buffers they are a slice of.
+///
+/// # Errors
+///
+/// [`ArrowError`] for a type without a known layout, which bronze does not have.
+pub fn batch_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size()).sum()
+}
+
+/// Returns the Kafka offset of a bronze row.
+pub fn offset_at(batch: &RecordBatch, row: usize) -> i64 {
+    batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().value(row)
+}
+
+fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData, ArrowError> {
+    // Bronze has no dictionaries, so a fresh tracker a message loses nothing.
+    let mut dictionaries = DictionaryTracker::new(false);
+    let (_, encoded) = IpcDataGenerator::default().encode(
+        batch,
+        &mut dictionaries,
+        &IpcWriteOptions::default(),
+        &mut IpcWriteContext::default(),
+    )?;
+    Ok(FlightData::from(encoded).with_app_metadata(BatchMetadata { range }.encode()))
+}

@@ -1,0 +1,132 @@
+//! What every service does: telemetry, signals, drain, and the health and metrics endpoint.
+
+pub mod backoff;
+pub mod clock;
+pub mod http;
+pub mod metrics;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::metrics::Metrics;
+
+/// What every service is given: when to stop, and where its numbers go.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Cancelled once the service is to drain and return.
+    pub shutdown: CancellationToken,
+    /// Where the service registers its metrics and says whether it is ready.
+    pub metrics: Metrics,
+}
+
+/// The flags that every service has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Address of the health, readiness and Prometheus endpoints; port 0 takes a free one and prints it.
+    #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR", default_value = "127.0.0.1:0")]
+    pub metrics_addr: SocketAddr,
+    /// How long a drain may take after SIGTERM or Ctrl-C before the service gives up on it (what is lost is done again at the next start).
+    #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = duration)]
+    pub drain_max: Duration,
+}
+
+/// Parses a duration such as `100ms`, `10s` or `1m`, for clap.
+///
+/// # Errors
+///
+/// A sentence for the user when `text` is not a whole number with one of these units.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 100ms, 10s or 1m"))?;
+    match unit {
+        "us" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        "d" => Ok(Duration::from_secs(number * 86_400)),
+        _ => Err(format!("{text:?} needs a unit: us, ms, s, m, h or d")),
+    }
+}
+
+/// Sends log lines to standard error, at the level of `RUST_LOG` or else `default_level`; where another filter says nothing, the
+/// libraries underneath are kept to warnings.
+pub fn init_telemetry(default_level: &str) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,{default_level},deltalake_core=error,delta_kernel=error")));
+    // A second call (tests) keeps the first subscriber.
+    let _already_set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Returns a token that SIGTERM, SIGINT (Ctrl-C) or SIGHUP cancels; a second signal ends the process at once.
+pub fn shutdown_on_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let mut signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
+        .map(|kind| signal(kind).expect("a Unix process can install signal handlers"));
+    #[expect(clippy::disallowed_methods, reason = "signals outlive every service's JoinSet")]
+    tokio::spawn(async move {
+        let mut received = 0;
+        loop {
+            let [terminate, interrupt, hangup] = &mut signals;
+            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => (), _ = hangup.recv() => () }
+            received += 1;
+            if received > 1 {
+                std::process::exit(130);
+            }
+            cancelled.cancel();
+        }
+    });
+    token
+}
+
+/// Runs one service as its own process: telemetry, endpoint, signals, then `run` until it returns; bounds its drain.
+///
+/// # Errors
+///
+/// What `run` returns; the endpoint's address cannot be listened on; or the drain took longer than `drain_max`.
+pub async fn run<F, Fut>(args: Args, name: &'static str, run: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    init_telemetry("info");
+    let context = Context { shutdown: shutdown_on_signal(), metrics: Metrics::default() };
+    let listener = tokio::net::TcpListener::bind(args.metrics_addr)
+        .await
+        .with_context(|| format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr))?;
+    tracing::info!(service = name, metrics = %format!("http://{}/metrics", listener.local_addr()?), "starting");
+    let endpoint = http::serve(listener, context.metrics.clone());
+    let service = bounded_drain(context.shutdown.clone(), args.drain_max, run(context));
+    tokio::select! {
+        result = service => result,
+        result = endpoint => result.context("serve health and metrics"),
+    }
+}
+
+/// Awaits `service`, but at most `drain_max` after `shutdown` was cancelled.
+///
+/// # Errors
+///
+/// What `service` returns, or that the drain took too long.
+pub async fn bounded_drain(
+    shutdown: CancellationToken,
+    drain_max: Duration,
+    service: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let expired = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(drain_max).await;
+    };
+    tokio::select! {
+        result = service => result,
+        () = expired => anyhow::bail!("drain took longer than {drain_max:?} (--drain-max); what was not durable is done again at the next start"),
+    }
+}

@@ -1,0 +1,131 @@
+//! The numbers of a service, in Prometheus' text format, and whether it is ready.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::registry::{Metric, Registry};
+
+/// Where services register their metrics and say whether they are ready; clones share. Every name is prefixed `candleflight_`.
+#[derive(Clone)]
+pub struct Metrics(Arc<Shared>);
+
+struct Shared {
+    registry: Mutex<Registry>,
+    readiness: Mutex<BTreeMap<&'static str, Result<(), String>>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Mutex::new(Registry::with_prefix("candleflight"));
+        Metrics(Arc::new(Shared { registry, readiness: Mutex::default() }))
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Registers a metric and returns it; `name` has no prefix and no `_total`, `help` no full stop.
+    pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register(name, help, metric.clone());
+        metric
+    }
+
+    /// Says that `service` is ready, or why it is not.
+    pub fn set_ready(&self, service: &'static str, readiness: Result<(), String>) {
+        self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner).insert(service, readiness);
+    }
+
+    /// Returns whether every service that has spoken is ready, and a line for each.
+    pub fn readiness(&self) -> (bool, String) {
+        let readiness = self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = |(service, state): (&&str, &Result<(), String>)| match state {
+            Ok(()) => format!("{service}: ready\n"),
+            Err(reason) => format!("{service}: {reason}\n"),
+        };
+        let all_ready = !readiness.is_empty() && readiness.values().all(Result::is_ok);
+        (all_ready, readiness.iter().map(line).collect())
+    }
+
+    /// Returns all metrics in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes any text");
+        text
+    }
+}
+
+/// Reads samples back from Prometheus' text format: what `up` and `status` show comes from the same numbers that Prometheus gets.
+#[derive(Debug)]
+pub struct Samples<'a>(&'a str);
+
+impl<'a> Samples<'a> {
+    /// Wraps a text.
+    pub fn new(text: &'a str) -> Self {
+        Samples(text)
+    }
+
+    /// Sums the samples of `name` (full, as in the text) whose labels contain each of `labels`, such as `le="0.5"`.
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        self.matching(name, labels).map(|(_, value)| value).sum()
+    }
+
+    /// Estimates the quantile `q` of the histogram `name`: the upper bound of the bucket it falls into; `None` without observations.
+    pub fn quantile(&self, name: &str, q: f64) -> Option<f64> {
+        let bucket = format!("{name}_bucket");
+        let bound = |labels: &str| labels.split("le=\"").nth(1)?.split('"').next()?.parse::<f64>().ok();
+        let buckets: Vec<(f64, f64)> =
+            self.matching(&bucket, &[]).filter_map(|(labels, count)| Some((bound(labels).unwrap_or(f64::INFINITY), count))).collect();
+        let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
+        buckets.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)
+    }
+
+    fn matching(&self, name: &str, labels: &[&str]) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.lines().filter_map(move |line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
+            let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
+            wanted.then_some((series_labels, value.parse().ok()?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::histogram::Histogram;
+
+    use super::{Metrics, Samples};
+
+    #[test]
+    fn what_was_registered_can_be_read_back() {
+        let metrics = Metrics::default();
+        let rows: Counter = metrics.register("rows", "Rows", Counter::default());
+        let seconds = metrics.register("seconds", "Seconds", Histogram::new([0.1, 1.0, 10.0]));
+        rows.inc_by(3);
+        (0..99).for_each(|_| seconds.observe(0.5));
+        seconds.observe(5.0);
+        let text = metrics.encode();
+        let samples = Samples::new(&text);
+        assert_eq!(samples.sum("candleflight_rows_total", &[]), 3.0);
+        assert_eq!(samples.quantile("candleflight_seconds", 0.5), Some(1.0));
+        assert_eq!(samples.quantile("candleflight_seconds", 1.0), Some(10.0));
+        assert_eq!(samples.quantile("candleflight_absent", 0.5), None);
+    }
+
+    #[test]
+    fn a_process_is_ready_once_every_service_has_said_so() {
+        let metrics = Metrics::default();
+        assert!(!metrics.readiness().0);
+        metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
+        assert_eq!(metrics.readiness(), (false, "gold: waits for the Flight server\n".to_owned()));
+        metrics.set_ready("gold", Ok(()));
+        assert!(metrics.readiness().0);
+    }
+}
