@@ -1,1 +1,98 @@
-fn main(){}
+//! The `candleflight` command: composes the services, holds no logic of the walk.
+
+mod numbers;
+mod probe;
+mod sql;
+mod up;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Start with `candleflight up`. Every flag has an environment variable CANDLEFLIGHT_…")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the whole pipeline in one process, with a private Kafka and PostgreSQL: nothing to configure.
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Box<up::Args>),
+    /// Sends candles from CSV files to the topic.
+    #[command(after_help = PRODUCER_EXAMPLES)]
+    Producer(Service<producer::Config>),
+    /// Writes a synthetic sample of candles as CSV.
+    Sample(producer::sample::Config),
+    /// Puts the topic into bronze, exactly once.
+    Ingest(Service<ingest::Config>),
+    /// Serves bronze and gold over Arrow Flight and Flight SQL; the one writer of the bronze table.
+    Flight(Service<flight::Config>),
+    /// Computes gold from bronze, into PostgreSQL and the gold table.
+    Gold(Service<gold::Config>),
+    /// Recomputes gold from bronze and compares PostgreSQL and the lake bit by bit; exit code 1 where they differ.
+    Verify(gold::verify::Config),
+    /// Runs a Flight SQL query on the tables `bronze` and `gold`, and prints the result.
+    #[command(after_help = SQL_EXAMPLES)]
+    Sql(sql::Args),
+    /// Prints how far each stage of a running pipeline is.
+    Status(probe::Args),
+    /// Asks whether services are ready; exit code 1 where one is not.
+    Health(probe::Args),
+}
+
+const UP_EXAMPLES: &str = "Examples:
+  candleflight up
+  candleflight up --input btc.csv.gz=BTC-USD --input eth.csv=ETH-USD --rate 500/s
+  candleflight up --kafka broker:9092 --lake s3://bitcoin-data --postgres postgres://user:password@host/crypto_db";
+
+const PRODUCER_EXAMPLES: &str = "Examples:
+  candleflight producer --input data/sample.csv=BTC-USD
+  candleflight producer --input archive.zip=BTC-USD --rate max --resume";
+
+const SQL_EXAMPLES: &str = "Examples:
+  candleflight sql 'SELECT symbol, count(*) FROM bronze GROUP BY symbol'
+  candleflight sql 'SELECT * FROM gold ORDER BY event_time DESC LIMIT 10' --format json
+  candleflight sql 'SELECT * FROM bronze' --format parquet --output bronze.parquet";
+
+/// A service's own flags and those that every service has.
+#[derive(Debug, clap::Args)]
+struct Service<T: clap::Args> {
+    #[command(flatten)]
+    config: T,
+    #[command(flatten)]
+    service: service::Args,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Up(args) => up::run(*args).await?,
+        Command::Producer(Service { config, service }) => {
+            service::run(service, "producer", async |context| Ok(producer::run(config, context).await?)).await?;
+        }
+        Command::Ingest(Service { config, service }) => {
+            service::run(service, "ingest", async |context| Ok(ingest::run(config, context).await?)).await?;
+        }
+        Command::Flight(Service { config, service }) => {
+            service::run(service, "flight", async |context| Ok(flight::run(config, context).await?)).await?;
+        }
+        Command::Gold(Service { config, service }) => {
+            service::run(service, "gold", async |context| Ok(gold::run(config, context).await?)).await?;
+        }
+        Command::Sample(config) => producer::sample::run(&config)?,
+        Command::Verify(config) => {
+            let report = gold::verify::run(config).await?;
+            write!(std::io::stdout(), "{report}")?;
+            return Ok(if report.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Sql(args) => sql::run(args).await?,
+        Command::Status(args) => probe::status(args).await?,
+        Command::Health(args) => probe::health(args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,46 @@
+//! Where the servers of `script/test` are.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The real servers, one each for all tests, and how to have more.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Bootstrap servers of Apache Kafka.
+    pub kafka: String,
+    /// URL of PostgreSQL with a superuser's name and password, without a database.
+    pub postgres: String,
+    /// URL of MinIO; its keys are in the usual `AWS_…` variables, which child processes inherit.
+    pub s3_endpoint: String,
+    /// A Python with deltalake, polars, pandas, pyarrow, psycopg2 and adbc_driver_flightsql.
+    pub python: PathBuf,
+    /// `script/stack`, which starts, stops and kills servers.
+    pub stack: PathBuf,
+}
+
+impl Environment {
+    /// Reads the variables that `script/test` sets; `None`, after saying so, where they are missing: the test is to be skipped.
+    ///
+    /// # Panics
+    ///
+    /// When they are missing and `CI=true`: there nothing may be skipped.
+    pub fn get() -> Option<Environment> {
+        let environment = Self::read();
+        if environment.is_none() {
+            let message = "the integration tests need real servers: run script/test";
+            assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{message}");
+            eprintln!("SKIPPED: {message}");
+        }
+        environment
+    }
+
+    fn read() -> Option<Environment> {
+        Some(Environment {
+            kafka: env::var("CANDLEFLIGHT_TEST_KAFKA").ok()?,
+            postgres: env::var("CANDLEFLIGHT_TEST_POSTGRES").ok()?,
+            s3_endpoint: env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT").ok()?,
+            python: env::var_os("CANDLEFLIGHT_TEST_PYTHON")?.into(),
+            stack: env::var_os("CANDLEFLIGHT_TEST_STACK")?.into(),
+        })
+    }
+}

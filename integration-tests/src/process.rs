@@ -1,0 +1,219 @@
+//! A `candleflight` process: started, killed, started again.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use service::http;
+use service::metrics::Samples;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::wait::eventually;
+
+/// How long a process may take to be ready, or to end after a signal; far more than it takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How much of its log a failed test shows, in lines.
+const LOG_LINES_MAX: usize = 40;
+
+/// One service as a process of its own, with its log in a file; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    log: PathBuf,
+    metrics_addr: String,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts `candleflight` with `arguments` (a service's command and flags) and environment `variables`, logging to `log`.
+    ///
+    /// # Errors
+    ///
+    /// The program is missing: `cargo build` makes it.
+    pub fn start(arguments: &[&str], variables: &[(String, String)], log: PathBuf) -> anyhow::Result<Process> {
+        let mut process = Process {
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            variables: variables.to_vec(),
+            log,
+            metrics_addr: format!("127.0.0.1:{}", free_port()?),
+            child: None,
+        };
+        process.restart()?;
+        Ok(process)
+    }
+
+    /// Starts it again, with the same arguments and the log going on.
+    ///
+    /// # Errors
+    ///
+    /// It still runs, or the program is missing.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.restart_with(&[])
+    }
+
+    /// Starts it again with more environment variables for this one time, such as a failpoint.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Process::restart`].
+    pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "{} still runs", self.name());
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let child = Command::new(program()?)
+            .args(&self.arguments)
+            .envs(self.variables.iter().cloned())
+            .env("CANDLEFLIGHT_METRICS_ADDR", &self.metrics_addr)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", self.name()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL; returns once it is gone.
+    ///
+    /// # Errors
+    ///
+    /// The system's, which has none for a child of ours.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends SIGTERM and returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// It did not run, or did not end within the deadline.
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        let pid = self.child.as_ref().and_then(Child::id).context("it does not run")?;
+        let sent = Command::new("sh").args(["-c", r#"kill -s TERM "$0""#, &pid.to_string()]).status().await?;
+        ensure!(sent.success(), "cannot send SIGTERM to {pid}");
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself, as a failpoint makes it, and returns how.
+    ///
+    /// # Errors
+    ///
+    /// It did not run, or did not end within the deadline.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let child = self.child.as_mut().context("it does not run")?;
+        let status = timeout(DEADLINE, child.wait()).await;
+        let status = status.with_context(|| format!("{} does not end; {}", self.arguments[0], log_end(&self.log)))??;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Waits until it ends by SIGABRT: a failpoint was passed.
+    ///
+    /// # Errors
+    ///
+    /// It ended in another way, or not within the deadline.
+    pub async fn hit_failpoint(&mut self) -> anyhow::Result<()> {
+        let status = self.ended().await?;
+        // SIGABRT.
+        ensure!(status.signal() == Some(6), "{} ended with {status}; {}", self.name(), log_end(&self.log));
+        Ok(())
+    }
+
+    /// Tells whether it still runs.
+    ///
+    /// # Errors
+    ///
+    /// The system's, which has none for a child of ours.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits until `/ready` says so.
+    pub async fn ready(&mut self) {
+        let what = format!("{} is ready", self.name());
+        eventually(&what, DEADLINE, async || {
+            assert!(self.is_running().unwrap_or(false), "{} ended; {}", self.name(), log_end(&self.log));
+            http::get(&self.metrics_addr, "/ready").await.ok().filter(|(status, _)| *status == 200)
+        })
+        .await;
+    }
+
+    /// Reads the sum of a metric; its full name, such as `candleflight_gold_rows_total`, and labels such as `sink="lake"`.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
+        let (_, text) = http::get(&self.metrics_addr, "/metrics").await?;
+        Ok(Samples::new(&text).sum(name, labels))
+    }
+
+    /// Returns the process id while it runs, for what `/proc` tells, such as its peak memory.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Reads what it has logged so far, in all its lives.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    fn name(&self) -> &str {
+        &self.arguments[0]
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}: {}", self.name(), log_end(&self.log));
+        }
+    }
+}
+
+/// Returns the `candleflight` that `cargo build` has put beside the tests.
+///
+/// # Errors
+///
+/// It is not there.
+pub fn program() -> anyhow::Result<PathBuf> {
+    let test = env::current_exe()?;
+    let folder = test.ancestors().nth(2).context("a test lies in target/debug/deps")?;
+    let program = folder.join("candleflight");
+    ensure!(program.is_file(), "{} is missing: run cargo build", program.display());
+    Ok(program)
+}
+
+/// Returns a port of the loopback interface that nobody uses now.
+///
+/// # Errors
+///
+/// None is left.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn log_end(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = &lines[lines.len().saturating_sub(LOG_LINES_MAX)..];
+    format!("the end of {}:\n{}", log.display(), end.join("\n"))
+}

@@ -1,0 +1,87 @@
+//! A server of one's own, for tests that stop it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+
+use crate::environment::Environment;
+
+/// Where servers keep their data: a place that PostgreSQL's user can reach.
+const DATA_PARENT: &str = "/var/tmp";
+
+/// A real Kafka (`kafka`), MinIO (`minio`) or PostgreSQL (`postgres`) that only this test uses; stopped when dropped.
+#[derive(Debug)]
+pub struct Server {
+    kind: &'static str,
+    stack: PathBuf,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Server {
+    /// Starts it on a free port; returns once it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub fn start(environment: &Environment, kind: &'static str) -> anyhow::Result<Server> {
+        let folder = tempfile::Builder::new()
+            .prefix("candleflight-test.")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
+            .tempdir_in(DATA_PARENT)?;
+        let mut server = Server { kind, stack: environment.stack.clone(), folder, port: 0 };
+        server.restart()?;
+        server.port = server.stack("port")?.trim().parse()?;
+        Ok(server)
+    }
+
+    /// Returns `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again on the same port and data; returns once it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        self.stack("start").map(drop)
+    }
+
+    /// Stops it as an operator would.
+    ///
+    /// # Errors
+    ///
+    /// It does not stop.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        self.stack("stop").map(drop)
+    }
+
+    /// Kills it as a crash would.
+    ///
+    /// # Errors
+    ///
+    /// It does not die.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.stack("kill").map(drop)
+    }
+
+    fn stack(&self, action: &str) -> anyhow::Result<String> {
+        let context = || format!("{action} {}", self.kind);
+        let arguments = [action.as_ref(), self.kind.as_ref(), self.folder.path().as_os_str()];
+        let output = Command::new(&self.stack).args(arguments).output().with_context(context)?;
+        ensure!(output.status.success(), "{}: {}", context(), String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("{error:#}");
+        }
+    }
+}

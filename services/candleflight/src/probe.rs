@@ -1,0 +1,67 @@
+//! `health` and `status`: what a service's HTTP endpoint says, without curl.
+
+use std::io::Write as _;
+
+use anyhow::ensure;
+use service::http;
+
+use crate::numbers::Numbers;
+
+/// The flags of `health` and `status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Addresses of health endpoints: what a service was given as --metrics-addr, or printed at start.
+    #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
+    addresses: Vec<String>,
+}
+
+/// Prints the readiness of each address; an error when one does not answer or is not ready.
+pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
+    let mut unready = 0;
+    for address in &args.addresses {
+        let (status, lines) = http::get(address, "/ready").await?;
+        write!(std::io::stdout(), "{lines}")?;
+        unready += usize::from(status != 200);
+    }
+    ensure!(unready == 0, "{unready} of {} not ready", args.addresses.len());
+    Ok(())
+}
+
+/// Prints the numbers of all addresses together: services that run apart count as one pipeline.
+pub(crate) async fn status(args: Args) -> anyhow::Result<()> {
+    let mut metrics = String::new();
+    for address in &args.addresses {
+        let (status, text) = http::get(address, "/metrics").await?;
+        ensure!(status == 200, "{address} answered with status {status}");
+        metrics.push_str(&text);
+    }
+    writeln!(std::io::stdout(), "{}", Numbers::read(&metrics).table())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use service::http;
+    use service::metrics::Metrics;
+    use tokio::net::TcpListener;
+
+    use super::{Args, health};
+
+    #[tokio::test]
+    async fn health_follows_the_readiness_of_a_real_endpoint() {
+        let metrics = Metrics::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let ask = || health(Args { addresses: vec![address.clone()] });
+        let asked = async {
+            metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
+            assert_eq!(ask().await.unwrap_err().to_string(), "1 of 1 not ready");
+            metrics.set_ready("gold", Ok(()));
+            ask().await.unwrap();
+        };
+        tokio::select! {
+            served = http::serve(listener, metrics.clone()) => panic!("{served:?}"),
+            () = asked => (),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A server that runs as our child process and never outlives us.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a server may take until it answers: many times what it takes on a slow machine that recovers from a crash.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long a server may take to end after a signal, before it is killed; both servers recover from that.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Pause between two looks at something that does not announce itself; adds at most this to the start.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How much of a server's log an error shows, in lines.
+const LOG_LINES_MAX: usize = 15;
+
+/// What distinguishes one server from another.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// Its name, for people.
+    pub(super) name: &'static str,
+    /// The signal that asks it to end in order.
+    pub(super) stop_signal: &'static str,
+    /// The signal that the kernel sends it when we die.
+    pub(super) death_signal: &'static str,
+    /// Who it runs as when we are root; servers that refuse root have a user of their own.
+    pub(super) user: Option<&'static str>,
+}
+
+/// A running server; dropped without [`Child::stop`], it is killed.
+#[derive(Debug)]
+pub(super) struct Child {
+    kind: &'static Kind,
+    process: tokio::process::Child,
+    folder: PathBuf,
+}
+
+impl Child {
+    /// Starts `program` with its output in `folder/log`; the caller has made sure that nothing else runs on `folder`.
+    ///
+    /// To be called on the main thread: the kernel ties a child to the *thread* that started it.
+    pub(super) async fn start<S: AsRef<OsStr>>(
+        kind: &'static Kind,
+        folder: &Path,
+        program: &Path,
+        arguments: &[S],
+    ) -> anyhow::Result<Child> {
+        let context = || format!("start {} ({})", kind.name, program.display());
+        let log = File::create(folder.join("log")).with_context(context)?;
+        let process = command(kind, program, arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(context)?;
+        let pid = process.id().with_context(context)?;
+        fs::write(folder.join("pid"), pid.to_string()).with_context(context)?;
+        Ok(Child { kind, process, folder: folder.to_owned() })
+    }
+
+    /// Waits until `answers` says so.
+    pub(super) async fn until_ready(
+        &mut self,
+        mut answers: impl AsyncFnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_MAX;
+        while !answers().await? {
+            if let Some(status) = self.process.try_wait()? {
+                return Err(self.ended(status));
+            }
+            if Instant::now() > deadline {
+                bail!("{} does not answer after {START_MAX:?}; {}", self.kind.name, self.log_end());
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the server ends by itself, and returns that as the error it is.
+    pub(super) async fn unexpected_end(&mut self) -> anyhow::Error {
+        match self.process.wait().await {
+            Ok(status) => self.ended(status),
+            Err(error) => anyhow::Error::new(error).context(format!("wait for {}", self.kind.name)),
+        }
+    }
+
+    /// Asks the server to end and waits for it.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        let context = || format!("stop {}", self.kind.name);
+        if let Some(pid) = self.process.id() {
+            signal(self.kind.stop_signal, pid).await.with_context(context)?;
+            if timeout(STOP_MAX, self.process.wait()).await.is_err() {
+                tracing::warn!(server = self.kind.name, "did not end after {STOP_MAX:?}, killing it");
+                self.process.kill().await.with_context(context)?;
+            }
+        }
+        fs::remove_file(self.folder.join("pid")).with_context(context)
+    }
+
+    /// Reads the server's log.
+    pub(super) fn log(&self) -> String {
+        fs::read(self.folder.join("log")).map_or_else(
+            |error| format!("(unreadable: {error})"),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        anyhow::anyhow!("{} ended unexpectedly ({status}); {}", self.kind.name, self.log_end())
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().rev().take(LOG_LINES_MAX).collect();
+        let tail: Vec<&str> = lines.into_iter().rev().collect();
+        format!("the end of {}:\n{}", self.folder.join("log").display(), tail.join("\n"))
+    }
+}
+
+/// Runs a program that ends by itself, as the user of `kind`, and requires it to succeed.
+pub(super) async fn run_to_end<S: AsRef<OsStr>>(
+    kind: &'static Kind,
+    program: &Path,
+    arguments: &[S],
+) -> anyhow::Result<()> {
+    let output = command(kind, program, arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .with_context(|| format!("run {}", program.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} failed ({}):\n{}{}",
+        program.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Tells whether we are root.
+pub(super) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+fn command<S: AsRef<OsStr>>(kind: &'static Kind, program: &Path, arguments: &[S]) -> Command {
+    // setpriv (util-linux) sets the death signal after it has changed the user, which would clear it.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", kind.death_signal]);
+    if let Some(user) = kind.user.filter(|_| is_root()) {
+        command.args(["--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    command.arg("--").arg(program).args(arguments);
+    // A process group of its own: Ctrl-C goes to the terminal's group, and servers end after the services do. A working directory
+    // that every user can enter.
+    command.process_group(0).current_dir("/").kill_on_drop(true);
+    command
+}
+
+/// Ends the server that a killed run may have left on `folder`: two servers on one folder would destroy it.
+pub(super) async fn end_stale(kind: &Kind, folder: &Path) -> anyhow::Result<()> {
+    let Some(pid) = recorded_pid(folder) else { return Ok(()) };
+    if is_server_on(pid, folder) {
+        tracing::info!(server = kind.name, pid, "ending what an earlier run left");
+        signal(kind.stop_signal, pid).await?;
+        let deadline = Instant::now() + STOP_MAX;
+        while is_server_on(pid, folder) {
+            if Instant::now() > deadline {
+                signal("KILL", pid).await?;
+                sleep(LOOK_PAUSE * 10).await;
+                ensure!(!is_server_on(pid, folder), "process {pid} of an earlier run does not end");
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+    fs::remove_file(folder.join("pid"))?;
+    Ok(())
+}
+
+fn recorded_pid(folder: &Path) -> Option<u32> {
+    fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()
+}
+
+/// Tells whether the process exists and is ours: numbers are used again, but not with our folder on the command line. A process
+/// without a command line is a dead one that its parent has yet to collect, and PostgreSQL waits for such a one.
+fn is_server_on(pid: u32, folder: &Path) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command_line| {
+        command_line.is_empty() || String::from_utf8_lossy(&command_line).contains(&*folder.to_string_lossy())
+    })
+}
+
+/// Sends a signal; the standard library knows only SIGKILL, every shell knows them all.
+async fn signal(name: &str, pid: u32) -> anyhow::Result<()> {
+    let arguments = ["-c", r#"kill -s "$0" "$1" 2>/dev/null || :"#, name, &pid.to_string()];
+    Command::new("sh").args(arguments).status().await.with_context(|| format!("send SIG{name} to {pid}"))?;
+    Ok(())
+}

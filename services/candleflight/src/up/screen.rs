@@ -1,0 +1,98 @@
+//! What `up` shows: lines that stay, below them (in a terminal) the numbers, drawn again in place; and the log.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::numbers::Numbers;
+
+/// How often the numbers are drawn in a terminal: as fast as one reads.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
+/// How often they are written elsewhere, a line each time.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// Size at which a start sets the log file aside, in bytes; one such file is kept.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The terminal, or whatever standard output is; clones share.
+#[derive(Clone, Debug)]
+pub(super) struct Screen {
+    /// Draws the numbers; hidden where there is no terminal.
+    bar: ProgressBar,
+}
+
+impl Screen {
+    pub(super) fn new() -> Screen {
+        let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
+        Screen { bar: ProgressBar::with_draw_target(None, target).with_style(style) }
+    }
+
+    /// Writes a line that stays.
+    pub(super) fn line(&self, line: impl Display) {
+        // Nobody reading is no reason to stop.
+        self.bar.suspend(|| writeln!(io::stdout(), "{line}").ok());
+    }
+
+    /// Says how often [`Screen::show`] is to be called.
+    pub(super) fn interval(&self) -> Duration {
+        if self.bar.is_hidden() { LINE_INTERVAL } else { TERMINAL_INTERVAL }
+    }
+
+    /// Shows the numbers.
+    pub(super) fn show(&self, numbers: &Numbers) {
+        if self.bar.is_hidden() {
+            self.line(numbers);
+        } else {
+            self.bar.set_message(format!("\n{}", numbers.table()));
+        }
+    }
+
+    /// Leaves the last numbers where they are and goes on below them.
+    pub(super) fn finish(&self) {
+        self.bar.abandon();
+    }
+
+    /// Sends log lines to `file`, which the numbers would tear apart, and warnings here, too.
+    pub(super) fn init_telemetry(&self, file: &Path) -> anyhow::Result<()> {
+        if file.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            std::fs::rename(file, file.with_extension("log.1"))?;
+        }
+        let writer = File::options().create(true).append(true).open(file);
+        let writer = writer.with_context(|| format!("open the log {}", file.display()))?;
+        let filter = EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new("warn,info,deltalake_core=error,delta_kernel=error"));
+        let log = fmt::layer().with_ansi(false).with_writer(Mutex::new(writer)).with_filter(filter);
+        let warnings = fmt::layer().with_writer(self.clone()).with_filter(LevelFilter::WARN);
+        Registry::default().with(log).with(warnings).try_init().context("start logging")
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bar.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Screen {
+    type Writer = Screen;
+
+    fn make_writer(&'a self) -> Screen {
+        self.clone()
+    }
+}

@@ -1,0 +1,114 @@
+//! The servers under the services: private ones, unless others were named.
+
+use std::future::pending;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::Args;
+use super::child::{Child, end_stale};
+use super::folder::Folder;
+use super::screen::Screen;
+use super::{kafka, postgres};
+
+/// Kafka and PostgreSQL, and the lake's place.
+#[derive(Debug)]
+pub(super) struct Servers {
+    /// Bootstrap servers.
+    pub(super) kafka: String,
+    /// URL of the database of gold, with its password.
+    pub(super) postgres: String,
+    /// URL or folder of the lake.
+    pub(super) lake: String,
+    topic: String,
+    log: String,
+    kafka_child: Option<Child>,
+    postgres_child: Option<Child>,
+}
+
+impl Servers {
+    /// Starts, side by side, the servers that were not named; returns once they answer.
+    pub(super) async fn start(args: &Args, folder: &mut Folder, screen: &Screen) -> anyhow::Result<Servers> {
+        let (kafka_folder, postgres_folder) = (folder.join("kafka"), folder.join("postgres"));
+        // First of all, since they would hold the ports that are chosen next.
+        tokio::try_join!(
+            end_stale(&kafka::KAFKA, &kafka_folder),
+            end_stale(&postgres::POSTGRES, &postgres_folder)
+        )?;
+        let kafka_ports = kafka::Ports {
+            clients: folder.choose_port("kafka", 9092)?,
+            controller: folder.choose_port("kafka controller", 9093)?,
+        };
+        let postgres_port = folder.choose_port("postgres", 5432)?;
+
+        let start_kafka = async {
+            if let Some(brokers) = &args.kafka {
+                return Ok((brokers.clone(), None));
+            }
+            let home = args.kafka_home.clone().map_or_else(kafka::home, Ok)?;
+            let started = Instant::now();
+            let child = kafka::start(&kafka_folder, &home, kafka_ports).await?;
+            screen.line(format_args!("Apache Kafka ready in {:.1} s", started.elapsed().as_secs_f64()));
+            anyhow::Ok((format!("127.0.0.1:{}", kafka_ports.clients), Some(child)))
+        };
+        let start_postgres = async {
+            if let Some(url) = &args.postgres {
+                return Ok((url.clone(), None));
+            }
+            let started = Instant::now();
+            let (child, url) = postgres::start(&postgres_folder, postgres_port).await?;
+            screen.line(format_args!("PostgreSQL ready in {:.1} s", started.elapsed().as_secs_f64()));
+            anyhow::Ok((url, Some(child)))
+        };
+        // Joined, not spawned: children belong to the main thread (see `Child::start`).
+        let ((kafka, kafka_child), (postgres, postgres_child)) = tokio::try_join!(start_kafka, start_postgres)?;
+        Ok(Servers {
+            kafka,
+            postgres,
+            lake: args.lake.clone().unwrap_or_else(|| folder.join("lake").display().to_string()),
+            topic: args.topic.clone(),
+            log: folder.join("candleflight.log").display().to_string(),
+            kafka_child,
+            postgres_child,
+        })
+    }
+
+    /// Prints where everything is and how to get in.
+    pub(super) fn describe(&self, screen: &Screen, flight: &str, metrics: SocketAddr) {
+        // The private cluster's password is no secret, another's is.
+        let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
+        let Servers { kafka, lake, topic, log, .. } = self;
+        screen.line(format_args!(
+            "
+  Kafka       {kafka}   topic {topic}
+  PostgreSQL  psql {psql} -c 'SELECT * FROM bitcoin_gold_data ORDER BY event_time DESC LIMIT 5'
+  Flight SQL  candleflight sql --flight {flight} 'SELECT * FROM bronze ORDER BY event_time DESC LIMIT 5'
+  lake        {lake}   Delta tables streaming_raw, gold_aggregates
+  metrics     http://{metrics}/metrics   also /health and /ready
+  log         {log}
+
+Ctrl-C drains and stops; the next start goes on where this one ends."
+        ));
+    }
+
+    /// Waits until a server of ours ends by itself, and returns that as the error it is.
+    pub(super) async fn unexpected_end(&mut self) -> anyhow::Error {
+        let end = async |child: &mut Option<Child>| match child {
+            Some(child) => child.unexpected_end().await,
+            None => pending().await,
+        };
+        tokio::select! {
+            error = end(&mut self.kafka_child) => error,
+            error = end(&mut self.postgres_child) => error,
+        }
+    }
+
+    /// Stops our servers in order, those that failed, too.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let mut stopped = Ok(());
+        for child in [self.postgres_child, self.kafka_child].into_iter().flatten() {
+            stopped = stopped.and(child.stop().await);
+        }
+        stopped
+    }
+}

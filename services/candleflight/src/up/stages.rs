@@ -1,0 +1,147 @@
+//! The services as stages of one walk: started together, each with its own token, drained one after the other.
+
+use std::future::pending;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Parser;
+use service::Context;
+use service::metrics::Metrics;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::folder::Folder;
+use super::screen::Screen;
+use super::servers::Servers;
+use super::{Args, FLIGHT_URL};
+
+/// The order of the drain: the walk's, except that gold, a client of the Flight server, leaves before it does.
+const DRAIN_ORDER: [&str; 4] = ["producer", "ingest", "gold", "flight"];
+
+/// The running services.
+#[derive(Debug)]
+pub(super) struct Stages {
+    /// Where the Flight server listens.
+    pub(super) flight_url: String,
+    running: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stage_names: Vec<&'static str>,
+    tokens: Vec<CancellationToken>,
+    metrics: Metrics,
+}
+
+impl Stages {
+    /// Starts the services on `servers`; each waits by itself until those that it needs are there.
+    pub(super) fn start(
+        args: &Args,
+        inputs: &[String],
+        folder: &mut Folder,
+        servers: &Servers,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Stages> {
+        let listen = folder.choose_address("flight", FLIGHT_URL.trim_start_matches("grpc://"))?.to_string();
+        let flight_url = format!("grpc://{listen}");
+        let mut stages = Stages {
+            flight_url: flight_url.clone(),
+            running: JoinSet::new(),
+            stage_names: Vec::new(),
+            tokens: Vec::new(),
+            metrics: metrics.clone(),
+        };
+        let kafka = [("--kafka", &*servers.kafka), ("--topic", &*args.topic)];
+        let lake = [("--lake", &*servers.lake), ("--topic", &*args.topic)];
+
+        let config: flight::Config = config(&[&lake[..], &[("--listen", &*listen)]].concat())?;
+        stages.spawn("flight", async |context| Ok(flight::run(config, context).await?));
+
+        let config: ingest::Config = self::config(&[&kafka[..], &[("--flight", &*flight_url)]].concat())?;
+        stages.spawn("ingest", async |context| Ok(ingest::run(config, context).await?));
+
+        let database = [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
+        let config: gold::Config = self::config(&[&lake[..], &database].concat())?;
+        stages.spawn("gold", async |context| Ok(gold::run(config, context).await?));
+
+        let mut flags = kafka.to_vec();
+        flags.extend(inputs.iter().map(|input| ("--input", input.as_str())));
+        flags.push(("--interval", &*args.interval));
+        flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
+        let mut config: producer::Config = self::config(&flags)?;
+        (config.resume, config.quiet) = (true, true);
+        stages.spawn("producer", async |context| Ok(producer::run(config, context).await?));
+        Ok(stages)
+    }
+
+    fn spawn<F>(&mut self, name: &'static str, run: impl FnOnce(Context) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let token = CancellationToken::new();
+        let service = run(Context { shutdown: token.clone(), metrics: self.metrics.clone() });
+        self.running.spawn(async move { (name, service.await) });
+        self.stage_names.push(name);
+        self.tokens.push(token);
+    }
+
+    /// Waits until a service fails, and returns why; a producer at the end of its input has not failed.
+    pub(super) async fn failure(&mut self, screen: &Screen) -> anyhow::Error {
+        while let Some((name, result)) = self.next_end().await {
+            match result {
+                Ok(()) if name == "producer" => screen.line("the input has been replayed to its end; the pipeline stays up"),
+                Ok(()) => return anyhow!("{name} ended unexpectedly"),
+                Err(error) => return error.context(format!("{name} failed")),
+            }
+        }
+        pending().await
+    }
+
+    /// Stops the services one after the other, within `drain_max` in all.
+    pub(super) async fn drain(mut self, drain_max: Duration) -> anyhow::Result<()> {
+        let drained = timeout(drain_max, self.drain_in_order()).await;
+        drained.unwrap_or_else(|_| {
+            Err(anyhow!("the drain took longer than {drain_max:?} (--drain-max); what was not durable is done again at the next start"))
+        })
+    }
+
+    async fn drain_in_order(&mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for stage in DRAIN_ORDER {
+            tracing::info!(service = stage, "draining");
+            self.cancel(stage);
+            while self.stage_names.contains(&stage) {
+                let Some((name, result)) = self.next_end().await else { break };
+                outcome = outcome.and(result.with_context(|| format!("drain {name}")));
+            }
+        }
+        outcome
+    }
+
+    fn cancel(&self, stage: &str) {
+        let tokens = self.stage_names.iter().zip(&self.tokens);
+        tokens.filter(|(name, _)| **name == stage).for_each(|(_, token)| token.cancel());
+    }
+
+    /// Waits for the next service to end; `None` when none is left.
+    async fn next_end(&mut self) -> Option<(&'static str, anyhow::Result<()>)> {
+        let (name, result) = match self.running.join_next().await? {
+            Ok(end) => end,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let index = self.stage_names.iter().position(|stage| *stage == name)?;
+        self.stage_names.remove(index);
+        self.tokens.remove(index);
+        Some((name, result))
+    }
+}
+
+#[derive(Parser)]
+struct Flags<T: clap::Args> {
+    #[command(flatten)]
+    config: T,
+}
+
+/// Reads a service's configuration as its own command would: from these flags, else its environment variables, else its defaults.
+fn config<T: clap::Args>(flags: &[(&str, &str)]) -> anyhow::Result<T> {
+    let words = flags.iter().map(|(flag, value)| format!("{flag}={value}"));
+    let parsed = Flags::try_parse_from(std::iter::once("up".to_owned()).chain(words))?;
+    Ok(parsed.config)
+}
