@@ -57,8 +57,13 @@ impl ClientError {
     /// Tells whether the same call may succeed later: the server is starting, stopping or overloaded.
     pub fn is_transient(&self) -> bool {
         let transient = |status: &tonic::Status| {
-            use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable, Unknown};
-            matches!(status.code(), Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable | Unknown)
+            use tonic::Code::{
+                Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable, Unknown,
+            };
+            matches!(
+                status.code(),
+                Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable | Unknown
+            )
         };
         match self {
             ClientError::Connect { .. } => true,
@@ -116,7 +121,8 @@ pub async fn read(
     client: &mut FlightServiceClient<Channel>,
     ticket: &Ticket,
 ) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
-    let messages = client.do_get(ticket.encode()).await.map_err(ClientError::status("read bronze"))?.into_inner();
+    let messages =
+        client.do_get(ticket.encode()).await.map_err(ClientError::status("read bronze"))?.into_inner();
     let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
     Ok(FlightDataDecoder::new(messages).filter_map(async |decoded| {
         let decoded = match decoded {

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 /// Latest event time that is accepted, in Unix seconds: the end of the year 9999, the last that date formats agree on.
 pub const TIMESTAMP_SECONDS_MAX: f64 = 253_402_300_799.0;
@@ -14,22 +16,22 @@ pub struct Candle<'a> {
     #[serde(borrow, alias = "Symbol")]
     pub symbol: Cow<'a, str>,
     /// Open time of the candle in Unix seconds, integer or float.
-    #[serde(alias = "Timestamp")]
+    #[serde(alias = "Timestamp", serialize_with = "seconds", deserialize_with = "number")]
     pub timestamp: f64,
     /// First price.
-    #[serde(alias = "Open")]
+    #[serde(alias = "Open", deserialize_with = "number")]
     pub open: f64,
     /// Highest price.
-    #[serde(alias = "High")]
+    #[serde(alias = "High", deserialize_with = "number")]
     pub high: f64,
     /// Lowest price.
-    #[serde(alias = "Low")]
+    #[serde(alias = "Low", deserialize_with = "number")]
     pub low: f64,
     /// Last price.
-    #[serde(alias = "Close")]
+    #[serde(alias = "Close", deserialize_with = "number")]
     pub close: f64,
     /// Traded volume.
-    #[serde(alias = "Volume")]
+    #[serde(alias = "Volume", deserialize_with = "number")]
     pub volume: f64,
 }
 
@@ -112,4 +114,42 @@ impl Candle<'_> {
 #[expect(clippy::cast_possible_truncation, reason = "the caller has checked the range, far inside i64")]
 fn event_time_micros(timestamp_seconds: f64) -> i64 {
     (timestamp_seconds * 1e6).round() as i64
+}
+
+/// Writes whole seconds as an integer, as most feeds do.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn seconds<S: Serializer>(timestamp: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if timestamp.fract() == 0.0 && timestamp.abs() <= TIMESTAMP_SECONDS_MAX {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+        return serializer.serialize_i64(*timestamp as i64);
+    }
+    serializer.serialize_f64(*timestamp)
+}
+
+/// Reads a number to the nearest float64: what serde_json reads by itself may differ in the last bit, so that bronze would not be
+/// what was sent.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get();
+    text.parse().map_err(|_| D::Error::custom(format_args!("invalid type: {text:.40}, expected a number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Candle;
+
+    #[test]
+    fn a_candle_reads_back_bit_for_bit() {
+        let candle = Candle {
+            symbol: "BTC-USD".into(),
+            timestamp: 1_748_545_200.0,
+            open: 0.1 + 0.2,
+            high: 123_456_789.123_456_79,
+            low: 5e-324,
+            close: 4.584_999_999_999_999,
+            volume: 9_007_199_254_740_993.0,
+        };
+        let json = serde_json::to_string(&candle).unwrap();
+        assert!(json.contains(r#""timestamp":1748545200,"#), "{json}");
+        assert_eq!(serde_json::from_str::<Candle<'_>>(&json).unwrap(), candle);
+    }
 }

@@ -38,7 +38,8 @@ pub fn samples(window: u16) -> String {
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let float = |name| Field::new(name, DataType::Float64, false);
-        let mut fields = vec![Field::new(SYMBOL, DataType::Utf8, false), Field::new(EVENT_TIME, timestamp(), false)];
+        let mut fields =
+            vec![Field::new(SYMBOL, DataType::Utf8, false), Field::new(EVENT_TIME, timestamp(), false)];
         fields.extend([OPEN, HIGH, LOW, CLOSE, VOLUME].map(float));
         for window in WINDOWS {
             fields.push(Field::new(price_ma(window), DataType::Float64, false));

@@ -37,5 +37,6 @@ pub fn timestamp() -> DataType {
 
 /// Returns the day of `event_time_micros` as days since the epoch, the value of [`DATE`].
 pub fn date_of(event_time_micros: i64) -> i32 {
-    i32::try_from(event_time_micros.div_euclid(DAY_MICROS)).expect("a valid event time lies within the years 1970 to 9999")
+    i32::try_from(event_time_micros.div_euclid(DAY_MICROS))
+        .expect("a valid event time lies within the years 1970 to 9999")
 }

@@ -43,7 +43,8 @@ pub struct Args {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 100ms, 10s or 1m"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("{text:?} is not a duration such as 100ms, 10s or 1m"))?;
     match unit {
         "us" => Ok(Duration::from_micros(number)),
         "ms" => Ok(Duration::from_millis(number)),
@@ -55,13 +56,45 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a number of bytes such as `256MiB`, `64KiB` or `1048576`, for clap.
+///
+/// # Errors
+///
+/// A sentence for the user when `text` is not a whole number with one of these units.
+pub fn byte_count(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(format!("{text:?} needs a unit: KiB, MiB or GiB, or none for bytes")),
+    };
+    let number: usize =
+        number.parse().map_err(|_| format!("{text:?} is not a number of bytes such as 256MiB"))?;
+    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// Returns the flags `A` as they are when none is given: from the environment, else the defaults.
+///
+/// # Errors
+///
+/// A variable of the environment does not parse.
+pub fn defaults<A: clap::Args>() -> Result<A, clap::Error> {
+    let command = A::augment_args(clap::Command::new("candleflight").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
+}
+
 /// Sends log lines to standard error, at the level of `RUST_LOG` or else `default_level`; where another filter says nothing, the
 /// libraries underneath are kept to warnings.
 pub fn init_telemetry(default_level: &str) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,{default_level},deltalake_core=error,delta_kernel=error")));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!("warn,{default_level},deltalake_core=error,delta_kernel=error"))
+    });
     // A second call (tests) keeps the first subscriber.
-    let _already_set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _already_set =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
 /// Returns a token that SIGTERM, SIGINT (Ctrl-C) or SIGHUP cancels; a second signal ends the process at once.
@@ -99,9 +132,9 @@ where
 {
     init_telemetry("info");
     let context = Context { shutdown: shutdown_on_signal(), metrics: Metrics::default() };
-    let listener = tokio::net::TcpListener::bind(args.metrics_addr)
-        .await
-        .with_context(|| format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr))?;
+    let listener = tokio::net::TcpListener::bind(args.metrics_addr).await.with_context(|| {
+        format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr)
+    })?;
     tracing::info!(service = name, metrics = %format!("http://{}/metrics", listener.local_addr()?), "starting");
     let endpoint = http::serve(listener, context.metrics.clone());
     let service = bounded_drain(context.shutdown.clone(), args.drain_max, run(context));

@@ -80,8 +80,10 @@ impl<'a> Samples<'a> {
     pub fn quantile(&self, name: &str, q: f64) -> Option<f64> {
         let bucket = format!("{name}_bucket");
         let bound = |labels: &str| labels.split("le=\"").nth(1)?.split('"').next()?.parse::<f64>().ok();
-        let buckets: Vec<(f64, f64)> =
-            self.matching(&bucket, &[]).filter_map(|(labels, count)| Some((bound(labels).unwrap_or(f64::INFINITY), count))).collect();
+        let buckets: Vec<(f64, f64)> = self
+            .matching(&bucket, &[])
+            .filter_map(|(labels, count)| Some((bound(labels).unwrap_or(f64::INFINITY), count)))
+            .collect();
         let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         buckets.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)
     }

@@ -1,0 +1,145 @@
+//! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ParamValues;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
+use datafusion::scalar::ScalarValue;
+use lake::{Lake, LakeError, Table};
+use proto::ticket::{History, Margin};
+use schema::bronze;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::hot::Hot;
+
+/// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
+const GOLD_AGE_MAX: Duration = Duration::from_millis(250);
+
+/// Makes a session for each query.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    hot: Arc<Hot>,
+    gold: Mutex<(Table, Instant)>,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Catalog {
+    /// Opens gold, which another service writes.
+    pub(crate) async fn open(lake: &Lake, topic: &str, hot: Arc<Hot>) -> Result<Self, LakeError> {
+        let gold = Table::open(lake, lake::gold(topic)).await?;
+        Ok(Catalog {
+            hot,
+            gold: Mutex::new((gold, Instant::now())),
+            runtime: Arc::new(RuntimeEnv::default()),
+        })
+    }
+
+    /// Plans a read-only query on the present snapshots.
+    ///
+    /// # Errors
+    ///
+    /// The query is not valid SQL, names what is not there, or is not a query.
+    pub(crate) async fn plan(&self, query: &str) -> Result<DataFrame, DataFusionError> {
+        let read_only =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        self.session().await?.sql_with_options(query, read_only).await
+    }
+
+    /// Reads one symbol's candles around a span, as [`History`] says, ascending by event time.
+    ///
+    /// # Errors
+    ///
+    /// The lake cannot be read.
+    pub(crate) async fn history(
+        &self,
+        history: &History,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let columns: Vec<String> =
+            bronze::schema().fields().iter().map(|field| field.name().clone()).collect();
+        let columns = columns.join(", ");
+        // The later offset wins; `$…` keeps the symbol out of the text.
+        let candles = |bounds: &str| {
+            format!(
+                "SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY event_time ORDER BY kafka_offset DESC) AS \
+                 recency FROM bronze WHERE symbol = $symbol AND kafka_partition = $partition AND kafka_offset < $below AND \
+                 {bounds}) WHERE recency = 1"
+            )
+        };
+        let query = match history.margin {
+            Margin::Micros(_) => candles("event_time > $after AND event_time < $before"),
+            Margin::Rows(rows) => format!(
+                "(SELECT * FROM ({}) ORDER BY event_time DESC LIMIT {rows}) UNION ALL {} UNION ALL \
+                 (SELECT * FROM ({}) ORDER BY event_time ASC LIMIT {rows})",
+                candles("event_time < $first"),
+                candles("event_time >= $first AND event_time <= $last"),
+                candles("event_time > $last"),
+            ),
+        };
+        let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
+        self.session()
+            .await?
+            .sql(&query)
+            .await?
+            .with_param_values(parameters(history))?
+            .execute_stream()
+            .await
+    }
+
+    /// Returns the schema of a table, `None` where there is none of that name.
+    pub(crate) fn schema(table: &str) -> Option<SchemaRef> {
+        match table {
+            "bronze" => Some(bronze::schema()),
+            "gold" => Some(schema::gold::schema()),
+            _ => None,
+        }
+    }
+
+    async fn session(&self) -> Result<SessionContext, DataFusionError> {
+        let config = SessionConfig::new()
+            .with_information_schema(true)
+            // Clients in other languages cannot read view types.
+            .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+            .set_bool("datafusion.optimizer.expand_views_at_output", true)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+        let (durable, hot) = self.hot.snapshot();
+        session.register_table("bronze", lake::provider(durable, hot))?;
+        session.register_table("gold", lake::provider(self.gold().await?, Vec::new()))?;
+        Ok(session)
+    }
+
+    async fn gold(&self) -> Result<lake::Snapshot, DataFusionError> {
+        // Held across the refresh on purpose: queries that arrive together share one.
+        let mut gold = self.gold.lock().await;
+        if gold.1.elapsed() < GOLD_AGE_MAX {
+            return Ok(gold.0.snapshot());
+        }
+        let snapshot = gold.0.refresh().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        gold.1 = Instant::now();
+        Ok(snapshot)
+    }
+}
+
+fn parameters(history: &History) -> ParamValues {
+    let time = |micros: i64| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
+    let margin_micros = if let Margin::Micros(micros) = history.margin { micros } else { 0 };
+    let named = [
+        ("symbol", ScalarValue::Utf8(Some(history.symbol.clone()))),
+        ("partition", ScalarValue::Int32(Some(history.partition))),
+        ("below", ScalarValue::Int64(Some(history.below_offset))),
+        ("first", time(history.first_micros)),
+        ("last", time(history.last_micros)),
+        ("after", time(history.first_micros.saturating_sub(margin_micros))),
+        ("before", time(history.last_micros.saturating_add(margin_micros))),
+    ];
+    ParamValues::from(named.to_vec())
+}

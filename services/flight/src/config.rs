@@ -1,0 +1,31 @@
+//! The flags of the Flight server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The flags of the Flight server.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "flight")]
+pub struct Config {
+    /// Address that Flight and Flight SQL clients connect to.
+    #[arg(long, env = "CANDLEFLIGHT_LISTEN", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+    /// The lake: a folder, or s3://bucket with the usual AWS_… variables.
+    #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
+    pub lake: String,
+    /// The Kafka topic whose offsets the tables' positions count.
+    #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
+    pub topic: String,
+    /// Longest time that a row stays hot before it is flushed to the bronze table.
+    #[arg(long, env = "CANDLEFLIGHT_FLUSH_INTERVAL", default_value = "10s", value_parser = service::duration)]
+    pub flush_interval: Duration,
+    /// Hot rows at which a flush begins at once.
+    #[arg(long, env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 500_000)]
+    pub flush_rows_max: usize,
+    /// Bytes of hot rows at which puts wait; a flush begins at half of it. Takes KiB, MiB or GiB.
+    #[arg(long, env = "CANDLEFLIGHT_HOT_BYTES_MAX", default_value = "256MiB", value_parser = service::byte_count)]
+    pub hot_bytes_max: usize,
+    /// How long files that compaction has replaced stay readable: longer than the longest query.
+    #[arg(long, env = "CANDLEFLIGHT_VACUUM_RETENTION", default_value = "1h", value_parser = service::duration)]
+    pub vacuum_retention: Duration,
+}

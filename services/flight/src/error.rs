@@ -1,0 +1,53 @@
+//! Why the Flight server stops, and why it refuses.
+
+use std::net::SocketAddr;
+
+use datafusion::error::DataFusionError;
+use lake::LakeError;
+
+/// Why the Flight server stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listen for Flight clients on {address} (--listen)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The lake refuses: it is fenced, of another schema, or does not enforce put-if-absent.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The gRPC server failed.
+    #[error("serve Flight clients")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Why one call is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the server is stopping; connect again and go on from your last range")]
+    Stopping,
+    #[error("put bronze: {0}")]
+    Gap(#[from] crate::hot::Gap),
+    #[error("put bronze: {0}")]
+    BadBatch(String),
+    #[error("read the request: {0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    Query(#[source] Box<DataFusionError>),
+    #[error("read the lake")]
+    Lake(#[from] LakeError),
+    #[error("{0} is not served")]
+    Unsupported(String),
+    #[error("encode a batch")]
+    Encode(#[from] arrow::error::ArrowError),
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(error: DataFusionError) -> Self {
+        Refusal::Query(Box::new(error))
+    }
+}

@@ -1,0 +1,106 @@
+//! The flusher: makes the hot buffer durable and keeps the bronze table in shape. It owns the table; nobody else commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lake::Table;
+use service::backoff::Backoff;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::hot::Hot;
+use crate::metrics::Metrics;
+
+/// How often small files are compacted and old ones vacuumed: each pass lists the files of closed dates.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Flushes until `shutdown`, and once more then.
+///
+/// # Errors
+///
+/// [`Error::Lake`] when the lake refuses for good, such as another writer's fence; what was hot is then not durable and ingest sends it
+/// again. Transient errors are retried for as long as it takes: meanwhile the buffer fills, and then puts wait.
+pub(crate) async fn run(
+    mut table: Table,
+    hot: Arc<Hot>,
+    config: &Config,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut changes = hot.changes();
+    let mut ticks = tokio::time::interval(config.flush_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut maintained = Instant::now();
+    loop {
+        let full = async {
+            // The sender lives as long as `hot`.
+            while !is_full(&hot, config) && changes.changed().await.is_ok() {}
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => {}
+            () = full => {}
+        }
+        flush(&mut table, &hot, metrics, &shutdown).await?;
+        if maintained.elapsed() >= MAINTENANCE_INTERVAL {
+            maintain(&mut table, &hot, config).await;
+            maintained = Instant::now();
+        }
+    }
+    flush(&mut table, &hot, metrics, &CancellationToken::new()).await
+}
+
+fn is_full(hot: &Hot, config: &Config) -> bool {
+    let size = hot.size();
+    // At half, so that puts go on while the flush is under way.
+    size.rows >= config.flush_rows_max || size.bytes >= config.hot_bytes_max / 2
+}
+
+async fn flush(
+    table: &mut Table,
+    hot: &Hot,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let Some((batches, position)) = hot.to_flush() else { return Ok(()) };
+    let started = Instant::now();
+    let mut backoff = Backoff::default();
+    let durable = loop {
+        match table.append(&batches, &position).await {
+            Ok(durable) => break durable,
+            Err(error) if error.is_transient() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "flush of bronze failed, trying again"
+                );
+                metrics.set_ready(Err("cannot write to the lake".to_owned()));
+                if !backoff.pause(shutdown).await {
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    metrics.observe_durable(&durable);
+    hot.set_durable(durable);
+    metrics.observe_hot(hot);
+    metrics.set_ready(Ok(()));
+    metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
+    tracing::debug!(%position, seconds = started.elapsed().as_secs_f64(), "flushed bronze");
+    Ok(())
+}
+
+/// Compacts one batch of small files and vacuums; failures cost only tidiness and are tried again at the next pass.
+async fn maintain(table: &mut Table, hot: &Hot, config: &Config) {
+    let today_days = schema::date_of(service::clock::now_micros());
+    match table.compact(today_days).await {
+        Ok(false) => {}
+        Ok(true) => hot.set_durable(table.snapshot()),
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "compact bronze"),
+    }
+    if let Err(error) = table.vacuum(config.vacuum_retention).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "vacuum bronze");
+    }
+}

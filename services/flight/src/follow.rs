@@ -1,0 +1,167 @@
+//! DoGet of bronze from a position: from the files, then the hot buffer, then live.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use lake::LakeError;
+use position::{OffsetRange, Position};
+use proto::stream::{encode_batch, encode_schema};
+use proto::ticket::Bronze;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Refusal;
+use crate::hot::{Hot, Next};
+
+/// After this long without a row an empty batch is sent: proxies cut streams that are quiet for 60 s or so.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Streams bronze as `ticket` says: the schema, then batches whose ranges join, partition by partition, each offset once.
+///
+/// Pulled by the client's own pace: nothing is read ahead but the batch in hand, so a slow reader costs no memory.
+///
+/// # Errors
+///
+/// [`Refusal`], once, as the last item; the client goes on from its last range.
+pub(crate) fn follow(
+    hot: Arc<Hot>,
+    ticket: Bronze,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = Result<FlightData, Refusal>> + Send {
+    let follower = Follower {
+        changes: hot.changes(),
+        hot,
+        cursor: ticket.from,
+        until: ticket.until,
+        durable: None,
+        messages: VecDeque::from([encode_schema(&schema::bronze::schema())]),
+        shutdown,
+    };
+    futures::stream::try_unfold(follower, async |mut follower| {
+        Ok(follower.next().await?.map(|message| (message, follower)))
+    })
+}
+
+struct Follower {
+    hot: Arc<Hot>,
+    changes: watch::Receiver<u64>,
+    /// The next offset to send of each partition.
+    cursor: Position,
+    until: Option<Position>,
+    /// The files being read, and whether anything came of them yet.
+    durable: Option<Durable>,
+    messages: VecDeque<FlightData>,
+    shutdown: CancellationToken,
+}
+
+struct Durable {
+    batches: BoxStream<'static, Result<(OffsetRange, RecordBatch), LakeError>>,
+    version: u64,
+    range: OffsetRange,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<FlightData>, Refusal> {
+        loop {
+            if let Some(message) = self.messages.pop_front() {
+                return Ok(Some(message));
+            }
+            if self.shutdown.is_cancelled() {
+                return Err(Refusal::Stopping);
+            }
+            if self.durable.is_some() {
+                self.read_files().await?;
+            } else if self.is_done() {
+                return Ok(None);
+            } else {
+                // Seen before looking, so that a change after the look ends the wait.
+                self.changes.mark_unchanged();
+                if !self.look()? {
+                    self.wait().await?;
+                }
+            }
+        }
+    }
+
+    /// Takes what is next in any partition; returns whether there was anything.
+    fn look(&mut self) -> Result<bool, Refusal> {
+        let mut found = false;
+        for partition in self.hot.partitions() {
+            let until = match &self.until {
+                Some(until) => Some(until.next(partition).unwrap_or(0)),
+                None => None,
+            };
+            match self.hot.read(partition, self.cursor.next(partition), until) {
+                Next::Nothing => {}
+                Next::Durable(snapshot, range) => {
+                    self.durable =
+                        Some(Durable { batches: snapshot.read(range), version: snapshot.version(), range });
+                    return Ok(true);
+                }
+                Next::Hot(batches) => {
+                    for batch in batches {
+                        self.send(batch.range, &batch.rows)?;
+                    }
+                    found = true;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_files(&mut self) -> Result<(), Refusal> {
+        let Some(durable) = &mut self.durable else { return Ok(()) };
+        match durable.batches.next().await {
+            Some(Ok((range, rows))) => self.send(range, &rows)?,
+            None => {
+                // Offsets behind the last row belong to dead letters.
+                self.cursor.advance(durable.range);
+                self.durable = None;
+            }
+            Some(Err(error)) => {
+                // A reader slower than the vacuum's retention may find its files compacted away: the newer snapshot has the rows.
+                let moved_on = self.hot.snapshot().0.version() > durable.version;
+                self.durable = None;
+                if !moved_on {
+                    return Err(error.into());
+                }
+                tracing::info!(
+                    error = &error as &dyn std::error::Error,
+                    "a follower moves on to a newer snapshot"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), Refusal> {
+        self.messages.extend(encode_batch(rows, range)?);
+        self.cursor.advance(range);
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        // Offset 0 is reached before anything is read.
+        let reached = |(partition, next)| self.cursor.next(partition).unwrap_or(0) >= next;
+        self.until.as_ref().is_some_and(|until| until.iter().all(reached))
+    }
+
+    async fn wait(&mut self) -> Result<(), Refusal> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            _ = self.changes.changed() => Ok(()),
+            () = tokio::time::sleep(KEEP_ALIVE) => {
+                let partition = self.hot.partitions().first().copied().unwrap_or(0);
+                let next = self.cursor.next(partition).unwrap_or(0);
+                let nothing = RecordBatch::new_empty(schema::bronze::schema());
+                self.messages.extend(encode_batch(&nothing, OffsetRange { partition, first: next, next })?);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The numbers of the Flight server.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::hot::Hot;
+
+/// The numbers of the Flight server; clones share.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) rows: Counter,
+    pub(crate) queries: Counter,
+    pub(crate) flush_seconds: Histogram,
+    hot_rows: Gauge,
+    hot_bytes: Gauge,
+    durable_rows: Gauge,
+    durable_files: Gauge,
+    durable_bytes: Gauge,
+    table_version: Gauge,
+    service: service::metrics::Metrics,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub(crate) fn new(service: &service::metrics::Metrics) -> Self {
+        let gauge = |name, help| service.register(name, help, Gauge::default());
+        // 1 ms to about 30 s.
+        let seconds = Histogram::new(exponential_buckets(0.001, 1.6, 23));
+        Metrics {
+            rows: service.register(
+                "bronze_rows",
+                "Rows received by bronze, duplicates not counted",
+                Counter::default(),
+            ),
+            queries: service.register("queries", "Flight SQL queries executed", Counter::default()),
+            flush_seconds: service.register(
+                "bronze_flush_seconds",
+                "Time from taking the hot rows to their commit",
+                seconds,
+            ),
+            hot_rows: gauge("bronze_hot_rows", "Rows that are visible but not yet durable"),
+            hot_bytes: gauge("bronze_hot_bytes", "Bytes of the rows that are not yet durable"),
+            durable_rows: gauge("bronze_durable_rows", "Rows in the bronze table"),
+            durable_files: gauge("bronze_durable_files", "Files of the bronze table"),
+            durable_bytes: gauge("bronze_durable_bytes", "Bytes of the bronze table's files"),
+            table_version: gauge("bronze_table_version", "Delta version of the bronze table"),
+            service: service.clone(),
+        }
+    }
+
+    /// Says whether the server does its work.
+    pub(crate) fn set_ready(&self, readiness: Result<(), String>) {
+        self.service.set_ready("flight", readiness);
+    }
+
+    /// Takes over the size of the hot buffer.
+    pub(crate) fn observe_hot(&self, hot: &Hot) {
+        let size = hot.size();
+        self.hot_rows.set(gauge_value(size.rows));
+        self.hot_bytes.set(gauge_value(size.bytes));
+    }
+
+    /// Takes over the size of the table.
+    pub(crate) fn observe_durable(&self, durable: &lake::Snapshot) {
+        self.durable_rows.set(gauge_value(durable.row_count()));
+        self.durable_files.set(gauge_value(durable.file_count()));
+        self.durable_bytes.set(gauge_value(durable.bytes()));
+        self.table_version.set(gauge_value(durable.version()));
+    }
+}
+
+fn gauge_value(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

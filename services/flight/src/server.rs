@@ -1,0 +1,261 @@
+//! The Flight service: dispatches each call to what answers it, and maps every refusal to a gRPC status.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use datafusion::error::DataFusionError;
+use futures::{Stream, StreamExt, TryStreamExt};
+use position::OffsetRange;
+use proto::metadata::Progress;
+use proto::stream::{encode_batch, encode_schema};
+use proto::ticket::{Bronze, History};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::catalog::Catalog;
+use crate::error::Refusal;
+use crate::follow::follow;
+use crate::hot::Hot;
+use crate::metrics::Metrics;
+use crate::put::put;
+use crate::sql::Sql;
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// A stream of Arrow data.
+pub(crate) type Messages = Answers<FlightData>;
+
+/// Tables with a Flight of their own, for clients that do not speak SQL.
+const TABLES: [&str; 2] = ["bronze", "gold"];
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) hot: Arc<Hot>,
+    pub(crate) hot_bytes_max: usize,
+    pub(crate) sql: Sql,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Maps a refusal to the status that tells a client what it can do: correct the call, come back later, or give up.
+pub(crate) fn status(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::Stopping => Code::Unavailable,
+        Refusal::Gap(_) => Code::FailedPrecondition,
+        Refusal::BadBatch(_) | Refusal::BadRequest(_) => Code::InvalidArgument,
+        Refusal::Query(error) => query_code(error),
+        Refusal::Lake(error) if error.is_transient() => Code::Unavailable,
+        Refusal::Lake(_) | Refusal::Encode(_) => Code::Internal,
+        Refusal::Unsupported(_) => Code::Unimplemented,
+    };
+    Status::new(code, sentence(refusal))
+}
+
+fn query_code(error: &DataFusionError) -> Code {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => Code::ResourceExhausted,
+        DataFusionError::External(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
+            Code::Unavailable
+        }
+        DataFusionError::Internal(_) => Code::Internal,
+        // Everything else is about the query: its text, its types, or a value that does not fit.
+        _ => Code::InvalidArgument,
+    }
+}
+
+/// The refusal and its causes as one sentence.
+fn sentence(refusal: &Refusal) -> String {
+    let mut text = refusal.to_string();
+    let mut cause = std::error::Error::source(refusal);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Server {
+    async fn read(&self, ticket: &[u8]) -> Result<Messages, Refusal> {
+        let ticket = proto::ticket::Ticket::decode(ticket).map_err(|error| {
+            Refusal::BadRequest(
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
+            )
+        })?;
+        match ticket {
+            proto::ticket::Ticket::Bronze(ticket) => Ok(self.follow(ticket)),
+            proto::ticket::Ticket::History(ticket) => self.history(ticket).await,
+        }
+    }
+
+    fn follow(&self, ticket: Bronze) -> Messages {
+        let messages = follow(Arc::clone(&self.hot), ticket, self.shutdown.clone());
+        Box::pin(messages.map_err(|refusal| status(&refusal)))
+    }
+
+    async fn history(&self, ticket: History) -> Result<Messages, Refusal> {
+        self.received(ticket.partition, ticket.below_offset).await?;
+        let range = OffsetRange { partition: ticket.partition, first: 0, next: ticket.below_offset };
+        let batches = self.sql.catalog.history(&ticket).await?;
+        let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
+        let messages = batches.map(move |batch| {
+            let messages = encode_batch(&batch.map_err(Refusal::from)?, range).map_err(Refusal::from)?;
+            Ok::<_, Refusal>(futures::stream::iter(messages.into_iter().map(Ok)))
+        });
+        Ok(Box::pin(schema.chain(messages.map_err(|refusal| status(&refusal)).try_flatten())))
+    }
+
+    /// Waits until bronze has received `partition` up to `next`.
+    async fn received(&self, partition: i32, next: i64) -> Result<(), Refusal> {
+        let mut changes = self.hot.changes();
+        while self.hot.progress().received.next(partition).unwrap_or(0) < next {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
+                _ = changes.changed() => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn table_info(table: &str) -> Result<FlightInfo, Refusal> {
+        let schema = Catalog::schema(table).ok_or_else(|| {
+            Refusal::BadRequest(format!("there is no table {table:?}; there are bronze and gold"))
+        })?;
+        let ticket = match table {
+            "bronze" => proto::ticket::Ticket::Bronze(Bronze::default()).encode(),
+            _ => Sql::ticket(&format!("SELECT * FROM {table}")),
+        };
+        let info = FlightInfo::new().try_with_schema(&schema)?;
+        Ok(info
+            .with_descriptor(FlightDescriptor::new_path(vec![table.to_owned()]))
+            .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
+            .with_total_records(-1)
+            .with_total_bytes(-1))
+    }
+}
+
+/// Returns the table a path descriptor names, `None` for a command.
+fn table_of(descriptor: &FlightDescriptor) -> Option<String> {
+    (descriptor.r#type() == DescriptorType::Path).then(|| descriptor.path.join("."))
+}
+
+#[tonic::async_trait]
+impl FlightService for Server {
+    type HandshakeStream = Answers<HandshakeResponse>;
+    type ListFlightsStream = Answers<FlightInfo>;
+    type DoGetStream = Messages;
+    type DoPutStream = Answers<PutResult>;
+    type DoActionStream = Answers<arrow_flight::Result>;
+    type ListActionsStream = Answers<ActionType>;
+    type DoExchangeStream = Messages;
+
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        self.sql.handshake(request).await
+    }
+
+    async fn list_flights(
+        &self,
+        _request: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let infos = TABLES.map(|table| Self::table_info(table).map_err(|refusal| status(&refusal)));
+        Ok(Response::new(Box::pin(futures::stream::iter(infos))))
+    }
+
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        match table_of(request.get_ref()) {
+            Some(table) => Self::table_info(&table).map(Response::new).map_err(|refusal| status(&refusal)),
+            None => self.sql.get_flight_info(request).await,
+        }
+    }
+
+    async fn poll_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        // Planning is quick, so every query is ready at the first poll.
+        let info = self.get_flight_info(request).await?.into_inner();
+        Ok(Response::new(PollInfo::new().with_info(info)))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let info = self.get_flight_info(request).await?.into_inner();
+        Ok(Response::new(SchemaResult { schema: info.schema }))
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        if request.get_ref().ticket.starts_with(b"{") {
+            let ticket = &request.get_ref().ticket;
+            return self.read(ticket).await.map(Response::new).map_err(|refusal| status(&refusal));
+        }
+        self.sql.do_get(request).await
+    }
+
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        let mut messages = request.into_inner().peekable();
+        let first = Pin::new(&mut messages).peek().await;
+        let descriptor =
+            first.and_then(|first| first.as_ref().ok()?.flight_descriptor.clone()).unwrap_or_default();
+        let table = table_of(&descriptor);
+        if table.as_deref() != Some(proto::BRONZE) {
+            let what =
+                table.map_or_else(|| "a put by command".to_owned(), |table| format!("a put to {table:?}"));
+            return Err(status(&Refusal::Unsupported(what)));
+        }
+        let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+        let answers = put(
+            Arc::clone(&self.hot),
+            self.hot_bytes_max,
+            messages,
+            self.metrics.clone(),
+            self.shutdown.clone(),
+        );
+        let result = |progress: Progress| PutResult { app_metadata: progress.encode() };
+        Ok(Response::new(Box::pin(answers.map_ok(result).map_err(|refusal| status(&refusal)))))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        if request.get_ref().r#type == proto::PROGRESS_ACTION {
+            let result = arrow_flight::Result { body: self.hot.progress().encode() };
+            return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
+        }
+        self.sql.do_action(request).await
+    }
+
+    async fn list_actions(
+        &self,
+        _request: Request<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        let progress = ActionType {
+            r#type: proto::PROGRESS_ACTION.to_owned(),
+            description: "How far bronze is: {\"received\": position, \"durable\": position} as JSON"
+                .to_owned(),
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(progress)]))))
+    }
+
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.sql.do_exchange(request).await
+    }
+}
