@@ -1,0 +1,152 @@
+//! Why the lake could not do what was asked.
+
+use deltalake_core::DeltaTableError;
+use position::Position;
+
+/// Why an operation on the lake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The lake's address or the environment it needs is wrong; a person must correct it.
+    #[error("open the lake at {url:?}: {reason}")]
+    Location {
+        /// What was given.
+        url: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The object store refused or failed.
+    #[error("{doing}")]
+    Store {
+        /// What was being done, to which object.
+        doing: String,
+        /// The store's answer.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object store lets two writers create the same object, so a commit could be overwritten: unusable for Delta tables.
+    #[error(
+        "{url} lets an object that exists be created again (it ignores If-None-Match): commits could be lost, use another store"
+    )]
+    NoPutIfAbsent {
+        /// The lake.
+        url: String,
+    },
+    /// The table exists with another schema.
+    #[error(
+        "the {table} table has another schema: column {column} is {found}, should be {wanted}; move the table away or use another lake"
+    )]
+    Schema {
+        /// Name of the table.
+        table: &'static str,
+        /// The first column that differs.
+        column: String,
+        /// What the table has.
+        found: String,
+        /// What it should have.
+        wanted: String,
+    },
+    /// The table uses Delta features that this crate does not, such as deletion vectors or column mapping.
+    #[error(
+        "the {table} table needs Delta reader version {reader} and writer version {writer}, supported are 1 and 2"
+    )]
+    Protocol {
+        /// Name of the table.
+        table: &'static str,
+        /// The table's minimum reader version.
+        reader: i32,
+        /// The table's minimum writer version.
+        writer: i32,
+    },
+    /// Someone else moved the table's position: this writer must stop. Nothing is lost or doubled.
+    #[error(
+        "another writer took over the {table} table at version {version}: let only one run, then start again; nothing is lost"
+    )]
+    Fenced {
+        /// Name of the table.
+        table: &'static str,
+        /// The version that the other writer committed.
+        version: u64,
+    },
+    /// The table is already past the position of this commit: deduplicate against the snapshot and call again.
+    #[error("the {table} table is at {reached}, a commit must not take it back to {asked}")]
+    Moved {
+        /// Name of the table.
+        table: &'static str,
+        /// The table's position.
+        reached: Position,
+        /// The position of the refused commit.
+        asked: Position,
+    },
+    /// A file of the snapshot was removed by vacuum: take a new snapshot and call again.
+    #[error("the snapshot is too old, its file {path} was vacuumed")]
+    Expired {
+        /// The file.
+        path: String,
+    },
+    /// The Delta log could not be read or written.
+    #[error("{doing}")]
+    Delta {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    /// A data file cannot be encoded or decoded.
+    #[error("read or write the Parquet file {path}")]
+    Parquet {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// Rows do not have the table's schema.
+    #[error("arrange rows for the {table} table")]
+    Rows {
+        /// Name of the table.
+        table: &'static str,
+        /// What does not fit.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
+}
+
+impl LakeError {
+    /// Tells whether the same call may succeed later: the store is unreachable, overloaded or out of space. The table stays usable.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            LakeError::Store { source, .. } => is_transient(source),
+            LakeError::Delta { source, .. } => store_error(source.as_ref()).is_some_and(is_transient),
+            LakeError::Parquet { source, .. } => store_error(source).is_some_and(is_transient),
+            LakeError::Location { .. }
+            | LakeError::NoPutIfAbsent { .. }
+            | LakeError::Schema { .. }
+            | LakeError::Protocol { .. }
+            | LakeError::Fenced { .. }
+            | LakeError::Moved { .. }
+            | LakeError::Expired { .. }
+            | LakeError::Rows { .. } => false,
+        }
+    }
+
+    pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(object_store::Error) -> LakeError {
+        let doing = doing.into();
+        move |source| LakeError::Store { doing, source }
+    }
+
+    pub(crate) fn delta(doing: impl Into<String>) -> impl FnOnce(DeltaTableError) -> LakeError {
+        let doing = doing.into();
+        move |source| LakeError::Delta { doing, source: Box::new(source) }
+    }
+}
+
+/// `Generic` is what time-outs, refused connections, server errors and a full disk arrive as.
+pub(crate) fn is_transient(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { .. })
+}
+
+/// Finds the object store's error below a Delta error.
+fn store_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+}

@@ -1,0 +1,249 @@
+//! The Delta log: creates a table, reads what is in it, puts one entry.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deltalake_core::arrow::datatypes::Schema;
+use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
+use deltalake_core::kernel::{Action, Add, StructType};
+use deltalake_core::logstore::{commit_uri_from_version, get_actions};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::SaveMode;
+use deltalake_core::table::state::DeltaTableState;
+use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStoreExt, PutMode};
+use position::Position;
+use schema::DATE;
+
+use crate::LakeError;
+use crate::error::is_transient;
+use crate::file::DataFile;
+use crate::snapshot::{Snapshot, State};
+use crate::store::TableStore;
+use crate::table::{TableSpec, partition_app_id, topic_app_id};
+
+/// Commits between two checkpoints: a reader replays at most as many entries.
+pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
+/// Entries that are read one by one to follow the log; beyond, reading the last checkpoint is cheaper.
+const ADVANCE_MAX: u64 = 2 * CHECKPOINT_INTERVAL;
+/// Entries that are read at once.
+const ENTRIES_AT_ONCE: usize = 8;
+/// How often a commit is put whose outcome a time-out or a broken connection has hidden, within one call.
+const PUTS_MAX: usize = 3;
+/// Highest protocol versions used here: plain files with partition values and statistics.
+const READER_VERSION_MAX: i32 = 1;
+const WRITER_VERSION_MAX: i32 = 2;
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PutCommit {
+    /// It is in the log.
+    Landed,
+    /// Someone else's entry has its version.
+    Taken,
+}
+
+/// Creates the table when it is absent.
+pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), LakeError> {
+    let doing = || format!("create the {} table", spec.name);
+    if store.log.is_delta_table_location().await.map_err(LakeError::delta(doing()))? {
+        return Ok(());
+    }
+    let columns: StructType = spec
+        .schema
+        .as_ref()
+        .try_into_kernel()
+        .map_err(|error| LakeError::delta(doing())(DeltaTableError::Arrow { source: error }))?;
+    let created = CreateBuilder::new()
+        .with_log_store(Arc::clone(&store.log))
+        .with_columns(columns.fields().cloned())
+        .with_partition_columns([DATE])
+        .with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_INTERVAL.to_string()))
+        .with_configuration_property(TableProperty::EnableExpiredLogCleanup, Some("true"))
+        .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 1 days"))
+        .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some("interval 1 hours"))
+        .with_save_mode(SaveMode::Ignore)
+        .await;
+    match created {
+        Ok(_) => store.sync(&commit_uri_from_version(Some(0))).await.map_err(LakeError::store(doing())),
+        // Another process was first; what it has created is checked like any other.
+        Err(_) if store.log.is_delta_table_location().await.is_ok_and(|exists| exists) => Ok(()),
+        Err(error) => Err(LakeError::delta(doing())(error)),
+    }
+}
+
+/// Reads the latest version from the last checkpoint and the entries after it.
+pub(crate) async fn load(spec: &Arc<TableSpec>, store: &TableStore) -> Result<Snapshot, LakeError> {
+    let doing = || format!("read the log of the {} table", spec.name);
+    let table = load_table(store).await.map_err(LakeError::delta(doing()))?;
+    let state = table.snapshot().map_err(LakeError::delta(doing()))?;
+    check_protocol(spec, state)?;
+    let schema: Schema = state
+        .schema()
+        .as_ref()
+        .try_into_arrow()
+        .map_err(|error| LakeError::delta(doing())(DeltaTableError::Arrow { source: error }))?;
+    check_schema(spec, &schema)?;
+    #[expect(deprecated, reason = "the view has no other access to the tags")]
+    let files =
+        state.log_data().iter().map(|view| data_file(spec, &view.add_action())).collect::<Result<_, _>>()?;
+    let position = load_position(spec, store, state).await.map_err(LakeError::delta(doing()))?;
+    let (spec, store, version) = (Arc::clone(spec), store.clone(), state.version());
+    Ok(Snapshot(Arc::new(State { spec, store, version, position, files })))
+}
+
+/// Reads the log as `deltalake-core` wants it, for checkpoints and vacuum.
+pub(crate) async fn load_table(store: &TableStore) -> Result<DeltaTable, DeltaTableError> {
+    let mut table = DeltaTable::new(Arc::clone(&store.log));
+    table.load().await?;
+    Ok(table)
+}
+
+/// Follows the log from `snapshot` to the latest version; one list request when there is nothing new.
+pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> {
+    let State { spec, store, version, .. } = snapshot.0.as_ref();
+    let doing = || format!("follow the log of the {} table", spec.name);
+    let latest = match store.log.get_latest_version(*version).await {
+        Ok(latest) if latest - version <= ADVANCE_MAX => latest,
+        // Far behind, or so old that the entries were cleaned up.
+        Ok(_) | Err(DeltaTableError::InvalidVersion(_)) => return load(spec, store).await,
+        Err(error) => return Err(LakeError::delta(doing())(error)),
+    };
+    let entries = futures::stream::iter(version + 1..=latest).map(|version| async move {
+        let entry = store.log.read_commit_entry(version).await?;
+        entry.map(|entry| get_actions(version, &entry)).transpose()
+    });
+    let entries: Vec<_> =
+        entries.buffered(ENTRIES_AT_ONCE).try_collect().await.map_err(LakeError::delta(doing()))?;
+    let mut snapshot = snapshot.clone();
+    for (version, actions) in (version + 1..).zip(entries) {
+        match actions {
+            Some(actions)
+                if !actions
+                    .iter()
+                    .any(|action| matches!(action, Action::Protocol(_) | Action::Metadata(_))) =>
+            {
+                snapshot = apply(&snapshot, version, &actions)?;
+            }
+            _ => return load(spec, store).await,
+        }
+    }
+    Ok(snapshot)
+}
+
+/// Puts a commit as `version`. Whatever the store answers, on return it is known whether the entry there is ours.
+pub(crate) async fn put_commit(
+    store: &TableStore,
+    version: u64,
+    entry: &Bytes,
+    id: &str,
+) -> Result<PutCommit, LakeError> {
+    let path = commit_uri_from_version(Some(version));
+    let doing = || format!("put the log entry {path}");
+    let mut puts = 0;
+    loop {
+        puts += 1;
+        match store.put(&path, entry.clone(), PutMode::Create).await {
+            Ok(()) => return Ok(PutCommit::Landed),
+            Err(object_store::Error::AlreadyExists { .. }) => break,
+            Err(error) if is_transient(&error) && puts < PUTS_MAX => (),
+            Err(error) => return Err(LakeError::store(doing())(error)),
+        }
+    }
+    // An earlier put may have arrived although it failed here.
+    let winner = async { store.objects.get(&path).await?.bytes().await };
+    let winner = winner.await.map_err(LakeError::store(doing()))?;
+    if !std::str::from_utf8(&winner).is_ok_and(|winner| winner.contains(id)) {
+        return Ok(PutCommit::Taken);
+    }
+    store.sync(&path).await.map_err(LakeError::store(doing()))?;
+    Ok(PutCommit::Landed)
+}
+
+fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapshot, LakeError> {
+    let spec = &snapshot.0.spec;
+    let (mut removed, mut added, mut position) = (HashSet::new(), Vec::new(), snapshot.position().clone());
+    let partition_prefix = format!("{}/", topic_app_id(&spec.topic));
+    for action in actions {
+        match action {
+            Action::Add(add) => added.push(data_file(spec, add)?),
+            Action::Remove(remove) => {
+                removed.insert(object_store::path::Path::from(remove.path.as_str()));
+            }
+            Action::Txn(transaction) => {
+                let partition = transaction
+                    .app_id
+                    .strip_prefix(&partition_prefix)
+                    .and_then(|partition| partition.parse().ok());
+                if let Some(partition) = partition {
+                    position.set(partition, transaction.version + 1);
+                }
+            }
+            Action::Metadata(_)
+            | Action::Protocol(_)
+            | Action::Cdc(_)
+            | Action::CommitInfo(_)
+            | Action::DomainMetadata(_) => (),
+        }
+    }
+    Ok(snapshot.after(version, position, &removed, added))
+}
+
+fn data_file(spec: &TableSpec, add: &Add) -> Result<Arc<DataFile>, LakeError> {
+    DataFile::from_add(add).ok_or_else(|| {
+        let error = DeltaTableError::Generic(format!("the file {} has no date or no size", add.path));
+        LakeError::delta(format!("read the log of the {} table", spec.name))(error)
+    })
+}
+
+async fn load_position(
+    spec: &TableSpec,
+    store: &TableStore,
+    state: &DeltaTableState,
+) -> Result<Position, DeltaTableError> {
+    let count = state.transaction_version(&store.log, topic_app_id(&spec.topic)).await?.unwrap_or(0);
+    let mut position = Position::default();
+    for partition in 0..i32::try_from(count).unwrap_or(0) {
+        if let Some(last) =
+            state.transaction_version(&store.log, partition_app_id(&spec.topic, partition)).await?
+        {
+            position.set(partition, last + 1);
+        }
+    }
+    Ok(position)
+}
+
+fn check_protocol(spec: &TableSpec, state: &DeltaTableState) -> Result<(), LakeError> {
+    let (reader, writer) = (state.protocol().min_reader_version(), state.protocol().min_writer_version());
+    if reader <= READER_VERSION_MAX && writer <= WRITER_VERSION_MAX {
+        return Ok(());
+    }
+    Err(LakeError::Protocol { table: spec.name, reader, writer })
+}
+
+fn check_schema(spec: &TableSpec, found: &Schema) -> Result<(), LakeError> {
+    let differs = |column: &str, found: String, wanted: String| {
+        Err(LakeError::Schema { table: spec.name, column: column.to_owned(), found, wanted })
+    };
+    let describe = |field: &arrow::datatypes::Field| {
+        format!("{}{}", field.data_type(), if field.is_nullable() { ", nullable" } else { "" })
+    };
+    for wanted in spec.schema.fields() {
+        match found.field_with_name(wanted.name()) {
+            Err(_) => return differs(wanted.name(), "missing".to_owned(), describe(wanted)),
+            Ok(column)
+                if column.data_type() != wanted.data_type()
+                    || column.is_nullable() != wanted.is_nullable() =>
+            {
+                return differs(wanted.name(), describe(column), describe(wanted));
+            }
+            Ok(_) => (),
+        }
+    }
+    match found.fields().iter().find(|column| spec.schema.field_with_name(column.name()).is_err()) {
+        Some(extra) => differs(extra.name(), describe(extra), "absent".to_owned()),
+        None => Ok(()),
+    }
+}

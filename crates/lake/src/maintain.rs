@@ -1,0 +1,185 @@
+//! What keeps a table fast and small: compaction, vacuum, checkpoints.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use deltalake_core::checkpoints::{cleanup_metadata, create_checkpoint};
+use deltalake_core::kernel::Add;
+use deltalake_core::logstore::commit_uri_from_version;
+use deltalake_core::protocol::DeltaOperation;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+
+use crate::LakeError;
+use crate::file::DataFile;
+use crate::log::{CHECKPOINT_INTERVAL, load_table};
+use crate::read::read_file;
+use crate::snapshot::Snapshot;
+use crate::table::{Change, Order, Table, now_millis};
+use crate::write::{put_files, split};
+
+/// Rows of a file that compaction makes: two row groups, so that merging holds little in memory.
+const FILE_ROWS_MAX: u64 = 131_072;
+/// Rows that one call of compact rewrites, half a second of work.
+const CALL_ROWS_MAX: u64 = 524_288;
+/// Files that one call of compact rewrites.
+const CALL_FILES_MAX: usize = 1_024;
+/// Offsets that may lie between two bronze files that are merged. A file that spans far more offsets than it holds rows would be
+/// read again by every step of a follower; this keeps apart what was ingested at different times.
+const OFFSET_GAP_MAX: i64 = 1_048_576;
+/// Files that are read at once.
+const FILES_AT_ONCE: usize = 8;
+/// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
+const RETENTION_MAX: Duration = Duration::from_secs(3600);
+
+impl Table {
+    /// Merges small files of dates before `today` (days since the epoch) that hold neighbouring rows; a bounded part of them a call.
+    /// Returns whether there was something to merge. Rows, position and snapshots taken before stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Fenced`] when another writer has moved the position, else see [`LakeError::is_transient`].
+    pub async fn compact(&mut self, today: i32) -> Result<bool, LakeError> {
+        self.settle().await?;
+        let merges = merges(&self.snapshot, today);
+        if merges.is_empty() {
+            return Ok(false);
+        }
+        let mut added = Vec::new();
+        for merge in &merges {
+            added.extend(self.merge(merge).await?);
+        }
+        let operation =
+            DeltaOperation::Optimize { predicate: None, target_size: FILE_ROWS_MAX.cast_signed() };
+        let (removed, position) = (merges.into_iter().flatten().collect(), self.snapshot.position().clone());
+        // When another engine's maintenance was first, the next call plans anew.
+        self.commit(Change { operation, removed, added, position }).await?;
+        Ok(true)
+    }
+
+    /// Deletes the data files that no version younger than `retention` (at most an hour) refers to, and those that no version ever
+    /// did and that are older than it. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// See [`LakeError::is_transient`].
+    pub async fn vacuum(&mut self, retention: Duration) -> Result<usize, LakeError> {
+        let doing = || format!("vacuum the {} table", self.spec.name);
+        let retention = retention.min(RETENTION_MAX).as_millis();
+        let oldest = now_millis() - i64::try_from(retention).expect("an hour has few milliseconds");
+        let table = load_table(&self.store).await.map_err(LakeError::delta(doing()))?;
+        let kept = kept_files(&table, oldest).await.map_err(LakeError::delta(doing()))?;
+        let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
+        let unused = files
+            .into_iter()
+            .filter(|file| file.last_modified.timestamp_millis() <= oldest && !kept.contains(&file.location));
+        let unused = unused.map(|file| file.location).collect();
+        self.store.delete(unused).await.map_err(LakeError::store(doing()))
+    }
+
+    async fn merge(&self, files: &[Arc<DataFile>]) -> Result<Vec<Add>, LakeError> {
+        let reads = files
+            .iter()
+            .map(|file| read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(file), None));
+        let batches: Vec<Vec<RecordBatch>> =
+            futures::stream::iter(reads).buffered(FILES_AT_ONCE).try_collect().await?;
+        let batches = batches.concat();
+        let files = split(&self.spec, &batches, false)?;
+        put_files(&self.spec, &self.store, batches, files, false).await
+    }
+}
+
+/// Writes a checkpoint and drops expired log entries when enough commits were made. A failure costs readers some speed, no more.
+pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
+    let (version, table) = (snapshot.version(), snapshot.0.spec.name);
+    if !version.is_multiple_of(CHECKPOINT_INTERVAL) {
+        return;
+    }
+    if let Err(error) = checkpoint(snapshot).await {
+        tracing::warn!(
+            table,
+            version,
+            error = &error as &dyn std::error::Error,
+            "no checkpoint; the next one is tried after {CHECKPOINT_INTERVAL} commits"
+        );
+    }
+}
+
+async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
+    let store = &snapshot.0.store;
+    let table = load_table(store).await?;
+    let version = table.version().unwrap_or_default();
+    create_checkpoint(&table, None).await?;
+    let checkpoint =
+        commit_uri_from_version(Some(version)).to_string().replace(".json", ".checkpoint.parquet");
+    store.sync(&Path::from(checkpoint)).await?;
+    cleanup_metadata(&table, None).await?;
+    Ok(())
+}
+
+/// Returns the files that the latest version holds, and those that were replaced after `oldest`.
+async fn kept_files(table: &DeltaTable, oldest: i64) -> Result<HashSet<Path>, DeltaTableError> {
+    let (state, log) = (table.snapshot()?, table.log_store());
+    let mut kept: HashSet<Path> = state.log_data().iter().map(|file| file.object_store_path()).collect();
+    let mut replaced = state.all_tombstones(&log);
+    while let Some(file) = replaced.try_next().await? {
+        if file.deletion_timestamp().is_none_or(|deleted| deleted > oldest) {
+            kept.insert(Path::from(file.path().as_ref()));
+        }
+    }
+    Ok(kept)
+}
+
+/// Plans which files to merge into one each: neighbours of one date (and Kafka partition), the longest rows of small files first.
+fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
+    let mut groups: BTreeMap<(i32, Option<i32>), Vec<&Arc<DataFile>>> = BTreeMap::new();
+    for file in snapshot
+        .0
+        .files
+        .iter()
+        .filter(|file| file.date < today && file.rows.is_some_and(|rows| rows < FILE_ROWS_MAX))
+    {
+        let partition = match snapshot.0.spec.order {
+            Order::Offset => {
+                file.partition.filter(|(least, greatest)| least == greatest).map(|(partition, _)| partition)
+            }
+            Order::Key => None,
+        };
+        groups.entry((file.date, partition)).or_default().push(file);
+    }
+    let mut merges = Vec::new();
+    for files in groups.values_mut() {
+        files.sort_by_key(|file| (file.offset, file.event_time));
+        let (mut merge, mut rows) = (Vec::<Arc<DataFile>>::new(), 0);
+        for file in files.iter() {
+            let apart = merge.last().is_some_and(|last| gap(last, file) > OFFSET_GAP_MAX);
+            let more = file.rows.unwrap_or(FILE_ROWS_MAX);
+            if apart || rows + more > FILE_ROWS_MAX {
+                merges.push(std::mem::take(&mut merge));
+                rows = 0;
+            }
+            merge.push(Arc::clone(file));
+            rows += more;
+        }
+        merges.push(merge);
+    }
+    merges.retain(|merge| merge.len() > 1);
+    merges.sort_by_key(|merge| std::cmp::Reverse(merge.len()));
+    let (mut rows, mut files) = (0, 0);
+    merges.retain(|merge| {
+        rows += merge.iter().filter_map(|file| file.rows).sum::<u64>();
+        files += merge.len();
+        rows <= CALL_ROWS_MAX && (files <= CALL_FILES_MAX || files == merge.len())
+    });
+    merges
+}
+
+fn gap(left: &DataFile, right: &DataFile) -> i64 {
+    match (left.offset, right.offset) {
+        (Some((_, last)), Some((first, _))) => first.saturating_sub(last),
+        _ => 0,
+    }
+}

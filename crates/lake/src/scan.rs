@@ -1,0 +1,134 @@
+//! Bronze by position: the rows of a run of offsets, in order, in steps of bounded size.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::error::ArrowError;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use position::OffsetRange;
+use schema::bronze::KAFKA_OFFSET;
+
+use crate::LakeError;
+use crate::file::DataFile;
+use crate::read::read_file;
+use crate::snapshot::{Snapshot, State};
+
+/// Rows of a step, about 6 MiB.
+const STEP_ROWS_MAX: u64 = 65_536;
+/// Files of a step: small ones, a step of many rows has few.
+const STEP_FILES_MAX: usize = 512;
+/// Steps that are read ahead of the one that is taken.
+const STEPS_AHEAD: usize = 2;
+/// Files of a step that are read at once.
+const FILES_AT_ONCE: usize = 8;
+
+/// A run of offsets and the files that may hold some of it.
+struct Step {
+    range: OffsetRange,
+    files: Vec<Arc<DataFile>>,
+}
+
+impl Snapshot {
+    /// Reads the bronze rows of `range`, ascending by offset; the ranges of the batches tile `range` and may be wider than their rows.
+    ///
+    /// Reads only files whose statistics meet the range, in steps of about 65,536 rows, two steps ahead of the taker.
+    ///
+    /// # Errors
+    ///
+    /// An item may be [`LakeError::Expired`] when the snapshot is older than vacuum's retention, else see [`LakeError::is_transient`].
+    pub fn read(
+        &self,
+        range: OffsetRange,
+    ) -> BoxStream<'static, Result<(OffsetRange, RecordBatch), LakeError>> {
+        let state = Arc::clone(&self.0);
+        let steps = steps(&state.files, range);
+        futures::stream::iter(steps)
+            .map(move |step| read_step(Arc::clone(&state), step))
+            .buffered(STEPS_AHEAD)
+            .boxed()
+    }
+}
+
+async fn read_step(state: Arc<State>, step: Step) -> Result<(OffsetRange, RecordBatch), LakeError> {
+    let range = step.range;
+    let reads = step.files.into_iter().map(|file| {
+        let only = (!is_within(&file, range)).then_some(range);
+        read_file(Arc::clone(&state.spec), state.store.clone(), file, only)
+    });
+    let batches: Vec<Vec<RecordBatch>> =
+        futures::stream::iter(reads).buffered(FILES_AT_ONCE).try_collect().await?;
+    let table = state.spec.name;
+    let merged = tokio::task::spawn_blocking(move || merge(&state.spec.schema, &batches.concat()));
+    let merged =
+        merged.await.map_err(|error| LakeError::store(format!("merge the rows of {range}"))(error.into()))?;
+    Ok((range, merged.map_err(|source| LakeError::Rows { table, source })?))
+}
+
+fn merge(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let batch = concat_batches(schema, batches)?;
+    let offsets = batch.column_by_name(KAFKA_OFFSET).expect("bronze has offsets");
+    if offsets.as_primitive::<Int64Type>().values().is_sorted() {
+        return Ok(batch);
+    }
+    // Files of different dates interleave where candles came late, and another engine's files have no order.
+    let order = sort_to_indices(offsets, None, None)?;
+    take_record_batch(&batch, &order)
+}
+
+/// Tells whether all rows of the file are in `range`, so that none needs to be looked at.
+fn is_within(file: &DataFile, range: OffsetRange) -> bool {
+    file.partition == Some((range.partition, range.partition))
+        && file.offset.is_some_and(|(first, last)| range.first <= first && last < range.next)
+}
+
+/// Cuts `range` into steps of at most [`STEP_ROWS_MAX`] rows: a run of as many offsets cannot hold more rows, and a longer run is
+/// taken where the files that meet it hold fewer.
+fn steps(files: &[Arc<DataFile>], range: OffsetRange) -> Vec<Step> {
+    let meets = |file: &&Arc<DataFile>| {
+        let (first, last) = bounds(file);
+        file.partition.is_none_or(|(least, greatest)| (least..=greatest).contains(&range.partition))
+            && first < range.next
+            && range.first <= last
+    };
+    let mut waiting: Vec<Arc<DataFile>> = files.iter().filter(meets).map(Arc::clone).collect();
+    waiting.sort_unstable_by_key(|file| std::cmp::Reverse(bounds(file).0));
+    let (mut steps, mut open) = (Vec::new(), Vec::<Arc<DataFile>>::new());
+    let mut cursor = range.first;
+    while cursor < range.next {
+        open.retain(|file| bounds(file).1 >= cursor);
+        let first_of_next =
+            |waiting: &[Arc<DataFile>]| waiting.last().map_or(range.next, |file| bounds(file).0.max(cursor));
+        let start = if open.is_empty() { first_of_next(&waiting) } else { cursor };
+        let width = start.saturating_add(STEP_ROWS_MAX.cast_signed()).min(range.next);
+        let mut rows: u64 = open.iter().map(|file| rows_of(file)).sum();
+        while let Some(file) = waiting.last() {
+            let fits = rows.saturating_add(rows_of(file)) <= STEP_ROWS_MAX && open.len() < STEP_FILES_MAX;
+            if bounds(file).0 >= width && !fits {
+                break;
+            }
+            rows = rows.saturating_add(rows_of(file));
+            open.extend(waiting.pop());
+        }
+        let next = if rows <= STEP_ROWS_MAX { first_of_next(&waiting).max(width) } else { width };
+        let files = open.iter().filter(|file| bounds(file).0 < next).map(Arc::clone).collect();
+        let next = if waiting.is_empty() && open.iter().all(|file| bounds(file).1 < next) {
+            range.next
+        } else {
+            next
+        };
+        steps.push(Step { range: OffsetRange { partition: range.partition, first: cursor, next }, files });
+        cursor = next;
+    }
+    steps
+}
+
+fn bounds(file: &DataFile) -> (i64, i64) {
+    file.offset.unwrap_or((i64::MIN, i64::MAX))
+}
+
+fn rows_of(file: &DataFile) -> u64 {
+    file.rows.unwrap_or(STEP_ROWS_MAX)
+}

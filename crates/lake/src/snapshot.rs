@@ -1,0 +1,65 @@
+//! One version of a table: its files and the position they reach. Immutable, and cheap to clone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use object_store::path::Path;
+use position::Position;
+
+use crate::file::DataFile;
+use crate::store::TableStore;
+use crate::table::TableSpec;
+
+/// One version of a table; clones share it. Its files stay readable until vacuum, that is for the retention after they were replaced.
+#[derive(Clone, Debug)]
+pub struct Snapshot(pub(crate) Arc<State>);
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) store: TableStore,
+    pub(crate) version: u64,
+    pub(crate) position: Position,
+    pub(crate) files: Vec<Arc<DataFile>>,
+}
+
+impl Snapshot {
+    /// Returns the Delta version.
+    pub fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// Returns the position that the rows reach; a partition of which nothing was read is absent.
+    pub fn position(&self) -> &Position {
+        &self.0.position
+    }
+
+    /// Counts the rows, as far as the log knows them (files of other engines may be uncounted).
+    pub fn row_count(&self) -> u64 {
+        self.0.files.iter().filter_map(|file| file.rows).sum()
+    }
+
+    /// Counts the data files.
+    pub fn file_count(&self) -> usize {
+        self.0.files.len()
+    }
+
+    /// Sums the sizes of the data files.
+    pub fn bytes(&self) -> u64 {
+        self.0.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Returns the snapshot after a commit on top of this one.
+    pub(crate) fn after(
+        &self,
+        version: u64,
+        position: Position,
+        removed: &HashSet<Path>,
+        added: impl IntoIterator<Item = Arc<DataFile>>,
+    ) -> Snapshot {
+        let State { spec, store, files, .. } = self.0.as_ref();
+        let kept = files.iter().filter(|file| !removed.contains(&file.path)).map(Arc::clone);
+        let files = kept.chain(added).collect();
+        Snapshot(Arc::new(State { spec: Arc::clone(spec), store: store.clone(), version, position, files }))
+    }
+}

@@ -1,0 +1,322 @@
+//! A table and its single writer: every change is one commit of one log entry.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use deltalake_core::kernel::transaction::CommitData;
+use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use position::Position;
+use schema::DATE;
+use uuid::Uuid;
+
+use crate::LakeError;
+use crate::file::DataFile;
+use crate::log::{self, PutCommit};
+use crate::maintain;
+use crate::snapshot::Snapshot;
+use crate::store::{Lake, TableStore};
+use crate::write::{put_files, split};
+
+/// How often one change is put on top of a newer version that another engine's maintenance has made meanwhile: it comes by
+/// minutes, a commit takes milliseconds.
+const REBASES_MAX: usize = 10;
+
+/// What a table is called, where it is and what it holds.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// `bronze` or `gold`: its name in errors and failpoints.
+    pub name: &'static str,
+    /// Its folder in the lake.
+    pub prefix: &'static str,
+    /// Schema of its rows.
+    pub schema: SchemaRef,
+    /// The Kafka topic whose offsets its position is made of.
+    pub topic: String,
+    /// How its rows are dealt out to files and ordered there.
+    pub order: Order,
+}
+
+/// The order of the rows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A file holds one date and one Kafka partition, ordered by offset: the log's statistics then say which offsets it holds.
+    Offset,
+    /// A file holds one date, ordered by symbol and event time.
+    Key,
+}
+
+/// Returns the bronze table of `topic`: `streaming_raw`.
+pub fn bronze(topic: &str) -> TableSpec {
+    let topic = topic.to_owned();
+    TableSpec {
+        name: "bronze",
+        prefix: "streaming_raw",
+        schema: schema::bronze::schema(),
+        topic,
+        order: Order::Offset,
+    }
+}
+
+/// Returns the gold table of `topic`: `gold_aggregates`.
+pub fn gold(topic: &str) -> TableSpec {
+    let topic = topic.to_owned();
+    TableSpec {
+        name: "gold",
+        prefix: "gold_aggregates",
+        schema: schema::gold::schema(),
+        topic,
+        order: Order::Key,
+    }
+}
+
+/// A table, for its one writer or for a reader.
+///
+/// After a transient error the table stays usable: call the same method with the same arguments again. If the failed commit had
+/// arrived after all, that call finds it in the log and counts it as done. To change the arguments instead, [`Table::refresh`]
+/// first and look at the position.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) store: TableStore,
+    pub(crate) snapshot: Snapshot,
+    pending: Option<Pending>,
+}
+
+/// A commit whose put has not been answered.
+#[derive(Debug)]
+struct Pending {
+    /// Found in the log entry if it is ours.
+    id: String,
+    entry: Bytes,
+    /// The table if it arrives.
+    next: Snapshot,
+    /// Whether it carries rows or a position; maintenance does not.
+    moves: bool,
+}
+
+/// What a commit changes.
+pub(crate) struct Change {
+    pub(crate) operation: DeltaOperation,
+    pub(crate) removed: Vec<Arc<DataFile>>,
+    pub(crate) added: Vec<Add>,
+    pub(crate) position: Position,
+}
+
+impl Table {
+    /// Opens the table, creating it when absent. Losing the race to create it is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Schema`] and [`LakeError::Protocol`] when the table is not ours to use, else see [`LakeError::is_transient`].
+    pub async fn open(lake: &Lake, spec: TableSpec) -> Result<Table, LakeError> {
+        let (store, spec) = (lake.table(spec.prefix)?, Arc::new(spec));
+        log::ensure(&spec, &store).await?;
+        let snapshot = log::load(&spec, &store).await?;
+        Ok(Table { spec, store, snapshot, pending: None })
+    }
+
+    /// Returns the latest version that this table knows of.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    /// Learns what others have committed, and the outcome of an own commit that failed; returns the latest version.
+    ///
+    /// # Errors
+    ///
+    /// See [`LakeError::is_transient`].
+    pub async fn refresh(&mut self) -> Result<Snapshot, LakeError> {
+        self.settle().await?;
+        self.snapshot = log::advance(&self.snapshot).await?;
+        Ok(self.snapshot())
+    }
+
+    /// Adds rows and moves the position in one commit, durable on return. The caller has deduplicated; no rows moves only the position.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Fenced`] when another writer has moved the position, [`LakeError::Moved`] when the table is already past
+    /// `position`, [`LakeError::Rows`] when the rows have another schema, else see [`LakeError::is_transient`].
+    pub async fn append(
+        &mut self,
+        batches: &[RecordBatch],
+        position: &Position,
+    ) -> Result<Snapshot, LakeError> {
+        let position = committable(position);
+        if self.has_landed(&position).await? || self.is_idle(batches, &position) {
+            return Ok(self.snapshot());
+        }
+        self.check_forward(&position)?;
+        let files = split(&self.spec, batches, false)?;
+        let added = put_files(&self.spec, &self.store, batches.to_vec(), files, true).await?;
+        for _ in 0..=REBASES_MAX {
+            let change = Change {
+                operation: write_operation(),
+                removed: Vec::new(),
+                added: added.clone(),
+                position: position.clone(),
+            };
+            if self.commit(change).await? {
+                return Ok(self.snapshot());
+            }
+        }
+        Err(self.fenced())
+    }
+
+    /// Adds rows like [`Table::append`], but a row whose (symbol, event time) is in the table already replaces the old one, and
+    /// within `batches` the last row of a key wins. Rewrites just the files that hold such old rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::append`].
+    pub async fn upsert(
+        &mut self,
+        batches: &[RecordBatch],
+        position: &Position,
+    ) -> Result<Snapshot, LakeError> {
+        let position = committable(position);
+        if self.has_landed(&position).await? || self.is_idle(batches, &position) {
+            return Ok(self.snapshot());
+        }
+        self.check_forward(&position)?;
+        for _ in 0..=REBASES_MAX {
+            let (removed, added) = self.plan_upsert(batches).await?;
+            let change = Change { operation: write_operation(), removed, added, position: position.clone() };
+            if self.commit(change).await? {
+                return Ok(self.snapshot());
+            }
+        }
+        Err(self.fenced())
+    }
+
+    /// Commits on top of the current snapshot. `false` when another engine's maintenance was first: the snapshot is then the newer
+    /// one, and the change must be planned again on it.
+    pub(crate) async fn commit(&mut self, change: Change) -> Result<bool, LakeError> {
+        let moves = !matches!(change.operation, DeltaOperation::Optimize { .. });
+        let id = Uuid::new_v4().to_string();
+        let added: Vec<_> = change.added.iter().filter_map(DataFile::from_add).collect();
+        let removed: HashSet<_> = change.removed.iter().map(|file| file.path.clone()).collect();
+        let next = self.snapshot.after(self.snapshot.version() + 1, change.position.clone(), &removed, added);
+        let entry = self.entry(change, &id)?;
+        if moves {
+            failpoint::pass(&format!("{}.written", self.spec.name));
+        }
+        self.pending = Some(Pending { id, entry, next, moves });
+        if !self.settle().await? {
+            return Ok(false);
+        }
+        if moves {
+            failpoint::pass(&format!("{}.committed", self.spec.name));
+        }
+        maintain::checkpoint_if_due(&self.snapshot).await;
+        Ok(true)
+    }
+
+    /// Puts the pending commit, again if need be, until it is known whether it or another one is in the log; tells whether ours is.
+    pub(crate) async fn settle(&mut self) -> Result<bool, LakeError> {
+        let Some(pending) = &self.pending else { return Ok(false) };
+        let landed =
+            log::put_commit(&self.store, pending.next.version(), &pending.entry, &pending.id).await?;
+        let pending = self.pending.take().expect("it was there a moment ago");
+        match landed {
+            PutCommit::Landed => self.snapshot = pending.next,
+            PutCommit::Taken => {
+                let newer = log::advance(&self.snapshot).await?;
+                if newer.position() != self.snapshot.position() {
+                    return Err(LakeError::Fenced { table: self.spec.name, version: pending.next.version() });
+                }
+                tracing::warn!(
+                    table = self.spec.name,
+                    version = newer.version(),
+                    "another engine changed the table; going on from there"
+                );
+                self.snapshot = newer;
+            }
+        }
+        Ok(matches!(landed, PutCommit::Landed))
+    }
+
+    /// Tells whether an earlier call with this position failed, but its commit is in the log.
+    async fn has_landed(&mut self, position: &Position) -> Result<bool, LakeError> {
+        let moves = self.pending.as_ref().is_some_and(|pending| pending.moves);
+        Ok(self.settle().await? && moves && self.snapshot.position() == position)
+    }
+
+    fn is_idle(&self, batches: &[RecordBatch], position: &Position) -> bool {
+        self.snapshot.position() == position && batches.iter().all(|batch| batch.num_rows() == 0)
+    }
+
+    fn check_forward(&self, position: &Position) -> Result<(), LakeError> {
+        let reached = self.snapshot.position();
+        if position.covers(reached) {
+            return Ok(());
+        }
+        Err(LakeError::Moved { table: self.spec.name, reached: reached.clone(), asked: position.clone() })
+    }
+
+    pub(crate) fn fenced(&self) -> LakeError {
+        LakeError::Fenced { table: self.spec.name, version: self.snapshot.version() }
+    }
+
+    fn entry(&self, change: Change, id: &str) -> Result<Bytes, LakeError> {
+        let data_change = !matches!(change.operation, DeltaOperation::Optimize { .. });
+        let now = now_millis();
+        let removes = change.removed.iter().map(|file| Action::Remove(file.to_remove(now, data_change)));
+        let actions = removes.chain(change.added.into_iter().map(Action::Add)).collect();
+        let info = [("candleflightCommit".to_owned(), id.into())].into();
+        let transactions = self.transactions(&change.position);
+        CommitData::new(actions, change.operation, info, transactions).get_bytes().map_err(|error| {
+            LakeError::delta(format!("write a log entry of the {} table", self.spec.name))(error.into())
+        })
+    }
+
+    /// The position as application transactions: one for each partition that moved, and how many partitions there are.
+    fn transactions(&self, position: &Position) -> Vec<Transaction> {
+        let before = self.snapshot.position();
+        let moved = position.iter().filter(|(partition, next)| before.next(*partition) != Some(*next));
+        let mut transactions: Vec<_> = moved
+            .map(|(partition, next)| {
+                Transaction::new(partition_app_id(&self.spec.topic, partition), next - 1)
+            })
+            .collect();
+        let count =
+            |position: &Position| position.iter().last().map_or(0, |(partition, _)| i64::from(partition) + 1);
+        if count(position) != count(before) {
+            transactions.push(Transaction::new(topic_app_id(&self.spec.topic), count(position)));
+        }
+        transactions
+    }
+}
+
+/// The application whose version is the number of partitions of the topic that the position knows.
+pub(crate) fn topic_app_id(topic: &str) -> String {
+    format!("kafka/{topic}")
+}
+
+/// The application whose version is the last offset of the partition that is in the table.
+pub(crate) fn partition_app_id(topic: &str, partition: i32) -> String {
+    format!("kafka/{topic}/{partition}")
+}
+
+/// Reads the clock, for what the Delta format wants stamped: log entries, files and tombstones. Nothing here decides by it but vacuum.
+#[expect(clippy::disallowed_methods, reason = "the lake is an edge")]
+pub(crate) fn now_millis() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// Drops partitions of which nothing was read: the log has no word for them.
+fn committable(position: &Position) -> Position {
+    position.iter().filter(|(_, next)| *next > 0).collect()
+}
+
+fn write_operation() -> DeltaOperation {
+    DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: Some(vec![DATE.to_owned()]),
+        predicate: None,
+    }
+}

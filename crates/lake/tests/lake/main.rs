@@ -1,0 +1,66 @@
+//! What the lake promises, on a folder, and on S3 too when `CANDLEFLIGHT_TEST_S3_ENDPOINT` is set (with the same `AWS_ENDPOINT_URL`,
+//! and `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`).
+
+mod append;
+mod maintain;
+mod provider;
+mod read;
+mod rows;
+mod upsert;
+
+use lake::Lake;
+use tempfile::TempDir;
+
+/// A lake that goes away with the test; on S3 its objects stay, under a prefix of its own.
+struct TestLake {
+    lake: Lake,
+    url: String,
+    _folder: Option<TempDir>,
+}
+
+/// Returns an empty lake on each kind of store there is.
+async fn lakes() -> Vec<TestLake> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut urls = vec![(folder.path().to_str().unwrap().to_owned(), Some(folder))];
+    if let Ok(endpoint) = std::env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT") {
+        assert_eq!(
+            std::env::var("AWS_ENDPOINT_URL").as_deref(),
+            Ok(endpoint.as_str()),
+            "set both to the same"
+        );
+        let unique = tempfile::tempdir()
+            .unwrap()
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('.')
+            .to_owned();
+        urls.push((format!("s3://lake-test/{unique}"), None));
+    }
+    let mut lakes = Vec::new();
+    for (url, folder) in urls {
+        lakes.push(TestLake { lake: Lake::open(&url).await.unwrap(), url, _folder: folder });
+    }
+    lakes
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_to_overwrite_passes_the_probe() {
+    for test in lakes().await {
+        test.lake.probe().await.unwrap();
+        let left = Lake::open(&test.url).await;
+        assert!(left.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_neither_folder_nor_bucket_is_refused() {
+    let error = Lake::open("gs://somewhere").await.unwrap_err();
+    assert!(!error.is_transient());
+    assert_eq!(
+        error.to_string(),
+        r#"open the lake at "gs://somewhere": write a folder, file:///folder or s3://bucket"#
+    );
+}

@@ -1,0 +1,104 @@
+//! Compaction and vacuum.
+
+use std::time::Duration;
+
+use lake::{LakeError, Table};
+use position::OffsetRange;
+
+use crate::lakes;
+use crate::rows::{DAY, bronze, bronze_run, gold, position, query_snapshot, read};
+
+#[tokio::test]
+async fn compaction_merges_closed_dates_and_changes_no_row() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        for first in (0..60).step_by(10) {
+            let day = DAY + (first / 20) as i32;
+            let rows = [bronze_run(0, first..first + 10, day), bronze_run(1, first..first + 10, day)];
+            table.append(&rows, &position(&[(0, first + 10), (1, first + 10)])).await.unwrap();
+        }
+        let before = table.snapshot();
+        assert_eq!(before.file_count(), 12);
+        while table.compact(DAY + 2).await.unwrap() {}
+        let after = table.snapshot();
+        // Two closed dates with a file for each partition, and the open date as it was.
+        assert_eq!((after.file_count(), after.row_count()), (2 * 2 + 4, 120));
+        assert_eq!(after.position(), before.position());
+        let reopened = Table::open(&test.lake, lake::bronze("candles")).await.unwrap().snapshot();
+        for snapshot in [before, after, reopened] {
+            for partition in [0, 1] {
+                assert_eq!(
+                    read(&snapshot, OffsetRange { partition, first: 0, next: 60 }).await,
+                    (0..60).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn compaction_keeps_apart_what_was_ingested_at_different_times() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        table.append(&[bronze(0, &[(0, DAY)])], &position(&[(0, 1)])).await.unwrap();
+        table.append(&[bronze(0, &[(5_000_000, DAY)])], &position(&[(0, 5_000_001)])).await.unwrap();
+        assert!(!table.compact(DAY + 1).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn gold_is_compacted_by_date() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::gold("candles")).await.unwrap();
+        for minute in 0..4 {
+            let rows = gold(&[("A", DAY, minute, 1.0, None), ("B", DAY, minute, 2.0, Some(1.0))]);
+            table.append(&[rows], &position(&[(0, minute + 1)])).await.unwrap();
+        }
+        let sql = "SELECT count(*), count(price_volatility_5m), sum(close) FROM t";
+        let before = query_snapshot(&table.snapshot(), sql).await;
+        assert!(table.compact(DAY + 1).await.unwrap());
+        assert_eq!(table.snapshot().file_count(), 1);
+        assert_eq!(query_snapshot(&table.snapshot(), sql).await, before);
+        assert!(!table.compact(DAY + 1).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn vacuum_deletes_what_no_version_within_the_retention_holds() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        for first in 0..3 {
+            table
+                .append(&[bronze_run(0, first..first + 1, DAY)], &position(&[(0, first + 1)]))
+                .await
+                .unwrap();
+        }
+        let before = table.snapshot();
+        assert!(table.compact(DAY + 1).await.unwrap());
+        assert_eq!(
+            table.vacuum(Duration::from_secs(600)).await.unwrap(),
+            0,
+            "the replaced files are younger than the retention"
+        );
+        let range = OffsetRange { partition: 0, first: 0, next: 3 };
+        assert_eq!(read(&before, range).await, [0, 1, 2], "a snapshot within the retention stays readable");
+
+        assert_eq!(table.vacuum(Duration::ZERO).await.unwrap(), 3);
+        assert_eq!(read(&table.snapshot(), range).await, [0, 1, 2]);
+        assert_eq!(table.vacuum(Duration::ZERO).await.unwrap(), 0);
+        let expired = futures::TryStreamExt::try_collect::<Vec<_>>(before.read(range)).await.unwrap_err();
+        assert!(matches!(expired, LakeError::Expired { .. }), "{expired:?}");
+    }
+}
+
+#[tokio::test]
+async fn vacuum_deletes_the_files_of_a_commit_that_never_was() {
+    for test in lakes().await {
+        let mut fenced = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        table.append(&[bronze_run(0, 0..2, DAY)], &position(&[(0, 2)])).await.unwrap();
+        fenced.append(&[bronze_run(0, 0..1, DAY)], &position(&[(0, 1)])).await.unwrap_err();
+        assert_eq!(table.vacuum(Duration::ZERO).await.unwrap(), 1);
+        assert_eq!(read(&table.snapshot(), OffsetRange { partition: 0, first: 0, next: 2 }).await, [0, 1]);
+    }
+}
