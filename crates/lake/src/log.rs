@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deltalake_core::arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
+use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::kernel::{Action, Add, StructType};
 use deltalake_core::logstore::{commit_uri_from_version, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
@@ -65,6 +66,8 @@ pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), L
         .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 1 days"))
         .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some("interval 1 hours"))
         .with_save_mode(SaveMode::Ignore)
+        // The loser of a race would otherwise write its metadata over the winner's.
+        .with_commit_properties(CommitProperties::default().with_max_retries(0))
         .await;
     match created {
         Ok(_) => store.sync(&commit_uri_from_version(Some(0))).await.map_err(LakeError::store(doing())),

@@ -320,3 +320,6 @@ fn write_operation() -> DeltaOperation {
         predicate: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,27 @@ async fn many_commits_make_checkpoints_from_which_the_table_reopens() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_backfill_of_many_dates_is_one_commit() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        let rows: Vec<(i64, i32)> =
+            (0..500_000).map(|offset| (offset, DAY + (offset / 1440) as i32)).collect();
+        let batches: Vec<_> = rows.chunks(10_000).map(|rows| bronze(0, rows)).collect();
+        let started = std::time::Instant::now();
+        let snapshot = table.append(&batches, &position(&[(0, 500_000)])).await.unwrap();
+        let written = started.elapsed();
+        assert_eq!((snapshot.version(), snapshot.row_count(), snapshot.file_count()), (1, 500_000, 348));
+        assert_eq!(
+            read(&snapshot, OffsetRange { partition: 0, first: 0, next: 500_000 }).await.len(),
+            500_000
+        );
+        println!(
+            "{}: written in {written:?}, {} bytes, read in {:?}",
+            test.url,
+            snapshot.bytes(),
+            started.elapsed() - written
+        );
+    }
+}

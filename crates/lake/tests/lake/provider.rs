@@ -61,7 +61,7 @@ async fn filters_leave_just_the_files_that_can_match() {
             ("kafka_partition = 1", 3),
             ("kafka_partition = 0 AND kafka_offset BETWEEN 1500 AND 1600", 1),
             ("event_time < TIMESTAMP '2024-01-01T12:00:00Z'", 2),
-            ("symbol = 'DOGE'", 0),
+            ("symbol = 'XRP-USD'", 0),
         ] {
             let plan = context
                 .sql(&format!("SELECT close FROM t WHERE {filter}"))

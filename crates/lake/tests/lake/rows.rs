@@ -16,10 +16,10 @@ use position::{OffsetRange, Position};
 use schema::{DAY_MICROS, MINUTE_MICROS};
 
 /// 2024-01-01 in days since the epoch.
-pub const DAY: i32 = 19_723;
+pub(crate) const DAY: i32 = 19_723;
 
 /// Returns bronze rows of one partition, one a (offset, day): candles of two symbols in turn, the minute from the offset.
-pub fn bronze(partition: i32, rows: &[(i64, i32)]) -> RecordBatch {
+pub(crate) fn bronze(partition: i32, rows: &[(i64, i32)]) -> RecordBatch {
     let times =
         || rows.iter().map(|(offset, day)| i64::from(*day) * DAY_MICROS + offset % 1440 * MINUTE_MICROS);
     let float = |shift: f64| -> ArrayRef {
@@ -48,15 +48,15 @@ pub fn bronze(partition: i32, rows: &[(i64, i32)]) -> RecordBatch {
 }
 
 /// Returns bronze rows of a run of offsets, all of one day.
-pub fn bronze_run(partition: i32, offsets: std::ops::Range<i64>, day: i32) -> RecordBatch {
+pub(crate) fn bronze_run(partition: i32, offsets: std::ops::Range<i64>, day: i32) -> RecordBatch {
     bronze(partition, &offsets.map(|offset| (offset, day)).collect::<Vec<_>>())
 }
 
 /// A gold row: symbol, day, minute of the day, close, volatility (which may be null).
-pub type GoldRow = (&'static str, i32, i64, f64, Option<f64>);
+pub(crate) type GoldRow = (&'static str, i32, i64, f64, Option<f64>);
 
 /// Returns gold rows; columns that no test looks at are constant.
-pub fn gold(rows: &[GoldRow]) -> RecordBatch {
+pub(crate) fn gold(rows: &[GoldRow]) -> RecordBatch {
     let times = || rows.iter().map(|row| i64::from(row.1) * DAY_MICROS + row.2 * MINUTE_MICROS);
     let columns = schema::gold::schema();
     let columns = columns.fields().iter().map(|field| -> ArrayRef {
@@ -75,12 +75,12 @@ pub fn gold(rows: &[GoldRow]) -> RecordBatch {
     RecordBatch::try_new(schema::gold::schema(), columns.collect()).unwrap()
 }
 
-pub fn position(pairs: &[(i32, i64)]) -> Position {
+pub(crate) fn position(pairs: &[(i32, i64)]) -> Position {
     pairs.iter().copied().collect()
 }
 
 /// Reads `range`, checks that the ranges tile it and hold their rows, and returns the (offset, partition) of the rows.
-pub async fn read(snapshot: &Snapshot, range: OffsetRange) -> Vec<i64> {
+pub(crate) async fn read(snapshot: &Snapshot, range: OffsetRange) -> Vec<i64> {
     let batches: Vec<_> = snapshot.read(range).try_collect().await.unwrap();
     let (mut next, mut offsets) = (range.first, Vec::new());
     for (step, batch) in batches {
@@ -100,7 +100,7 @@ pub async fn read(snapshot: &Snapshot, range: OffsetRange) -> Vec<i64> {
 }
 
 /// Answers `sql` over the table `t` as a printed table.
-pub async fn query(table: std::sync::Arc<dyn TableProvider>, sql: &str) -> String {
+pub(crate) async fn query(table: Arc<dyn TableProvider>, sql: &str) -> String {
     let context = SessionContext::new();
     context.register_table("t", table).unwrap();
     let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
@@ -108,6 +108,6 @@ pub async fn query(table: std::sync::Arc<dyn TableProvider>, sql: &str) -> Strin
 }
 
 /// Answers `sql` over the rows of a snapshot.
-pub async fn query_snapshot(snapshot: &Snapshot, sql: &str) -> String {
+pub(crate) async fn query_snapshot(snapshot: &Snapshot, sql: &str) -> String {
     query(lake::provider(snapshot.clone(), Vec::new()), sql).await
 }

@@ -1,0 +1,149 @@
+//! Commits whose answer does not arrive. The store is a real folder; the fault is injected between it and the table.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use position::Position;
+use tempfile::TempDir;
+
+use super::{Table, bronze};
+use crate::{Lake, LakeError};
+
+/// Loses the answers to the next puts of log entries, which arrive or not.
+#[derive(Debug)]
+struct Flaky {
+    store: Arc<dyn ObjectStore>,
+    losses: AtomicUsize,
+    arrive: bool,
+}
+
+impl std::fmt::Display for Flaky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "flaky {}", self.store)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Flaky {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let is_entry = location.extension() == Some("json");
+        let lose = |losses: usize| if is_entry { losses.checked_sub(1) } else { None };
+        if self.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err() {
+            return self.store.put_opts(location, payload, options).await;
+        }
+        if self.arrive {
+            // Whether it was the first to arrive is part of the lost answer.
+            let _lost = self.store.put_opts(location, payload, options).await;
+        }
+        Err(object_store::Error::Generic { store: "flaky", source: "no answer".into() })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.store.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+/// Opens a table whose next `losses` puts of a log entry are not answered.
+async fn flaky(losses: usize, arrive: bool) -> (Table, Lake, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let mut table = Table::open(&lake, bronze("candles")).await.unwrap();
+    table.store.objects =
+        Arc::new(Flaky { store: Arc::clone(&table.store.objects), losses: losses.into(), arrive });
+    (table, lake, folder)
+}
+
+fn rows(count: i64) -> RecordBatch {
+    let length = usize::try_from(count).unwrap();
+    let time = || Arc::new(TimestampMicrosecondArray::from_value(0, length).with_timezone("UTC")) as ArrayRef;
+    let float = || Arc::new(Float64Array::from_value(1.0, length)) as ArrayRef;
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec!["A"; length])), time()];
+    columns.extend((0..5).map(|_| float()));
+    columns.push(Arc::new(Int32Array::from_value(0, length)));
+    columns.push(Arc::new(Int64Array::from_iter_values(0..count)));
+    columns.extend([time(), Arc::new(Date32Array::from_value(0, length))]);
+    RecordBatch::try_new(schema::bronze::schema(), columns).unwrap()
+}
+
+fn at(next: i64) -> Position {
+    [(0, next)].into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_recognised_at_once() {
+    let (mut table, ..) = flaky(1, true).await;
+    let snapshot = table.append(&[rows(3)], &at(3)).await.unwrap();
+    assert_eq!((snapshot.version(), snapshot.row_count()), (1, 3));
+}
+
+#[tokio::test]
+async fn the_same_call_again_settles_a_commit_that_did_or_did_not_arrive() {
+    for arrive in [true, false] {
+        let (mut table, lake, _folder) = flaky(3, arrive).await;
+        let error = table.append(&[rows(3)], &at(3)).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let snapshot = table.append(&[rows(3)], &at(3)).await.unwrap();
+        let reopened = Table::open(&lake, bronze("candles")).await.unwrap().snapshot();
+        for snapshot in [snapshot, reopened] {
+            assert_eq!(
+                (snapshot.version(), snapshot.row_count(), snapshot.file_count()),
+                (1, 3, 1),
+                "{arrive}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_rows_after_a_lost_answer_are_refused_when_it_had_arrived() {
+    let (mut table, ..) = flaky(3, true).await;
+    table.append(&[rows(3)], &at(3)).await.unwrap_err();
+    let error = table.append(&[rows(2)], &at(2)).await.unwrap_err();
+    assert!(matches!(error, LakeError::Moved { .. }), "{error:?}");
+    assert_eq!(*table.refresh().await.unwrap().position(), at(3));
+}
+
+#[tokio::test]
+async fn another_writer_that_comes_between_fences_the_lost_commit() {
+    let (mut table, lake, _folder) = flaky(3, false).await;
+    table.append(&[rows(3)], &at(3)).await.unwrap_err();
+    let mut other = Table::open(&lake, bronze("candles")).await.unwrap();
+    other.append(&[rows(2)], &at(2)).await.unwrap();
+    let error = table.append(&[rows(3)], &at(3)).await.unwrap_err();
+    assert!(matches!(error, LakeError::Fenced { version: 1, .. }), "{error:?}");
+}
