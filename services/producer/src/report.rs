@@ -1,0 +1,108 @@
+//! What a person sees of a run: progress, and the lines that could not be used.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use service::metrics::Metrics;
+use tokio::time::Instant;
+
+/// Lines that are reported one by one; the rest is only counted.
+const EXAMPLES_MAX: u64 = 10;
+/// Time between two looks of the bar: what an eye follows.
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Follows one run.
+pub(crate) struct Report {
+    bar: Option<ProgressBar>,
+    interval: Duration,
+    started: Instant,
+    told: Instant,
+    rejected: BTreeMap<&'static str, u64>,
+    rejected_lines: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl Report {
+    /// Starts with a bar on a terminal, unless `quiet`, and lines elsewhere.
+    pub(crate) fn new(quiet: bool, byte_count: u64, metrics: &Metrics, now: Instant) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(byte_count));
+        let interval = match bar {
+            _ if quiet => Duration::MAX,
+            Some(_) => BAR_INTERVAL,
+            None => LINE_INTERVAL,
+        };
+        let rejected_lines = metrics.register(
+            "producer_rejected_lines",
+            "Lines of the input that hold no usable candle",
+            Family::default(),
+        );
+        Report { bar, interval, started: now, told: now, rejected: BTreeMap::new(), rejected_lines }
+    }
+
+    /// Tells how far the run is, if it is time to.
+    pub(crate) fn progress(&mut self, now: Instant, sent: u64, bytes_read: u64) {
+        if now.duration_since(self.told) < self.interval {
+            return;
+        }
+        self.told = now;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(bytes_read);
+                bar.set_message(format!("{sent} records, {:.0}/s", self.rate(now, sent)));
+            }
+            None => tracing::info!(sent, rate = self.rate(now, sent).round(), "producing"),
+        }
+    }
+
+    /// Counts a line that has no candle; warns of the first ones.
+    pub(crate) fn reject(&mut self, file: &str, line: u64, reason: &'static str) {
+        *self.rejected.entry(reason).or_default() += 1;
+        self.rejected_lines.get_or_create(&[("reason", reason)]).inc();
+        let count: u64 = self.rejected.values().sum();
+        if count <= EXAMPLES_MAX {
+            self.suspended(|| {
+                tracing::warn!(file, line, reason, "the line holds no usable candle: not sent")
+            });
+        }
+        if count == EXAMPLES_MAX {
+            self.suspended(|| tracing::warn!("further such lines are only counted"));
+        }
+    }
+
+    /// Tells the totals.
+    pub(crate) fn finish(&self, now: Instant, sent: u64) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = now.duration_since(self.started).as_secs_f64();
+        tracing::info!(sent, seconds, rate = self.rate(now, sent).round(), "all records are acknowledged");
+        for (reason, count) in &self.rejected {
+            tracing::warn!(reason, count, "lines without a usable candle were not sent");
+        }
+    }
+
+    fn rate(&self, now: Instant, sent: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "for a person's eye")]
+        let sent = sent as f64;
+        sent / now.duration_since(self.started).as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Writes a log line without tearing the bar.
+    fn suspended(&self, log: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(log),
+            None => log(),
+        }
+    }
+}
+
+fn bar(byte_count: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {msg}")
+        .expect("the template is well-formed");
+    ProgressBar::with_draw_target(Some(byte_count), ProgressDrawTarget::stderr()).with_style(style)
+}

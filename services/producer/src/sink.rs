@@ -1,0 +1,185 @@
+//! Candles to the topic: each acknowledged by all replicas, once and in order.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientContext, Message};
+use schema::candle::Candle;
+use service::metrics::Metrics;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+/// Header with the file's name.
+pub(crate) const SOURCE: &str = "source";
+/// Header with the line's number.
+pub(crate) const LINE: &str = "line";
+
+/// How long a record waits for others when records come faster than [`PACED_MIN`]; librdkafka's own default.
+const LINGER: Duration = Duration::from_millis(5);
+/// Records further apart than this are sent one by one: waiting for others would only delay them.
+const PACED_MIN: Duration = Duration::from_millis(1);
+/// Acknowledgements are taken in after so many records at the latest.
+const POLL_RECORDS: u64 = 256;
+/// How long to wait for room in librdkafka's queue before looking again.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
+/// How long the last records may take to be acknowledged after Ctrl-C; less than a service's whole drain.
+const DRAIN_MAX: Duration = Duration::from_secs(8);
+/// How often a flush looks at failures and for Ctrl-C.
+const FLUSH_STEP: Duration = Duration::from_millis(50);
+/// Room for a candle's JSON, in bytes; grows for longer symbols.
+const JSON_BYTES: usize = 256;
+
+/// Sends candles; counts them once they are acknowledged.
+pub(crate) struct Sink {
+    producer: BaseProducer<Deliveries>,
+    topic: String,
+    sent: u64,
+    payload: Vec<u8>,
+}
+
+/// Takes in acknowledgements.
+struct Deliveries {
+    records: Counter,
+    bytes: Counter,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// The first record that will never be acknowledged.
+struct Failure {
+    record: String,
+    error: KafkaError,
+}
+
+impl Sink {
+    /// Opens a producer for records that come every `interval`.
+    pub(crate) fn open(
+        args: &kafka::Args,
+        interval: Duration,
+        metrics: &Metrics,
+    ) -> Result<Self, kafka::Error> {
+        let linger = if interval > PACED_MIN { Duration::ZERO } else { LINGER };
+        let deliveries = Deliveries {
+            records: metrics.register(
+                "producer_records",
+                "Records that Kafka has acknowledged",
+                Counter::default(),
+            ),
+            bytes: metrics.register("producer_bytes", "Bytes of their values", Counter::default()),
+            failure: Mutex::default(),
+        };
+        let producer = BaseProducer::from_config_and_context(&args.producer(linger), deliveries)
+            .map_err(kafka::Error::new("open a Kafka producer"))?;
+        Ok(Sink { producer, topic: args.topic.clone(), sent: 0, payload: Vec::with_capacity(JSON_BYTES) })
+    }
+
+    /// Hands one candle to librdkafka, waiting for room in its queue; false when `shutdown` came first.
+    pub(crate) fn send(
+        &mut self,
+        candle: &Candle<'_>,
+        source: &str,
+        line: u64,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, Error> {
+        self.payload.clear();
+        serde_json::to_writer(&mut self.payload, candle)
+            .expect("a Vec takes any JSON and a valid candle is finite");
+        let line = line.to_string();
+        let headers = OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: SOURCE, value: Some(source) })
+            .insert(Header { key: LINE, value: Some(&line) });
+        let mut record =
+            BaseRecord::to(&self.topic).key(candle.symbol.as_ref()).payload(&self.payload).headers(headers);
+        loop {
+            record = match self.producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => record,
+                Err((source, _)) => {
+                    self.failure()?;
+                    return Err(self.delivery(String::from_utf8_lossy(&self.payload).into_owned(), source));
+                }
+            };
+            if shutdown.is_cancelled() {
+                return Ok(false);
+            }
+            self.poll(QUEUE_FULL_WAIT)?;
+        }
+        failpoint::pass("producer.sent");
+        self.sent += 1;
+        if self.sent.is_multiple_of(POLL_RECORDS) {
+            self.poll(Duration::ZERO)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes in acknowledgements for as long as `wait`.
+    pub(crate) fn poll(&self, wait: Duration) -> Result<(), Error> {
+        self.producer.poll(wait);
+        self.failure()
+    }
+
+    /// Waits until everything is acknowledged, or failed for good; after `shutdown` at most [`DRAIN_MAX`].
+    pub(crate) fn flush(&self, shutdown: &CancellationToken) -> Result<(), Error> {
+        let mut deadline = None;
+        while self.producer.flush(FLUSH_STEP).is_err() {
+            self.failure()?;
+            let now = Instant::now();
+            if shutdown.is_cancelled() && now >= *deadline.get_or_insert(now + DRAIN_MAX) {
+                let (topic, count) = (self.topic.clone(), self.producer.in_flight_count());
+                return Err(Error::Unacknowledged { topic, count, seconds: DRAIN_MAX.as_secs() });
+            }
+        }
+        self.failure()
+    }
+
+    /// Returns how many records were handed over.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn failure(&self) -> Result<(), Error> {
+        let failure = &self.producer.context().failure;
+        match failure.lock().expect("no holder of the lock panics").take() {
+            Some(Failure { record, error }) => Err(self.delivery(record, error)),
+            None => Ok(()),
+        }
+    }
+
+    fn delivery(&self, record: String, source: KafkaError) -> Error {
+        Error::Delivery { topic: self.topic.clone(), record, source }
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::log_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        match delivery {
+            Ok(message) => {
+                self.records.inc();
+                self.bytes.inc_by(message.payload_len() as u64);
+            }
+            Err((error, message)) => {
+                let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
+                let failure = Failure { record: value, error: error.clone() };
+                self.failure.lock().expect("no holder of the lock panics").get_or_insert(failure);
+            }
+        }
+    }
+}
