@@ -1,1 +1,128 @@
-//! 
+//! Ingest: the topic to the Flight server's bronze, exactly once, in sessions.
+//!
+//! A session begins where the server says it is and ends with the first thing that goes wrong, a rebalance included; what it had in
+//! its buffers is dropped. The next session begins where the server then says it is. There is no other recovery.
+
+mod batch;
+mod dead_letter;
+mod decode;
+mod error;
+mod metrics;
+mod sink;
+mod source;
+
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use service::Context;
+use service::backoff::Backoff;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::error::Error;
+
+use crate::metrics::Metrics;
+use crate::sink::Sink;
+use crate::source::Source;
+
+/// Name of the service in `/ready`.
+const SERVICE: &str = "ingest";
+
+/// The flags of `candleflight ingest`.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "ingest")]
+pub struct Config {
+    /// Kafka and the topic.
+    #[command(flatten)]
+    pub kafka: kafka::Args,
+    /// The Flight server.
+    #[arg(long, env = "CANDLEFLIGHT_FLIGHT", value_name = "URL", default_value = "grpc://127.0.0.1:50051")]
+    pub flight: String,
+    /// Consumer group; its members share the partitions.
+    #[arg(long, env = "CANDLEFLIGHT_GROUP", default_value = "candleflight-ingest")]
+    pub group: String,
+    /// A name of this member that stays the same over restarts: its partitions then wait for it instead of moving to others, and it
+    /// has them back at once, even after a crash.
+    #[arg(long, env = "CANDLEFLIGHT_GROUP_INSTANCE", value_name = "NAME")]
+    pub group_instance: Option<String>,
+    /// Topic of the messages that cannot be used; by default the topic's name with _dlq.
+    #[arg(long = "dead-letter-topic", env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Messages of a partition after which a batch is put.
+    #[arg(long, env = "CANDLEFLIGHT_BATCH_ROWS_MAX", default_value_t = 16_384, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub batch_rows_max: usize,
+    /// Bytes of all open batches after which they are put.
+    #[arg(long, env = "CANDLEFLIGHT_BATCH_BYTES_MAX", default_value = "8MiB", value_parser = service::byte_count)]
+    pub batch_bytes_max: usize,
+    /// Age of a batch after which it is put; on an idle topic it is put at once.
+    #[arg(long, env = "CANDLEFLIGHT_AGE_MAX", default_value = "50ms", value_parser = service::duration)]
+    pub age_max: Duration,
+}
+
+impl Config {
+    /// Returns the topic of the messages that cannot be used.
+    pub fn dead_letter_topic(&self) -> String {
+        self.dead_letter_topic.clone().unwrap_or_else(|| format!("{}_dlq", self.kafka.topic))
+    }
+}
+
+/// Feeds the Flight server until shutdown; then what was read is put, and what is durable committed to Kafka.
+///
+/// # Errors
+///
+/// What a person must see to: [`Error::is_transient`] is false. All else is tried again.
+pub async fn run(config: Config, context: Context) -> Result<(), Error> {
+    let metrics = Metrics::register(&context.metrics);
+    let (mut source, thread) = source::open(&config, &metrics, context.shutdown.clone())?;
+    let stop = CancellationToken::new();
+    let _stop_on_return = stop.clone().drop_guard();
+    let mut threads = JoinSet::new();
+    let stopped = stop.clone();
+    threads.spawn_blocking(move || thread.run(&stopped));
+    let sink = Sink::new(&config, &metrics, context.clone());
+    let ended = tokio::select! {
+        result = sessions(&sink, &mut source, &metrics, &context) => result,
+        result = join(&mut threads) => return result,
+    };
+    stop.cancel();
+    // The thread's last act is to commit and to leave the group.
+    ended.and(join(&mut threads).await)
+}
+
+async fn sessions(
+    sink: &Sink,
+    source: &mut Source,
+    metrics: &Metrics,
+    context: &Context,
+) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let mut went_well = false;
+        let error = match sink.session(source, &mut went_well).await {
+            Err(error) if !error.is_transient() => return Err(error),
+            // What a session could not put before the shutdown is read again at the next start.
+            _ if context.shutdown.is_cancelled() => return Ok(()),
+            Ok(()) => Error::ReaderStopped,
+            Err(error) => error,
+        };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the session ended: starting another from the server's position"
+        );
+        context.metrics.set_ready(SERVICE, Err(error.to_string()));
+        metrics.restarts.inc();
+        if went_well {
+            backoff.reset();
+        }
+        if !backoff.pause(&context.shutdown).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn join(threads: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    match threads.join_next().await.expect("the thread was spawned") {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

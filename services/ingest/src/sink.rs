@@ -1,0 +1,175 @@
+//! One session: from the server's position, batches into a put stream and results out of it, many batches in flight.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, FlightDescriptor, PutResult};
+use futures::{Stream, StreamExt as _, TryFutureExt as _};
+use position::Position;
+use proto::metadata::Progress;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::batch::Batch;
+use crate::dead_letter::DeadLetters;
+use crate::metrics::Metrics;
+use crate::source::{Assignment, Source, Start};
+use crate::{Config, Error, SERVICE};
+
+/// Batches that wait to be put: with the reader's own about as much as the network holds.
+const BATCHES_QUEUED_MAX: usize = 4;
+/// Messages that wait for the network.
+const MESSAGES_QUEUED_MAX: usize = 4;
+/// How long a drain waits for the server to say that it has received the last batch.
+const RECEIVED_MAX: Duration = Duration::from_secs(4);
+/// How long the reason of a broken stream may take to come after the break.
+const REASON_MAX: Duration = Duration::from_secs(1);
+
+/// What sessions share.
+pub(crate) struct Sink {
+    config: Config,
+    dead_letters: DeadLetters,
+    metrics: Metrics,
+    context: service::Context,
+}
+
+impl Sink {
+    pub(crate) fn new(config: &Config, metrics: &Metrics, context: service::Context) -> Self {
+        let dead_letters = DeadLetters::new(config, metrics);
+        Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context }
+    }
+
+    /// Runs a session until it is drained; `went_well` is set once a result has come.
+    ///
+    /// # Errors
+    ///
+    /// What ended it before. What it had not put durably is read again by the next one.
+    pub(crate) async fn session(&self, source: &mut Source, went_well: &mut bool) -> Result<(), Error> {
+        let shutdown = &self.context.shutdown;
+        let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
+        let (assignment, mut client, progress) = opened?;
+        source.commit(progress.durable.clone());
+
+        let (batch_sender, batches) = mpsc::channel(BATCHES_QUEUED_MAX);
+        let position = progress.received.clone();
+        source.start(Start { assignment, position, batches: batch_sender }).await?;
+        let (message_sender, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
+        let results = pin!(put(&mut client, messages));
+        self.context.metrics.set_ready(SERVICE, Ok(()));
+
+        let forward = self.forward(batches, message_sender);
+        exchange(forward, results, progress, shutdown, |durable| {
+            *went_well = true;
+            source.commit(durable);
+        })
+        .await
+    }
+
+    /// Waits for partitions and asks the server how far it is.
+    async fn open(
+        &self,
+        source: &mut Source,
+    ) -> Result<(Assignment, FlightServiceClient<Channel>, Progress), Error> {
+        self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
+        let assignment = source.assignment().await?;
+        self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
+        let mut client = proto::client::connect(&self.config.flight).await?;
+        let progress = proto::client::progress(&mut client).await?;
+        Ok((assignment, client, progress))
+    }
+
+    /// Delivers dead letters, then puts; returns what was put, once there is no more.
+    async fn forward(
+        &self,
+        mut batches: mpsc::Receiver<Result<Batch, Error>>,
+        messages: mpsc::Sender<FlightData>,
+    ) -> Result<Position, Error> {
+        let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
+        let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
+        messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
+        let mut put = Position::default();
+        while let Some(batch) = batches.recv().await {
+            let Batch { range, rows, dead_letters } = batch?;
+            self.dead_letters.deliver(range, &dead_letters).await?;
+            for message in proto::stream::encode_batch(&rows, range)? {
+                self.metrics.bytes.inc_by(message.data_body.len() as u64);
+                messages.send(message).await.map_err(|_closed| Error::PutEnded)?;
+            }
+            failpoint::pass("ingest.put");
+            self.metrics.batches.inc();
+            self.metrics.records.inc_by(rows.num_rows() as u64);
+            put.advance(range);
+        }
+        Ok(put)
+    }
+
+    fn not_ready(&self, reason: String) {
+        self.context.metrics.set_ready(SERVICE, Err(reason));
+    }
+}
+
+/// Opens a put stream; the call itself may fail as its first item.
+fn put(
+    client: &mut FlightServiceClient<Channel>,
+    messages: mpsc::Receiver<FlightData>,
+) -> impl Stream<Item = Result<PutResult, tonic::Status>> + '_ {
+    client.do_put(ReceiverStream::new(messages)).map_ok(tonic::Response::into_inner).try_flatten_stream()
+}
+
+/// Puts batches and takes results until all that was put before a drain is received.
+async fn exchange(
+    forward: impl Future<Output = Result<Position, Error>>,
+    mut results: impl Stream<Item = Result<PutResult, tonic::Status>> + Unpin,
+    mut progress: Progress,
+    shutdown: &CancellationToken,
+    mut on_durable: impl FnMut(Position),
+) -> Result<(), Error> {
+    let mut forward = pin!(forward);
+    let mut put: Option<Position> = None;
+    let mut drained_by = Instant::now();
+    while put.as_ref().is_none_or(|put| !progress.received.covers(put)) {
+        let result = tokio::select! {
+            result = results.next() => result,
+            forwarded = &mut forward, if put.is_none() => match forwarded {
+                Ok(_) if !shutdown.is_cancelled() => return Err(Error::ReaderStopped),
+                Ok(position) => {
+                    put = Some(position);
+                    drained_by = Instant::now() + RECEIVED_MAX;
+                    continue;
+                }
+                // The server has ended the stream: its results say why.
+                Err(Error::PutEnded) => tokio::time::timeout(REASON_MAX, reason(&mut results)).await.unwrap_or(None),
+                Err(error) => return Err(error),
+            },
+            () = tokio::time::sleep_until(drained_by), if put.is_some() => {
+                tracing::warn!("the server did not confirm the last batches in time: they are read again at the next start");
+                return Ok(());
+            }
+        };
+        let result = result.ok_or(Error::PutEnded)?.map_err(Error::put)?;
+        let durable = std::mem::take(&mut progress.durable);
+        progress = Progress::decode(&result.app_metadata)?;
+        if progress.durable != durable {
+            failpoint::pass("ingest.acknowledged");
+        }
+        on_durable(progress.durable.clone());
+    }
+    Ok(())
+}
+
+/// Returns the error that ends the results, if one does.
+async fn reason<S>(results: &mut S) -> Option<Result<PutResult, tonic::Status>>
+where
+    S: Stream<Item = Result<PutResult, tonic::Status>> + Unpin,
+{
+    while let Some(result) = results.next().await {
+        if result.is_err() {
+            return Some(result);
+        }
+    }
+    None
+}

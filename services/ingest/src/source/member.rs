@@ -1,0 +1,98 @@
+//! Our membership in the consumer group, as librdkafka tells it.
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::watch;
+
+use crate::source::Assignment;
+
+/// Takes in what the group and the brokers say.
+pub(crate) struct Member {
+    topic: String,
+    assignment: watch::Sender<Assignment>,
+    lag_records: Family<[(&'static str, i32); 1], Gauge>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        topic: &str,
+        assignment: watch::Sender<Assignment>,
+        lag_records: Family<[(&'static str, i32); 1], Gauge>,
+    ) -> Self {
+        Member { topic: topic.to_owned(), assignment, lag_records }
+    }
+
+    /// Tells whether the group has said nothing since `assignment`.
+    pub(crate) fn is_current(&self, assignment: &Assignment) -> bool {
+        self.assignment.borrow().generation == assignment.generation
+    }
+
+    /// Returns the partitions that are ours now.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        self.assignment.borrow().partitions.clone().unwrap_or_default()
+    }
+}
+
+impl ConsumerContext for Member {
+    /// Acknowledges the group's word without reading anything: where to read from is not its to say.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let (acknowledged, partitions) = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let partitions = partitions
+                .elements_for_topic(&self.topic)
+                .iter()
+                .map(|element| element.partition())
+                .collect();
+            (consumer.assign(&TopicPartitionList::new()), Some(partitions))
+        } else {
+            (consumer.unassign(), None)
+        };
+        if let Err(error) = acknowledged {
+            tracing::warn!(%error, "cannot acknowledge a rebalance: the group will expel us and take us back");
+        }
+        tracing::info!(?partitions, "the consumer group rebalanced");
+        self.lag_records.clear();
+        self.assignment.send_modify(|assignment| {
+            *assignment = Assignment { generation: assignment.generation + 1, partitions };
+        });
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "offsets were not committed: others see an old lag, nothing else");
+        }
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::log_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let ours = self.partitions();
+        for partition in topic.partitions.values().filter(|partition| ours.contains(&partition.partition)) {
+            // Below 0 librdkafka does not know yet.
+            if partition.ls_offset >= 0 && partition.app_offset >= 0 {
+                let lag = (partition.ls_offset - partition.app_offset).max(0);
+                self.lag_records.get_or_create(&[("partition", partition.partition)]).set(lag);
+            }
+        }
+    }
+}

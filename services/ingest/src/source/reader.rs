@@ -1,0 +1,246 @@
+//! Reads for one session: from the server's position, into batches, as fast as they are taken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use position::Position;
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::time::Instant;
+
+use crate::batch::{Batch, DeadLetter, OpenBatch};
+use crate::decode::decode;
+use crate::source::member::Member;
+use crate::source::{Assignment, POLL_MAX, Start};
+use crate::{Config, Error};
+
+/// How long the session may take no batch before fetching is paused; until then librdkafka's own bounded queue is enough.
+const STALL_MAX: Duration = Duration::from_millis(500);
+/// How often a paused reader looks after the group.
+const PAUSED_POLL: Duration = Duration::from_millis(100);
+/// How long the last batches may wait for room in a drain; what is left is read again at the next start.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+pub(crate) struct Reader {
+    config: Config,
+    assignment: Assignment,
+    assigned: TopicPartitionList,
+    open: BTreeMap<i32, OpenBatch>,
+    /// When the oldest message of the open batches came.
+    opened: Option<Instant>,
+    /// Closed batches that the session has not taken; no more than the partitions.
+    closed: VecDeque<Batch>,
+    is_paused: bool,
+    batches: mpsc::Sender<Result<Batch, Error>>,
+}
+
+impl Reader {
+    /// Starts reading at the session's position; `None` when that is not possible, which the session is told.
+    pub(crate) fn start(consumer: &BaseConsumer<Member>, config: &Config, start: Start) -> Option<Self> {
+        let Start { assignment, position, batches } = start;
+        let mut reader = Reader {
+            config: config.clone(),
+            assignment,
+            assigned: TopicPartitionList::new(),
+            open: BTreeMap::new(),
+            opened: None,
+            closed: VecDeque::new(),
+            is_paused: false,
+            batches,
+        };
+        match reader.assign(consumer, &position) {
+            Ok(()) => Some(reader),
+            Err(error) => {
+                reader.tell(error);
+                None
+            }
+        }
+    }
+
+    /// Takes one message, or none within [`POLL_MAX`].
+    pub(crate) fn step(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
+        self.hand_over(consumer)?;
+        let is_waiting = self.opened.is_some() || !self.closed.is_empty();
+        let polled = consumer.poll(if is_waiting { Duration::ZERO } else { POLL_MAX });
+        // The poll above is what tells of a rebalance.
+        if !consumer.context().is_current(&self.assignment) {
+            return Err(Error::Rebalanced);
+        }
+        match polled {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(error)) if is_passing(&error) => tracing::debug!(%error, "librdkafka is trying again"),
+            Some(Err(error)) => return Err(self.failed("read")(error).into()),
+            // Idle: nothing is gained by waiting for more.
+            None if !self.is_paused => self.close_all(),
+            None => (),
+        }
+        Ok(())
+    }
+
+    /// Hands over all that was read.
+    pub(crate) fn drain(&mut self) -> Result<(), Error> {
+        self.close_all();
+        let deadline = Instant::now() + DRAIN_MAX;
+        while let Some(batch) = self.closed.pop_front() {
+            self.send(batch, deadline.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(())
+    }
+
+    /// Stops reading and tells the session why.
+    pub(crate) fn stop(self, consumer: &BaseConsumer<Member>, error: Error) -> Result<(), Error> {
+        if self.is_paused {
+            consumer.resume(&self.assigned).map_err(self.failed("resume"))?;
+        }
+        consumer.assign(&TopicPartitionList::new()).map_err(self.failed("stop reading"))?;
+        self.tell(error);
+        Ok(())
+    }
+
+    fn tell(self, error: Error) {
+        if !matches!(error, Error::ReaderStopped) {
+            // A session that does not listen is over already.
+            let _closed = Handle::current().block_on(self.batches.send_timeout(Err(error), STALL_MAX));
+        }
+    }
+
+    fn assign(&mut self, consumer: &BaseConsumer<Member>, position: &Position) -> Result<(), Error> {
+        if !consumer.context().is_current(&self.assignment) {
+            return Err(Error::Rebalanced);
+        }
+        let topic = self.config.kafka.topic.as_str();
+        for partition in self.assignment.partitions.iter().flatten().copied() {
+            let watermarks = consumer
+                .fetch_watermarks(topic, partition, kafka::REQUEST_MAX)
+                .map_err(self.failed("look up the first and last offset of"))?;
+            let first = first_offset(topic, partition, position.next(partition), watermarks)?;
+            self.assigned
+                .add_partition_offset(topic, partition, Offset::Offset(first))
+                .map_err(self.failed("assign partitions of"))?;
+            self.open.insert(partition, OpenBatch::new(partition, first));
+        }
+        consumer.assign(&self.assigned).map_err(self.failed("assign partitions of"))?;
+        tracing::info!(topic, partitions = ?self.assignment.partitions, %position, "reading");
+        Ok(())
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let (offset, payload) = (message.offset(), message.payload());
+        // What was read already, as after a change of the partition's leader, is not taken twice.
+        let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.next());
+        let Some(open) = open else { return };
+        match decode(payload, message.timestamp().to_millis()) {
+            Ok(decoded) => open.push(offset, &decoded),
+            Err(unusable) => open.push_dead_letter(DeadLetter::new(offset, unusable, message.key(), payload)),
+        }
+        let is_full = open.message_count() >= self.config.batch_rows_max;
+        let opened = *self.opened.get_or_insert_with(Instant::now);
+        let byte_count: usize = self.open.values().map(OpenBatch::bytes).sum();
+        if is_full || byte_count >= self.config.batch_bytes_max || opened.elapsed() >= self.config.age_max {
+            self.close_all();
+        }
+    }
+
+    fn close_all(&mut self) {
+        self.opened = None;
+        self.closed.extend(self.open.values_mut().filter_map(OpenBatch::close));
+    }
+
+    /// Hands closed batches to the session; if it takes none for a while, pauses fetching until it does.
+    fn hand_over(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
+        while let Some(batch) = self.closed.pop_front() {
+            let patience = if self.is_paused { PAUSED_POLL } else { STALL_MAX };
+            let Some(batch) = self.send(batch, patience)? else { continue };
+            self.closed.push_front(batch);
+            if !self.is_paused {
+                tracing::warn!("the Flight server takes no more: pausing");
+                consumer.pause(&self.assigned).map_err(self.failed("pause"))?;
+                self.is_paused = true;
+            }
+            return Ok(());
+        }
+        if self.is_paused {
+            tracing::info!("the Flight server takes batches again: resuming");
+            consumer.resume(&self.assigned).map_err(self.failed("resume"))?;
+            self.is_paused = false;
+        }
+        Ok(())
+    }
+
+    /// Returns the batch if there is no room for it in time.
+    fn send(&self, batch: Batch, patience: Duration) -> Result<Option<Batch>, Error> {
+        failpoint::pass("ingest.polled");
+        match Handle::current().block_on(self.batches.send_timeout(Ok(batch), patience)) {
+            Ok(()) => Ok(None),
+            Err(SendTimeoutError::Timeout(batch)) => batch.map(Some),
+            Err(SendTimeoutError::Closed(_)) => Err(Error::ReaderStopped),
+        }
+    }
+
+    fn failed(&self, action: &str) -> impl FnOnce(KafkaError) -> kafka::Error + use<> {
+        kafka::Error::new(format!("{action} topic {}", self.config.kafka.topic))
+    }
+}
+
+/// Decides where to read a partition from, given bronze's next offset and the topic's first and next ones.
+///
+/// # Errors
+///
+/// The topic is not the one that bronze was read from, or has lost what bronze needs.
+fn first_offset(
+    topic: &str,
+    partition: i32,
+    position: Option<i64>,
+    (low, high): (i64, i64),
+) -> Result<i64, Error> {
+    let topic = topic.to_owned();
+    match position {
+        Some(position) if high < position => Err(Error::TopicRecreated { topic, partition, position, high }),
+        Some(position) if low > position => Err(Error::TopicTruncated { topic, partition, position, low }),
+        Some(position) => Ok(position),
+        None => {
+            if low > 0 {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    low,
+                    "bronze has nothing of this partition and older messages are gone"
+                );
+            }
+            Ok(low)
+        }
+    }
+}
+
+/// Tells whether librdkafka gets over the error by itself, without having skipped a message.
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::LeaderNotAvailable
+                | Code::NetworkException
+                | Code::NotCoordinator
+                | Code::NotLeaderForPartition
+                | Code::OperationTimedOut
+                | Code::PollExceeded
+                | Code::RebalanceInProgress
+                | Code::RequestTimedOut
+                | Code::Resolve
+                | Code::WaitingForCoordinator
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests;
