@@ -49,6 +49,7 @@ impl Pipeline {
             variables: Vec::new(),
         };
         pipeline.set("CANDLEFLIGHT_KAFKA", &environment.kafka.clone());
+        pipeline.set("CANDLEFLIGHT_GROUP", &id);
         pipeline.set("CANDLEFLIGHT_TOPIC", &pipeline.topic.clone());
         pipeline.set("CANDLEFLIGHT_LAKE", &pipeline.lake.clone());
         pipeline.set("CANDLEFLIGHT_POSTGRES", &pipeline.postgres.clone());
@@ -70,7 +71,9 @@ impl Pipeline {
     /// The program is missing.
     pub fn start(&self, arguments: &[&str]) -> anyhow::Result<Process> {
         let service = arguments.first().context("a service has a name")?;
-        let log = (1..).map(|count| self.folder.path().join(format!("{service}-{count}.log"))).find(|log| !log.exists());
+        let log = (1..)
+            .map(|count| self.folder.path().join(format!("{service}-{count}.log")))
+            .find(|log| !log.exists());
         Process::start(arguments, &self.variables, log.context("a name is free")?)
     }
 

@@ -37,7 +37,11 @@ impl Process {
     /// # Errors
     ///
     /// The program is missing: `cargo build` makes it.
-    pub fn start(arguments: &[&str], variables: &[(String, String)], log: PathBuf) -> anyhow::Result<Process> {
+    pub fn start(
+        arguments: &[&str],
+        variables: &[(String, String)],
+        log: PathBuf,
+    ) -> anyhow::Result<Process> {
         let mut process = Process {
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             variables: variables.to_vec(),
@@ -113,7 +117,8 @@ impl Process {
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let child = self.child.as_mut().context("it does not run")?;
         let status = timeout(DEADLINE, child.wait()).await;
-        let status = status.with_context(|| format!("{} does not end; {}", self.arguments[0], log_end(&self.log)))??;
+        let status = status
+            .with_context(|| format!("{} does not end; {}", self.arguments[0], log_end(&self.log)))??;
         self.child = None;
         Ok(status)
     }
@@ -158,8 +163,16 @@ impl Process {
     ///
     /// It does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
-        let (_, text) = http::get(&self.metrics_addr, "/metrics").await?;
-        Ok(Samples::new(&text).sum(name, labels))
+        Ok(Samples::new(&self.metrics().await?).sum(name, labels))
+    }
+
+    /// Reads all its metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        Ok(http::get(&self.metrics_addr, "/metrics").await?.1)
     }
 
     /// Returns the process id while it runs, for what `/proc` tells, such as its peak memory.

@@ -12,7 +12,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// # Panics
 ///
 /// When it does not hold within `deadline`; `what` says what was waited for.
-pub async fn eventually<T>(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition().await {

@@ -1,0 +1,76 @@
+//! Candles for the tests: the shipped sample, real market data where it lies beside the checkout, and synthetic candles of any length.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::pipeline::Pipeline;
+
+/// A CSV file and the symbol its candles get.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The file.
+    pub file: PathBuf,
+    /// The symbol.
+    pub symbol: String,
+}
+
+impl Input {
+    /// Returns the value of the producer's `--input`.
+    pub fn flag(&self) -> String {
+        format!("{}={}", self.file.display(), self.symbol)
+    }
+
+    /// Counts the candles of the file: its lines but the header.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn row_count(&self) -> anyhow::Result<usize> {
+        let text = fs::read_to_string(&self.file).with_context(|| format!("read {}", self.file.display()))?;
+        Ok(text.lines().filter(|line| !line.trim().is_empty()).count().saturating_sub(1))
+    }
+}
+
+/// Returns the shipped sample, and every file of real market data that lies in `CANDLEFLIGHT_TEST_DATA` (by default
+/// `../shared/data`, beside the checkout), each under a symbol of its own.
+///
+/// # Errors
+///
+/// A folder cannot be listed.
+pub fn all() -> anyhow::Result<Vec<Input>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the checkout")?;
+    let mut inputs = vec![Input { file: root.join("data/sample.csv"), symbol: "SAMPLE-USD".to_owned() }];
+    let folder =
+        std::env::var_os("CANDLEFLIGHT_TEST_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
+    if folder.is_dir() {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "csv"));
+        files.sort();
+        inputs.extend(files.into_iter().map(|file| {
+            let symbol =
+                file.file_stem().map(|stem| stem.to_string_lossy().to_uppercase()).unwrap_or_default();
+            Input { file, symbol }
+        }));
+    } else {
+        eprintln!("no real market data in {}: the sample alone", folder.display());
+    }
+    Ok(inputs)
+}
+
+/// Writes `days` of synthetic candles from `seed` into the pipeline's folder.
+///
+/// # Errors
+///
+/// The program is missing.
+pub async fn synthetic(pipeline: &Pipeline, symbol: &str, days: u32, seed: u64) -> anyhow::Result<Input> {
+    let file = pipeline.folder.path().join(format!("{symbol}.csv"));
+    let path = file.to_string_lossy().into_owned();
+    let output = pipeline
+        .run(&["sample", "--days", &days.to_string(), "--seed", &seed.to_string(), "--output", &path])
+        .await?;
+    anyhow::ensure!(output.status.success(), "sample: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(Input { file, symbol: symbol.to_owned() })
+}

@@ -1,0 +1,170 @@
+//! Bad input: each unusable message is in the dead-letter topic with its reason, the rest is exact, and the pipeline goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use integration_tests::check::{drained, gold_is_exact, offsets_tile, pipeline};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+/// Larger than the largest message below.
+const MESSAGE_BYTES_MAX: &str = "12000000";
+/// How long a message may take to arrive.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn candle(minute: i64, field: &str, value: &str) -> String {
+    let mut fields = BTreeMap::from([
+        ("symbol", "\"BTC-USD\"".to_owned()),
+        ("timestamp", (1_700_000_000 + 60 * minute).to_string()),
+        ("open", "100.5".to_owned()),
+        ("high", "101.5".to_owned()),
+        ("low", "99.5".to_owned()),
+        ("close", "100.25".to_owned()),
+        ("volume", "1.5".to_owned()),
+    ]);
+    match value {
+        "" => drop(fields.remove(field)),
+        _ => drop(fields.insert(field, value.to_owned())),
+    }
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// Every kind of bad message, with the reason that it must get; `None`: a null value.
+fn bad() -> Vec<(Option<Vec<u8>>, &'static str)> {
+    let text = |text: &str| Some(text.as_bytes().to_vec());
+    let with = |field: &str, value: &str| text(&candle(0, field, value));
+    let huge = format!("{{\"symbol\":\"BTC-USD\",\"padding\":\"{}\"}}", "x".repeat(10_000_000));
+    vec![
+        (None, "null_value"),
+        (text(""), "null_value"),
+        (Some(vec![0xff, 0x00, 0x9f, 0x92]), "not_json"),
+        (text("{\"symbol\":"), "not_json"),
+        (text("[1,2,3]"), "not_json"),
+        (with("close", ""), "missing_field"),
+        (text(&huge), "missing_field"),
+        (with("close", "\"100\""), "not_a_number"),
+        (with("volume", "null"), "not_a_number"),
+        (with("close", "NaN"), "not_json"),
+        (with("close", "1e300"), "number_out_of_range"),
+        (with("close", "-1e16"), "number_out_of_range"),
+        (with("timestamp", "-60"), "time_out_of_range"),
+        (with("timestamp", "4000000000"), "time_out_of_range"),
+        (with("timestamp", "1e30"), "time_out_of_range"),
+        (with("high", "1"), "high_below_low"),
+        (with("volume", "-0.5"), "negative_volume"),
+        (with("symbol", "\"\""), "bad_symbol"),
+    ]
+}
+
+async fn create_topic(kafka: &str, topic: &str) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create()?;
+    let topic =
+        NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", MESSAGE_BYTES_MAX);
+    for result in admin.create_topics([&topic], &AdminOptions::new()).await? {
+        result.map_err(|(topic, code)| anyhow::anyhow!("create {topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Reads (reason, source offset) of the dead letters until there are `count`.
+fn dead_letters(kafka: &str, topic: &str, count: usize) -> anyhow::Result<Vec<(String, i64)>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("group.id", topic)
+        .set("auto.offset.reset", "earliest")
+        .set("topic.metadata.refresh.interval.ms", "500")
+        .create()?;
+    consumer.subscribe(&[topic])?;
+    let mut letters = Vec::new();
+    while letters.len() < count {
+        let message = consumer
+            .poll(DEADLINE)
+            .with_context(|| format!("only {} dead letters of {count}: {letters:?}", letters.len()))?;
+        let Ok(message) = message else { continue };
+        let headers = message.headers().context("a dead letter has headers")?;
+        let header = |name: &str| {
+            let header = headers.iter().find(|header| header.key == name)?;
+            Some(String::from_utf8_lossy(header.value?).into_owned())
+        };
+        ensure!(header("source_partition").as_deref() == Some("0"), "the source partition is in a header");
+        let offset = header("source_offset").context("source_offset")?.parse()?;
+        letters.push((header("reason").context("reason")?, offset));
+    }
+    letters.sort_by_key(|(_, offset)| *offset);
+    Ok(letters)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exact() -> anyhow::Result<()> {
+    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
+    create_topic(&environment.kafka, &pipeline.topic).await?;
+    let _flight = pipeline.start(&["flight", "--flush-interval", "500ms"])?;
+    let ingest = pipeline.start(&["ingest"])?;
+    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
+
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &environment.kafka)
+        .set("message.max.bytes", MESSAGE_BYTES_MAX)
+        .create()?;
+    let mut expected = Vec::new();
+    for (minute, (payload, reason)) in (0..).zip(bad()) {
+        // A good one before each bad one; the capitalised names of the CSV are good, too.
+        let good = candle(minute, "", "").replace("\"close\"", "\"Close\"");
+        let record = FutureRecord::to(&pipeline.topic).key("BTC-USD").payload(&good);
+        producer.send(record, DEADLINE).await.map_err(|(error, _)| error)?;
+        let mut record = FutureRecord::to(&pipeline.topic).key("BTC-USD");
+        record.payload = payload.as_ref();
+        let delivery = producer.send(record, DEADLINE).await.map_err(|(error, _)| error)?;
+        expected.push((reason.to_owned(), delivery.offset));
+    }
+    let count = expected.len();
+    let (kafka, topic) = (environment.kafka.clone(), format!("{}_dlq", pipeline.topic));
+    let letters = tokio::task::spawn_blocking(move || dead_letters(&kafka, &topic, count)).await??;
+    ensure!(letters == expected, "dead letters: {letters:#?}\nexpected: {expected:#?}");
+    let counted = ingest.metric("candleflight_ingest_dead_letters_total", &[]).await?;
+    ensure!(counted >= 18.0, "the dead letters are counted: {counted}");
+    drained(&pipeline, &environment.kafka).await?;
+    offsets_tile(&pipeline, &environment.kafka, i64::try_from(count)?).await?;
+    gold_is_exact(&pipeline, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_recreated_stops_ingest_with_a_clear_error() -> anyhow::Result<()> {
+    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
+    create_topic(&environment.kafka, &pipeline.topic).await?;
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", &environment.kafka).create()?;
+    for minute in 0..10 {
+        let good = candle(minute, "", "");
+        producer
+            .send(FutureRecord::to(&pipeline.topic).key("BTC-USD").payload(&good), DEADLINE)
+            .await
+            .map_err(|(error, _)| error)?;
+    }
+    let _flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
+    let mut ingest = pipeline.start(&["ingest"])?;
+    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
+    drained(&pipeline, &environment.kafka).await?;
+    ensure!(ingest.terminate().await?.success(), "a drain ends with exit code 0");
+
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &environment.kafka).create()?;
+    admin.delete_topics(&[&pipeline.topic], &AdminOptions::new()).await?;
+    integration_tests::wait::eventually("the topic is gone and made again", DEADLINE, async || {
+        create_topic(&environment.kafka, &pipeline.topic).await.ok()
+    })
+    .await;
+    ingest.restart()?;
+    let status = ingest.ended().await?;
+    ensure!(!status.success(), "ingest must not go on over another topic's offsets");
+    let log = ingest.log()?;
+    ensure!(log.contains("recreated") && log.contains(&pipeline.topic), "it says why: {log}");
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Figures, printed and not judged: freshness at the replay's own pace, and a backfill with each service's peak memory.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use integration_tests::check::{drained, gold_is_exact, pipeline};
+use integration_tests::input::synthetic;
+use integration_tests::process::Process;
+use integration_tests::wait::eventually;
+use service::metrics::Samples;
+use tokio::time::Instant;
+
+/// Records of the freshness run: 30 s at 10 records a second.
+const FRESHNESS_RECORDS: f64 = 300.0;
+/// Days of one symbol in the backfill; together with [`SYMBOLS`] 2,000,000 candles.
+const DAYS: u32 = 348;
+/// Symbols of the backfill.
+const SYMBOLS: u64 = 4;
+/// How long the backfill may take.
+const BACKFILL_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Reads the most memory a process has had, in MB.
+fn peak_memory(process: &Process) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()?)).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freshness_at_ten_records_a_second_is_printed() -> anyhow::Result<()> {
+    let Some((_environment, pipeline)) = pipeline().await? else { return Ok(()) };
+    let input = synthetic(&pipeline, "BTC-USD", 3, 1).await?;
+    let mut flight = pipeline.start(&["flight"])?;
+    let mut gold = pipeline.start(&["gold"])?;
+    let mut ingest = pipeline.start(&["ingest"])?;
+    for service in [&mut flight, &mut gold] {
+        service.ready().await;
+    }
+    // The topic is made by the producer, and ingest has it once a first candle went through.
+    let first = ["producer", "--input", &input.flag(), "--limit", "1", "--quiet"];
+    ensure!(pipeline.run(&first).await?.status.success(), "the producer ends well");
+    ingest.ready().await;
+    let rows = async |process: &Process| {
+        process.metric("candleflight_gold_rows_total", &["sink=\"postgres\""]).await.ok()
+    };
+    eventually("the first gold row", BACKFILL_DEADLINE, async || {
+        rows(&gold).await.filter(|rows| *rows >= 1.0)
+    })
+    .await;
+
+    let limit = FRESHNESS_RECORDS.to_string();
+    let _producer =
+        pipeline.start(&["producer", "--input", &input.flag(), "--resume", "--limit", &limit, "--quiet"])?;
+    eventually("all gold rows", BACKFILL_DEADLINE, async || {
+        rows(&gold).await.filter(|rows| *rows > FRESHNESS_RECORDS)
+    })
+    .await;
+    let text = gold.metrics().await?;
+    let quantile = |q: f64| {
+        Samples::new(&text)
+            .quantile("candleflight_freshness_seconds", q)
+            .map_or(f64::NAN, |seconds| seconds * 1e3)
+    };
+    let (p50, p99) = (quantile(0.5), quantile(0.99));
+    eprintln!(
+        "FIGURE freshness at 10 records/s, produced to committed in PostgreSQL: p50 {p50:.1} ms, p99 {p99:.1} ms"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_of_two_million_candles_is_exact_and_its_figures_are_printed() -> anyhow::Result<()> {
+    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
+    let mut flags = Vec::new();
+    for seed in 0..SYMBOLS {
+        let input = synthetic(&pipeline, &format!("SYM{seed}-USD"), DAYS, seed).await?;
+        flags.extend(["--input".to_owned(), input.flag()]);
+    }
+    let arguments =
+        ["producer", "--rate", "max", "--quiet"].into_iter().chain(flags.iter().map(String::as_str));
+    let started = Instant::now();
+    ensure!(pipeline.run(&arguments.collect::<Vec<_>>()).await?.status.success(), "the producer ends well");
+    let produced = started.elapsed();
+
+    let started = Instant::now();
+    let services = [pipeline.start(&["flight"])?, pipeline.start(&["gold"])?, pipeline.start(&["ingest"])?];
+    drained(&pipeline, &environment.kafka).await?;
+    let elapsed = started.elapsed().as_secs_f64();
+    let rows: i64 =
+        pipeline.database().await?.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await?.get(0);
+    eprintln!("FIGURE backfill: {rows} candles produced in {:.1} s", produced.as_secs_f64());
+    let rate = f64::from(u32::try_from(rows)?) / elapsed;
+    eprintln!("FIGURE backfill: complete gold in PostgreSQL and lake after {elapsed:.1} s, {rate:.0} rows/s");
+    for (service, process) in ["flight", "gold", "ingest"].iter().zip(&services) {
+        eprintln!("FIGURE backfill: peak memory of {service} {} MB", peak_memory(process).unwrap_or(0));
+    }
+    gold_is_exact(&pipeline, &[]).await
+}

@@ -1,0 +1,9 @@
+//! The pipeline as a user sees it: real `candleflight` processes on real Kafka, MinIO and PostgreSQL. `script/test` runs these.
+
+mod bad_input;
+mod crash;
+mod figures;
+mod interop;
+mod outages;
+mod real_input;
+mod snapshots;

@@ -1,0 +1,131 @@
+//! Outages of what the pipeline stands on, and rebalances: it waits, goes on, and nothing shows it afterwards.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use integration_tests::check::{drained, gold_is_exact, offsets_tile};
+use integration_tests::environment::Environment;
+use integration_tests::input::{Input, synthetic};
+use integration_tests::pipeline::Pipeline;
+use integration_tests::process::Process;
+use integration_tests::server::Server;
+use integration_tests::wait::eventually;
+
+/// How long the object store stays away: longer than every request's own retries.
+const OUTAGE: Duration = Duration::from_secs(20);
+/// How long the pipeline may take to go on after an outage.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
+
+async fn produce(pipeline: &Pipeline, inputs: &[Input], rate: &str) -> anyhow::Result<Process> {
+    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
+    let arguments = ["producer", "--rate", rate, "--quiet", "--resume"]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str));
+    pipeline.start(&arguments.collect::<Vec<_>>())
+}
+
+async fn gold_rows(pipeline: &Pipeline) -> Option<i64> {
+    let database = pipeline.database().await.ok()?;
+    Some(database.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await.ok()?.get(0))
+}
+
+/// Waits until gold in PostgreSQL has grown by some rows.
+async fn goes_on(pipeline: &Pipeline, after: &str) {
+    let mut first = None;
+    eventually(&format!("gold goes on after {after}"), RECOVERY_DEADLINE, async || {
+        let rows = gold_rows(pipeline).await?;
+        (rows > *first.get_or_insert(rows) + 100).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_minio_and_postgresql_may_go_and_come_back() -> anyhow::Result<()> {
+    let Some(mut environment) = Environment::get() else { return Ok(()) };
+    let kafka = Server::start(&environment, "kafka")?;
+    let minio = Server::start(&environment, "minio")?;
+    let postgres = Server::start(&environment, "postgres")?;
+    environment.kafka = kafka.address();
+    environment.postgres = format!("postgres://postgres:postgres@{}", postgres.address());
+    let mut pipeline = Pipeline::new(&environment).await?;
+    pipeline.set("AWS_ENDPOINT_URL", &format!("http://{}", minio.address()));
+    let inputs =
+        [synthetic(&pipeline, "ONE-USD", 40, 1).await?, synthetic(&pipeline, "TWO-USD", 40, 2).await?];
+
+    let _flight = pipeline.start(&["flight", "--flush-interval", "500ms"])?;
+    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
+    let mut producer = produce(&pipeline, &inputs, "700/s").await?;
+    let _ingest = pipeline.start(&["ingest"])?;
+    goes_on(&pipeline, "the start").await;
+    postgres.stop()?;
+    postgres.restart()?;
+    goes_on(&pipeline, "a restart of PostgreSQL").await;
+    kafka.stop()?;
+    kafka.restart()?;
+    goes_on(&pipeline, "a restart of Kafka").await;
+    minio.stop()?;
+    // The length of the outage is the point, not a wait for something.
+    tokio::time::sleep(OUTAGE).await;
+    minio.restart()?;
+    goes_on(&pipeline, "an outage of MinIO").await;
+
+    let status = producer.ended().await?;
+    ensure!(status.success(), "the producer ended with {status}: {}", producer.log()?);
+    drained(&pipeline, &environment.kafka).await?;
+    offsets_tile(&pipeline, &environment.kafka, 0).await?;
+    gold_is_exact(&pipeline, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ingest_instances_share_four_partitions_through_rebalances() -> anyhow::Result<()> {
+    let Some(environment) = Environment::get() else { return Ok(()) };
+    let pipeline = Pipeline::new(&environment).await?;
+    let symbols = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"];
+    let mut inputs = Vec::new();
+    for (seed, symbol) in (0..).zip(symbols) {
+        inputs.push(synthetic(&pipeline, symbol, 5, seed).await?);
+    }
+    let _flight = pipeline.start(&["flight", "--flush-interval", "500ms"])?;
+    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
+    let mut producer = produce(&pipeline, &inputs, "1500/s").await?;
+    let mut first = pipeline.start(&["ingest"])?;
+    goes_on(&pipeline, "the start").await;
+    let mut second = pipeline.start(&["ingest"])?;
+    eventually("the second instance has partitions", RECOVERY_DEADLINE, async || {
+        (second.metric("candleflight_ingest_records_total", &[]).await.ok()? > 0.0).then_some(())
+    })
+    .await;
+    goes_on(&pipeline, "the second instance came").await;
+    first.kill().await?;
+    goes_on(&pipeline, "the first instance was killed").await;
+    first.restart()?;
+    goes_on(&pipeline, "the first instance came back").await;
+    ensure!(second.terminate().await?.success(), "a drain ends with exit code 0");
+    producer.ended().await?;
+    drained(&pipeline, &environment.kafka).await?;
+    offsets_tile(&pipeline, &environment.kafka, 0).await?;
+    gold_is_exact(&pipeline, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_flight_server_on_the_same_lake_is_fenced() -> anyhow::Result<()> {
+    let Some(environment) = Environment::get() else { return Ok(()) };
+    let pipeline = Pipeline::new(&environment).await?;
+    let inputs = [synthetic(&pipeline, "ONE-USD", 10, 1).await?];
+    let mut first = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
+    first.ready().await;
+    let listen = format!("127.0.0.1:{}", integration_tests::process::free_port()?);
+    let mut second = pipeline.start(&["flight", "--flush-interval", "200ms", "--listen", &listen])?;
+    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
+    let _ingest = pipeline.start(&["ingest"])?;
+    let mut producer = produce(&pipeline, &inputs, "1000/s").await?;
+    let status = second.ended().await?;
+    ensure!(!status.success(), "the server that is behind ends with an error");
+    let log = second.log()?;
+    ensure!(log.contains("another writer"), "it says why: {log}");
+    ensure!(first.is_running()?, "the first server goes on");
+    producer.ended().await?;
+    drained(&pipeline, &environment.kafka).await?;
+    offsets_tile(&pipeline, &environment.kafka, 0).await?;
+    gold_is_exact(&pipeline, &[]).await
+}
