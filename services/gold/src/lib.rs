@@ -1,1 +1,203 @@
-//! 
+//! Bronze to gold: follows bronze on the Flight server, computes each candle's moving averages and volatilities, and writes them to
+//! PostgreSQL and to the gold Delta table, each at its own position.
+
+mod source;
+
+mod candle;
+pub mod kernel;
+mod rows;
+mod window;
+
+pub mod sink;
+
+mod config;
+mod error;
+pub mod metrics;
+mod queue;
+pub mod verify;
+
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use schema::bronze::column;
+use service::Context;
+use service::backoff::Backoff;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use crate::config::{Config, PostgresUrl};
+pub use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::rows::Rows;
+use crate::sink::Computed;
+use crate::source::{Batch, Histories, Source};
+use crate::window::{Arrivals, Run, Window};
+
+/// Most rows between two stages: a backlog is worked off in transactions of this size, and three such queues are 40 MB.
+const QUEUE_ROWS_MAX: u32 = 65_536;
+/// Name of the service.
+pub(crate) const NAME: &str = "gold";
+
+/// Follows bronze and writes gold until `context.shutdown`; then writes what was read and returns.
+///
+/// # Errors
+///
+/// [`Error`] that is not transient. Transient ones start the session again, from the positions of the sinks.
+pub async fn run(config: Config, context: Context) -> Result<(), Error> {
+    let metrics = Metrics::register(&context.metrics);
+    let mut backoff = Backoff::default();
+    loop {
+        context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
+        let session = session(&config, &context, &metrics, &mut backoff).await;
+        match session {
+            Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "gold starts again from its sinks' positions"
+                );
+                if !backoff.pause(&context.shutdown).await {
+                    return Ok(());
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Opens the sinks and runs the walk from the lesser of their positions.
+async fn session(
+    config: &Config,
+    context: &Context,
+    metrics: &Metrics,
+    backoff: &mut Backoff,
+) -> Result<(), Error> {
+    let open = async {
+        let postgres = sink::postgres::Sink::open(&config.postgres, &config.topic, metrics.clone()).await?;
+        Ok::<_, Error>((postgres, sink::lake::Sink::open(config, metrics.clone()).await?))
+    };
+    let Some(opened) = context.shutdown.run_until_cancelled(open).await else { return Ok(()) };
+    let (postgres, lake) = opened?;
+    backoff.reset();
+    let cursor = postgres.state().position.lesser(&lake.state().position);
+    let newest = postgres.state().newest.lesser(&lake.state().newest);
+    tracing::info!(postgres = %postgres.state().position, lake = %lake.state().position, "gold goes on from its sinks' positions");
+
+    // Shutdown and failure alike stop the source; what it has sent then drains, stage after stage.
+    let stop = context.shutdown.child_token();
+    let (to_compute, batches) = queue::bounded(QUEUE_ROWS_MAX);
+    let (to_postgres, for_postgres) = queue::bounded(QUEUE_ROWS_MAX);
+    let (to_lake, for_lake) = queue::bounded(QUEUE_ROWS_MAX);
+    let (reached, committed) = watch::channel(postgres.state().position.clone());
+    let computing = Computing {
+        batches,
+        histories: Histories::new(&config.flight, stop.clone()),
+        window: Window::new(config.frame, newest),
+        to_postgres,
+        to_lake,
+        metrics: metrics.clone(),
+    };
+
+    let mut tasks = JoinSet::new();
+    let source = Source::new(&config.flight, context.metrics.clone());
+    tasks.spawn(source.follow(cursor, to_compute, stop.clone()));
+    tasks.spawn(postgres.run(for_postgres, reached, stop.clone()));
+    // Threads of their own, since these two compute, sort and encode for many milliseconds at a time.
+    let runtime = tokio::runtime::Handle::current();
+    tasks.spawn_blocking(move || runtime.block_on(computing.run()));
+    let (runtime, shutdown) = (tokio::runtime::Handle::current(), stop.clone());
+    tasks.spawn_blocking(move || runtime.block_on(lake.run(for_lake, shutdown)));
+    tasks.spawn(source::measure_lag(
+        config.flight.clone(),
+        committed,
+        metrics.lag_offsets.clone(),
+        stop.clone(),
+    ));
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended.map_err(Error::from).flatten() {
+            stop.cancel();
+            result = result.and(Err(error));
+        }
+    }
+    result
+}
+
+/// The stage between the source and the sinks.
+#[derive(Debug)]
+struct Computing {
+    batches: queue::Receiver<Batch>,
+    histories: Histories,
+    window: Window,
+    to_postgres: queue::Sender<Computed>,
+    to_lake: queue::Sender<Computed>,
+    metrics: Metrics,
+}
+
+impl Computing {
+    /// Computes what comes from the source, all that waits of a partition together, until the source ends or a sink does.
+    async fn run(mut self) -> Result<(), Error> {
+        loop {
+            let batches = self.batches.recv_all().await;
+            if batches.is_empty() {
+                return Ok(());
+            }
+            for run in join(batches) {
+                let Some(computed) = self.compute(&run).await? else { return Ok(()) };
+                failpoint::pass("gold.computed");
+                let rows = computed.rows.num_rows();
+                let sent = self.to_postgres.send(rows, computed.clone()).await;
+                if sent.and(self.to_lake.send(rows, computed).await).is_err() {
+                    // A sink has failed, and says so itself.
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Computes the gold rows that a run changes; `None` when the service shuts down before their history is read.
+    async fn compute(&mut self, run: &Run) -> Result<Option<Computed>, Error> {
+        let arrivals = Arrivals::of(run);
+        for history in self.window.unread(&arrivals) {
+            let Some(candles) = self.histories.read(&history).await? else { return Ok(None) };
+            self.window.remember(history, &candles);
+        }
+        let mut rows = Rows::default();
+        for change in self.window.apply(arrivals)? {
+            let history = match change.history() {
+                None => Vec::new(),
+                Some(history) => {
+                    self.metrics.late_reads.inc();
+                    let Some(candles) = self.histories.read(history).await? else { return Ok(None) };
+                    candles
+                }
+            };
+            self.window.compute(&change, &history, &mut rows);
+        }
+        let arrived = run.batches.iter().flat_map(|batch| {
+            batch
+                .column(column::KAFKA_TIME)
+                .as_primitive::<TimestampMicrosecondType>()
+                .values()
+                .iter()
+                .copied()
+        });
+        let rows = rows.finish(service::clock::now_micros());
+        Ok(Some(Computed { range: run.range, rows, arrived: arrived.collect::<Arc<[i64]>>() }))
+    }
+}
+
+/// Joins batches into one run a partition.
+fn join(batches: Vec<Batch>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (range, batch) in batches {
+        match runs.iter_mut().find(|run| run.range.partition == range.partition) {
+            Some(run) => {
+                run.range.next = range.next;
+                run.batches.push(batch);
+            }
+            None => runs.push(Run { range, batches: vec![batch] }),
+        }
+    }
+    runs
+}

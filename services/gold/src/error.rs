@@ -1,0 +1,122 @@
+//! Why gold or its verification ends.
+
+use position::OffsetRange;
+use proto::client::ClientError;
+
+/// Why gold or its verification ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Bronze cannot be read from the Flight server.
+    #[error("read bronze from the Flight server")]
+    Flight(#[from] ClientError),
+    /// A bronze batch does not have the schema of bronze: server and gold are of different versions.
+    #[error(
+        "the batch {range} from the Flight server does not have the schema of bronze; run one version of all services"
+    )]
+    Schema {
+        /// The batch.
+        range: OffsetRange,
+    },
+    /// A batch from the Flight server does not begin where the one before ended.
+    #[error("the Flight server sent {range} where offset {expected} was expected")]
+    Gap {
+        /// The next offset of the partition.
+        expected: i64,
+        /// What came.
+        range: OffsetRange,
+    },
+    /// A symbol's candles are in two partitions, so that there is no order among them.
+    #[error("symbol {symbol:?} is in partitions {} and {}: its candles have no order; produce into a new topic with the symbol as key",
+        partitions[0], partitions[1])]
+    SymbolMoved {
+        /// The symbol.
+        symbol: String,
+        /// The two partitions.
+        partitions: [i32; 2],
+    },
+    /// The PostgreSQL URL does not parse. The cause is left out: it could hold the password.
+    #[error("--postgres is not a URL such as postgres://user:password@host:5432/database")]
+    PostgresUrl,
+    /// PostgreSQL refused, or could not be reached.
+    #[error("{action} in PostgreSQL")]
+    Postgres {
+        /// What was being done.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// PostgreSQL did not answer in time.
+    #[error("{action} in PostgreSQL: no answer in time")]
+    PostgresTimeout {
+        /// What was being done.
+        action: &'static str,
+    },
+    /// The schema in PostgreSQL is newer than this program.
+    #[error("the tables in PostgreSQL have version {found}, this program knows {known}: run a newer one")]
+    PostgresVersion {
+        /// The version of the tables.
+        found: i32,
+        /// The newest that this program knows.
+        known: i32,
+    },
+    /// The position in PostgreSQL is not where this process left it: another gold instance, or a restored backup.
+    #[error("the position in PostgreSQL was moved by another gold instance, or a backup was restored")]
+    Moved,
+    /// The gold Delta table could not be read or written.
+    #[error("{action} the gold Delta table")]
+    Lake {
+        /// What was being done.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        source: lake::LakeError,
+    },
+    /// A query on the gold Delta table failed.
+    #[error("query the gold Delta table")]
+    Query(#[from] datafusion::error::DataFusionError),
+    /// A task panicked: a bug.
+    #[error("a task of gold ended abnormally")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// Tells whether gold may start its session again from the positions of its sinks.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Flight(source) => source.is_transient(),
+            Error::Postgres { source, .. } => postgres_is_transient(source),
+            Error::Lake { source, .. } => source.is_transient(),
+            Error::PostgresTimeout { .. } | Error::Moved => true,
+            Error::Schema { .. }
+            | Error::Gap { .. }
+            | Error::SymbolMoved { .. }
+            | Error::PostgresUrl
+            | Error::PostgresVersion { .. }
+            | Error::Query(_)
+            | Error::Task(_) => false,
+        }
+    }
+
+    pub(crate) fn postgres(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
+        move |source| Error::Postgres { action, source }
+    }
+
+    pub(crate) fn lake(action: &'static str) -> impl Fn(lake::LakeError) -> Error {
+        move |source| Error::Lake { action, source }
+    }
+}
+
+/// Tells whether the same transaction may succeed later: no answer at all, or one of the classes of SQLSTATE that say so.
+fn postgres_is_transient(error: &tokio_postgres::Error) -> bool {
+    let Some(state) = error.code() else {
+        // Without a state the server has not answered: connection refused, reset or closed. What we could not encode or decode has
+        // no cause of that kind.
+        let cause = std::error::Error::source(error);
+        return error.is_closed() || cause.is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+    };
+    // 08 connection, 40 serialisation failure or deadlock, 53 out of resources, 57P01..3 the server stops or starts, 55P03 lock.
+    let state = state.code();
+    matches!(&state[..2], "08" | "40" | "53") || matches!(state, "57P01" | "57P02" | "57P03" | "55P03")
+}

@@ -1,0 +1,119 @@
+//! What the two sinks share: what they are given, and where they stand.
+
+pub mod lake;
+pub mod postgres;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use position::{OffsetRange, Position};
+
+/// Index of `symbol` in a gold batch.
+const SYMBOL: usize = 0;
+/// Index of `event_time` in a gold batch.
+const EVENT_TIME: usize = 1;
+
+/// The gold rows of one run of offsets on their way to the sinks; clones share the columns.
+#[derive(Clone, Debug)]
+pub struct Computed {
+    /// The offsets that the rows were computed from.
+    pub range: OffsetRange,
+    /// All rows that the run changes, of [`schema::gold::schema`], ordered by symbol and event time, one a key.
+    pub rows: RecordBatch,
+    /// When each candle of the run was produced, microseconds UTC.
+    pub arrived: Arc<[i64]>,
+}
+
+/// Where a sink stands.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// What its rows were computed from.
+    pub position: Position,
+    /// The newest row of each symbol.
+    pub newest: Newest,
+}
+
+/// The newest event time of each symbol in a table: later rows are certain not to be there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Newest(HashMap<String, i64>);
+
+/// Gold rows, split by what a table may already hold.
+#[derive(Debug, Default)]
+pub(crate) struct Split {
+    /// Rows later than all that the table holds of their symbol: no key among them is there, none occurs twice.
+    pub(crate) fresh: Vec<RecordBatch>,
+    /// The other rows; within each batch no key occurs twice, a later batch wins, also over `fresh`.
+    pub(crate) corrections: Vec<RecordBatch>,
+}
+
+impl Computed {
+    /// Tells whether a sink at `position` holds all of this already.
+    pub fn is_held(&self, position: &Position) -> bool {
+        position.next(self.range.partition).is_some_and(|next| next >= self.range.next)
+    }
+}
+
+impl Newest {
+    /// Returns the newest event time of `symbol`, in microseconds.
+    pub fn get(&self, symbol: &str) -> Option<i64> {
+        self.0.get(symbol).copied()
+    }
+
+    /// Returns the lesser event time of each symbol that both hold. A symbol that one lacks was not there at that one's position.
+    pub fn lesser(&self, other: &Newest) -> Newest {
+        let both =
+            |(symbol, newest): (&String, &i64)| Some((symbol.clone(), other.get(symbol)?.min(*newest)));
+        Newest(self.0.iter().filter_map(both).collect())
+    }
+
+    /// Splits batches in the order in which they were computed, and moves on to the newest of them.
+    pub(crate) fn split<'a>(&mut self, batches: impl IntoIterator<Item = &'a RecordBatch>) -> Split {
+        let mut split = Split::default();
+        for batch in batches {
+            let fresh = self.fresh(batch);
+            match fresh.true_count() {
+                _ if batch.num_rows() == 0 => (),
+                0 => split.corrections.push(batch.clone()),
+                count if count == batch.num_rows() => split.fresh.push(batch.clone()),
+                _ => {
+                    let rows =
+                        |mask| filter_record_batch(batch, mask).expect("the mask is as long as the batch");
+                    let held = arrow::compute::not(&fresh).expect("a mask has its negation");
+                    split.fresh.push(rows(&fresh));
+                    split.corrections.push(rows(&held));
+                }
+            }
+        }
+        split
+    }
+
+    /// Marks the fresh rows of a batch; a loop over rows, with one look-up for each stretch of a symbol.
+    fn fresh(&mut self, batch: &RecordBatch) -> BooleanArray {
+        let symbols = batch.column(SYMBOL).as_string::<i32>();
+        let event_times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
+        let mut fresh = Vec::with_capacity(batch.num_rows());
+        let mut row = 0;
+        while row < batch.num_rows() {
+            let symbol = symbols.value(row);
+            let newest = self.get(symbol);
+            while row < batch.num_rows() && symbols.value(row) == symbol {
+                fresh.push(newest.is_none_or(|newest| event_times[row] > newest));
+                row += 1;
+            }
+            // Rows ascend by event time, so the last of the stretch is its newest.
+            if fresh.last() == Some(&true) {
+                self.0.insert(symbol.to_owned(), event_times[row - 1]);
+            }
+        }
+        BooleanArray::from(fresh)
+    }
+}
+
+impl FromIterator<(String, i64)> for Newest {
+    fn from_iter<I: IntoIterator<Item = (String, i64)>>(pairs: I) -> Self {
+        Newest(pairs.into_iter().collect())
+    }
+}

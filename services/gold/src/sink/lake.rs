@@ -1,0 +1,184 @@
+//! Gold in the lake: rows are buffered, and a flush commits them with the position they reach.
+
+use std::time::Duration;
+
+use ::lake::{Lake, LakeError, Snapshot, Table};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::prelude::SessionContext;
+use service::backoff::Backoff;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::queue;
+use crate::sink::{Computed, Newest, State};
+
+/// How often small files of past days are compacted and unused ones removed, between two flushes.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a file that was replaced stays for readers of older versions.
+const VACUUM_RETENTION: Duration = Duration::from_secs(3600);
+/// Name of the gold table in queries.
+const TABLE: &str = "gold";
+
+/// Gold in the lake, at a position, and the rows that wait for the next flush.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    table: Table,
+    state: State,
+    flush_interval: Duration,
+    flush_rows_max: usize,
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    /// When the first of the waiting came.
+    waiting_since: Option<Instant>,
+    maintained: Instant,
+    metrics: Metrics,
+}
+
+impl Sink {
+    /// Opens the gold table, creating it if it is not there, and reads where it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lake`], [`Error::Query`].
+    pub(crate) async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+        let failed = Error::lake("open");
+        let lake = Lake::open(&config.lake).await.map_err(&failed)?;
+        let table = Table::open(&lake, ::lake::gold(&config.topic)).await.map_err(&failed)?;
+        let snapshot = table.snapshot();
+        let state = State { position: snapshot.position().clone(), newest: read_newest(snapshot).await? };
+        Ok(Sink {
+            table,
+            state,
+            flush_interval: config.flush_interval,
+            flush_rows_max: usize::try_from(config.flush_rows_max).unwrap_or(usize::MAX),
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_since: None,
+            maintained: Instant::now(),
+            metrics,
+        })
+    }
+
+    /// Returns where the sink stands.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Buffers what comes from `queue` and flushes it, by rows or by age, until the queue ends; then flushes the rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lake`] that is not transient, such as another writer's fence, or the last one before `shutdown`.
+    pub(crate) async fn run(
+        mut self,
+        mut queue: queue::Receiver<Computed>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        loop {
+            let due = self.waiting_since.map(|since| since + self.flush_interval);
+            let computed = match due {
+                None => Some(queue.recv_all().await),
+                Some(due) => tokio::time::timeout_at(due, queue.recv_all()).await.ok(),
+            };
+            match computed {
+                None => self.flush(&shutdown).await?,
+                Some(computed) if computed.is_empty() => return self.flush(&shutdown).await,
+                Some(computed) => {
+                    self.push(computed);
+                    if self.waiting_rows >= self.flush_rows_max {
+                        self.flush(&shutdown).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, computed: Vec<Computed>) {
+        for computed in computed {
+            if computed.is_held(&self.state.position) {
+                continue;
+            }
+            self.state.position.advance(computed.range);
+            self.waiting_since.get_or_insert_with(Instant::now);
+            if computed.rows.num_rows() > 0 {
+                self.waiting_rows += computed.rows.num_rows();
+                self.waiting.push(computed.rows);
+            }
+        }
+    }
+
+    /// Commits what waits. Rows later than all that the table holds of their symbol are added; if only one is not, the files that
+    /// hold its like are rewritten.
+    async fn flush(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+        if self.waiting_since.take().is_none() {
+            return Ok(());
+        }
+        let batches = std::mem::take(&mut self.waiting);
+        let rows = std::mem::take(&mut self.waiting_rows);
+        let all_fresh = self.state.newest.split(&batches).corrections.is_empty();
+        failpoint::pass("gold.lake_before_flush");
+        let begun = Instant::now();
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.commit(&batches, all_fresh).await {
+            let error = Error::Lake { action: "flush rows to", source: error };
+            if !error.is_transient() {
+                return Err(error);
+            }
+            tracing::warn!(error = &error as &dyn std::error::Error, "flush gold, trying again");
+            if !backoff.pause(shutdown).await {
+                return Err(error);
+            }
+        }
+        self.metrics.lake_rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+        self.metrics.lake_flush_seconds.observe(begun.elapsed().as_secs_f64());
+        tracing::debug!(rows, position = %self.state.position, all_fresh, "flushed gold to the lake");
+        if self.maintained.elapsed() >= MAINTENANCE_INTERVAL && !shutdown.is_cancelled() {
+            self.maintain().await;
+            self.maintained = Instant::now();
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, batches: &[RecordBatch], all_fresh: bool) -> Result<Snapshot, LakeError> {
+        if all_fresh {
+            self.table.append(batches, &self.state.position).await
+        } else {
+            self.table.upsert(batches, &self.state.position).await
+        }
+    }
+
+    /// Compacts some small files and removes unused ones; a failure costs only tidiness, and the next pass tries again.
+    async fn maintain(&mut self) {
+        let today = schema::date_of(service::clock::now_micros());
+        if let Err(error) = self.table.compact(today).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "compact gold");
+        }
+        if let Err(error) = self.table.vacuum(VACUUM_RETENTION).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "vacuum gold");
+        }
+    }
+}
+
+/// Returns a query session with one version of the gold table in it, and the table's name there.
+pub(crate) fn session(snapshot: Snapshot) -> Result<(SessionContext, &'static str), Error> {
+    let session = SessionContext::new();
+    session.register_table(TABLE, ::lake::provider(snapshot, Vec::new()))?;
+    Ok((session, TABLE))
+}
+
+/// Reads the newest event time of each symbol: two columns of the whole table, once a start.
+async fn read_newest(snapshot: Snapshot) -> Result<Newest, Error> {
+    let (session, table) = session(snapshot)?;
+    let (symbol, event_time) = (schema::SYMBOL, schema::EVENT_TIME);
+    let query = format!("SELECT arrow_cast({symbol}, 'Utf8'), max({event_time}) FROM {table} GROUP BY 1");
+    let batches = session.sql(&query).await?.collect().await?;
+    let newest = batches.iter().flat_map(|batch| {
+        let symbols = batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned);
+        symbols.zip(batch.column(1).as_primitive::<TimestampMicrosecondType>().values().iter().copied())
+    });
+    Ok(newest.collect())
+}

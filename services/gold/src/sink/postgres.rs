@@ -1,0 +1,408 @@
+//! Gold in PostgreSQL: rows and position in one transaction, so that any crash leaves both or neither.
+
+mod encode;
+mod migrate;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::DataType;
+use bytes::{Bytes, BytesMut};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Transaction};
+use futures::SinkExt;
+use position::Position;
+use service::backoff::Backoff;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{IsolationLevel, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::PostgresUrl;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::queue;
+use crate::sink::{Computed, Newest, Split, State};
+
+pub(crate) use encode::Micros;
+
+/// The gold table.
+pub(crate) const TABLE: &str = "bitcoin_gold_data";
+
+/// Fewest fresh rows that are copied: a COPY is two round trips more than an INSERT, and per row several times cheaper.
+const COPY_ROWS_MIN: usize = 512;
+/// Most rows in one INSERT: about 1.5 MB of parameters, which PostgreSQL holds in memory several times.
+const UPSERT_ROWS_MAX: usize = 8192;
+/// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
+const COPY_BYTES: usize = 128 * 1024;
+/// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
+const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Idle time after which a connection is probed, and time after which unacknowledged data means that it is lost.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// One to write, one for a transaction that is still being given up.
+const CONNECTIONS_MAX: usize = 2;
+
+/// Gold in PostgreSQL, at a position.
+#[derive(Debug)]
+pub struct Sink {
+    pool: Pool,
+    topic: String,
+    state: State,
+    statements: Statements,
+    metrics: Metrics,
+}
+
+/// The statements that name columns, made from the schema.
+#[derive(Debug)]
+struct Statements {
+    copy: String,
+    upsert: String,
+}
+
+/// One transaction: what it writes and how it moves the position.
+#[derive(Debug, Default)]
+struct Work {
+    moves: Vec<Move>,
+    rows: Split,
+    fresh_count: usize,
+    correction_count: usize,
+}
+
+/// A partition's step from the position that this process knows to the next.
+#[derive(Debug)]
+struct Move {
+    partition: i32,
+    from: Option<i64>,
+    to: i64,
+}
+
+impl Sink {
+    /// Connects, creates or migrates the tables and reads where they stand.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostgresUrl`], [`Error::PostgresVersion`], or [`Error::Postgres`], transient when PostgreSQL is not there yet.
+    pub async fn open(url: &PostgresUrl, topic: &str, metrics: Metrics) -> Result<Self, Error> {
+        let pool = pool(url)?;
+        let mut client = connect(&pool).await?;
+        migrate::migrate(&mut client).await?;
+        let transaction = snapshot(&mut client).await?;
+        let position = read_position(&transaction, topic).await?;
+        let newest = read_newest(&transaction).await?;
+        drop(transaction);
+        drop(client);
+        let state = State { position, newest };
+        Ok(Sink { pool, topic: topic.to_owned(), state, statements: Statements::new(), metrics })
+    }
+
+    /// Returns where the sink stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each.
+    pub(crate) async fn run(
+        mut self,
+        mut queue: queue::Receiver<Computed>,
+        reached: watch::Sender<Position>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        loop {
+            let computed = queue.recv_all().await;
+            if computed.is_empty() {
+                return Ok(());
+            }
+            self.write(&computed, &shutdown).await?;
+            reached.send_replace(self.state.position.clone());
+        }
+    }
+
+    /// Writes rows and moves the position in one transaction, durable on return; leaves out what the table holds already. Goes on
+    /// over lost connections and restarts of the server until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moved`] when another process has moved the position; [`Error::Postgres`] that is not transient, or the last one
+    /// before `shutdown`.
+    pub async fn write(&mut self, computed: &[Computed], shutdown: &CancellationToken) -> Result<(), Error> {
+        let mut position = self.state.position.clone();
+        let mut new = Vec::new();
+        for computed in computed {
+            if !computed.is_held(&position) {
+                position.advance(computed.range);
+                new.push(computed);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let rows = self.state.newest.split(new.iter().map(|computed| &computed.rows));
+        let work = Work::new(&self.state.position, &position, rows);
+        let begun = Instant::now();
+        self.commit(&work, shutdown).await?;
+        self.state.position = position;
+        self.observe(&work, begun, &new);
+        Ok(())
+    }
+
+    async fn commit(&self, work: &Work, shutdown: &CancellationToken) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
+        let mut copy = work.fresh_count >= COPY_ROWS_MIN;
+        let mut again = false;
+        loop {
+            let attempt = tokio::time::timeout(TRANSACTION_TIME_MAX, self.attempt(work, copy, again)).await;
+            match attempt.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" })) {
+                Err(error) if copy && is_unique_violation(&error) => {
+                    tracing::warn!("rows expected to be new are in PostgreSQL already, replacing them");
+                    copy = false;
+                }
+                Err(error) if error.is_transient() && !matches!(error, Error::Moved) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "commit gold rows, trying again"
+                    );
+                    if !backoff.pause(shutdown).await {
+                        return Err(error);
+                    }
+                    again = true;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Tries the transaction once. If it was tried before, looks first whether it was committed after all.
+    async fn attempt(&self, work: &Work, copy: bool, again: bool) -> Result<(), Error> {
+        let mut client = connect(&self.pool).await?;
+        let result = async {
+            let failed = Error::postgres("commit gold rows");
+            let transaction = client.transaction().await.map_err(&failed)?;
+            if again && work.has_landed(&read_position(&transaction, &self.topic).await?) {
+                return Ok(());
+            }
+            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
+            futures::try_join!(
+                self.move_position(&transaction, work),
+                self.write_rows(&transaction, work, copy)
+            )?;
+            failpoint::pass("gold.postgres_before_commit");
+            transaction.commit().await.map_err(&failed)?;
+            failpoint::pass("gold.postgres_committed");
+            Ok(())
+        }
+        .await;
+        if result.is_err() {
+            // Not back to the pool: who knows in what state it is.
+            drop(Object::take(client));
+        }
+        result
+    }
+
+    async fn move_position(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
+        let failed = Error::postgres("move the position");
+        for Move { partition, from, to } in &work.moves {
+            let moved = if let Some(from) = from {
+                let update = "UPDATE candleflight_position SET next_offset = $3 \
+                              WHERE topic = $1 AND partition = $2 AND next_offset = $4";
+                let update = transaction.prepare_cached(update).await.map_err(&failed)?;
+                transaction.execute(&update, &[&self.topic, partition, to, from]).await
+            } else {
+                let insert = "INSERT INTO candleflight_position (topic, partition, next_offset) VALUES ($1, $2, $3) \
+                              ON CONFLICT DO NOTHING";
+                let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
+                transaction.execute(&insert, &[&self.topic, partition, to]).await
+            };
+            if moved.map_err(&failed)? != 1 {
+                return Err(Error::Moved);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_rows(&self, transaction: &Transaction<'_>, work: &Work, copy: bool) -> Result<(), Error> {
+        let Split { fresh, corrections } = &work.rows;
+        if copy {
+            self.copy(transaction, fresh).await?;
+        } else if let Some(first) = fresh.first() {
+            let fresh = concat_batches(first.schema_ref(), fresh).expect("all are of the gold schema");
+            self.upsert(transaction, &fresh).await?;
+        }
+        for batch in corrections {
+            self.upsert(transaction, batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, transaction: &Transaction<'_>, batches: &[RecordBatch]) -> Result<(), Error> {
+        let failed = Error::postgres("copy gold rows");
+        let copy = transaction.prepare_cached(&self.statements.copy).await.map_err(&failed)?;
+        let mut data = pin!(transaction.copy_in::<_, Bytes>(&copy).await.map_err(&failed)?);
+        let mut bytes = BytesMut::with_capacity(COPY_BYTES + 1024);
+        bytes.extend_from_slice(encode::COPY_HEADER);
+        for batch in batches {
+            let columns = encode::columns(batch);
+            for row in 0..batch.num_rows() {
+                encode::write_row(&columns, row, &mut bytes);
+                if bytes.len() >= COPY_BYTES {
+                    data.send(bytes.split().freeze()).await.map_err(&failed)?;
+                }
+            }
+        }
+        bytes.extend_from_slice(encode::COPY_TRAILER);
+        data.send(bytes.freeze()).await.map_err(&failed)?;
+        data.finish().await.map_err(&failed)?;
+        Ok(())
+    }
+
+    async fn upsert(&self, transaction: &Transaction<'_>, batch: &RecordBatch) -> Result<(), Error> {
+        let failed = Error::postgres("upsert gold rows");
+        let upsert = transaction.prepare_cached(&self.statements.upsert).await.map_err(&failed)?;
+        for first in (0..batch.num_rows()).step_by(UPSERT_ROWS_MAX) {
+            let piece = batch.slice(first, UPSERT_ROWS_MAX.min(batch.num_rows() - first));
+            let columns = encode::columns(&piece);
+            let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
+            transaction.execute(&upsert, &parameters).await.map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    fn observe(&self, work: &Work, begun: Instant, new: &[&Computed]) {
+        let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+        self.metrics.postgres_rows.inc_by(count(work.fresh_count + work.correction_count));
+        self.metrics.corrections.inc_by(count(work.correction_count));
+        self.metrics.postgres_commit_seconds.observe(begun.elapsed().as_secs_f64());
+        let now = service::clock::now_micros();
+        for produced in new.iter().flat_map(|computed| computed.arrived.iter()) {
+            let age = Duration::from_micros(u64::try_from(now - produced).unwrap_or(0));
+            self.metrics.freshness_seconds.observe(age.as_secs_f64());
+        }
+    }
+}
+
+impl Statements {
+    fn new() -> Self {
+        let schema = schema::gold::schema();
+        let fields: Vec<_> = schema.fields().iter().filter(|field| field.name() != schema::DATE).collect();
+        let columns = fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        let array = |(index, field): (usize, &&arrow::datatypes::FieldRef)| {
+            let element = match field.data_type() {
+                DataType::Utf8 => "text",
+                DataType::Timestamp(..) => "timestamptz",
+                DataType::Float64 => "float8",
+                DataType::Int32 => "int4",
+                other => unreachable!("gold has no column of type {other}"),
+            };
+            format!("${}::{element}[]", index + 1)
+        };
+        let arrays = fields.iter().enumerate().map(array).collect::<Vec<_>>().join(", ");
+        let key = format!("{}, {}", schema::SYMBOL, schema::EVENT_TIME);
+        let values = fields.iter().map(|field| field.name()).filter(|name| !key.contains(name.as_str()));
+        let values = values.map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ");
+        Statements {
+            copy: format!("COPY {TABLE} ({columns}) FROM STDIN (FORMAT binary)"),
+            upsert: format!(
+                "INSERT INTO {TABLE} ({columns}) SELECT * FROM unnest({arrays}) ON CONFLICT ({key}) DO UPDATE SET {values}"
+            ),
+        }
+    }
+}
+
+impl Work {
+    fn new(from: &Position, to: &Position, rows: Split) -> Self {
+        let moves = to.iter().map(|(partition, to)| Move { partition, from: from.next(partition), to });
+        let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
+        Work {
+            moves: moves.filter(|step| step.from != Some(step.to)).collect(),
+            fresh_count: count(&rows.fresh),
+            correction_count: count(&rows.corrections),
+            rows,
+        }
+    }
+
+    fn has_landed(&self, position: &Position) -> bool {
+        self.moves.iter().all(|step| position.next(step.partition) == Some(step.to))
+    }
+}
+
+/// Makes a pool of connections; none is opened yet.
+///
+/// # Errors
+///
+/// [`Error::PostgresUrl`].
+pub(crate) fn pool(url: &PostgresUrl) -> Result<Pool, Error> {
+    let mut config = url.parse()?;
+    config
+        .connect_timeout(CONNECT_TIME_MAX)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .tcp_user_timeout(UNACKNOWLEDGED_MAX);
+    if config.get_application_name().is_none() {
+        config.application_name("candleflight gold");
+    }
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config, NoTls, manager);
+    let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
+    Ok(pool.expect("a pool without time-outs needs no runtime"))
+}
+
+/// Takes a connection from the pool, opening one if there is none.
+///
+/// # Errors
+///
+/// [`Error::Postgres`], transient when PostgreSQL is not there.
+pub(crate) async fn connect(pool: &Pool) -> Result<Object, Error> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(source) => Error::Postgres { action: "connect", source },
+        PoolError::Timeout(_)
+        | PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => Error::PostgresTimeout { action: "connect" },
+    })
+}
+
+/// Begins a transaction that reads one snapshot.
+///
+/// # Errors
+///
+/// [`Error::Postgres`].
+pub(crate) async fn snapshot(client: &mut Object) -> Result<Transaction<'_>, Error> {
+    let transaction =
+        client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    transaction.start().await.map_err(Error::postgres("begin a snapshot"))
+}
+
+/// Reads the position of `topic`.
+///
+/// # Errors
+///
+/// [`Error::Postgres`].
+pub(crate) async fn read_position(transaction: &Transaction<'_>, topic: &str) -> Result<Position, Error> {
+    let query = "SELECT partition, next_offset FROM candleflight_position WHERE topic = $1";
+    let rows = transaction.query(query, &[&topic]).await.map_err(Error::postgres("read the position"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Reads the newest event time of each symbol: two steps in the primary key's index a symbol, however long the table is.
+async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
+    let query = format!(
+        "WITH RECURSIVE symbols AS (
+             (SELECT symbol FROM {TABLE} ORDER BY symbol LIMIT 1)
+             UNION ALL
+             SELECT (SELECT next.symbol FROM {TABLE} next WHERE next.symbol > symbols.symbol ORDER BY next.symbol LIMIT 1)
+             FROM symbols WHERE symbols.symbol IS NOT NULL
+         )
+         SELECT symbol, (SELECT max(event_time) FROM {TABLE} newest WHERE newest.symbol = symbols.symbol)
+         FROM symbols WHERE symbol IS NOT NULL"
+    );
+    let rows = transaction.query(&query, &[]).await.map_err(Error::postgres("read the newest rows"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
+}
+
+fn is_unique_violation(error: &Error) -> bool {
+    matches!(error, Error::Postgres { source, .. } if source.code() == Some(&SqlState::UNIQUE_VIOLATION))
+}

@@ -1,0 +1,42 @@
+//! Creates and migrates the tables in PostgreSQL.
+
+use tokio_postgres::Client;
+
+use crate::error::Error;
+
+/// The steps from an empty database to today's tables; step n leads to version n + 1. A released step never changes.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/001_gold.sql")];
+/// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
+const LOCK: i64 = 0x6361_6e64_6c65_666c;
+
+/// Brings the tables to today's version; does nothing when they are.
+///
+/// # Errors
+///
+/// [`Error::PostgresVersion`] when they are newer, [`Error::Postgres`].
+pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
+    let failed = Error::postgres("create or migrate the tables");
+    let transaction = client.transaction().await.map_err(&failed)?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(&failed)?;
+    let version_table = "CREATE TABLE IF NOT EXISTS candleflight_version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())";
+    transaction.batch_execute(version_table).await.map_err(&failed)?;
+    let row = transaction
+        .query_one("SELECT coalesce(max(version), 0) FROM candleflight_version", &[])
+        .await
+        .map_err(&failed)?;
+    let found: i32 = row.get(0);
+    let known = i32::try_from(MIGRATIONS.len()).expect("there are few migrations");
+    if found > known {
+        return Err(Error::PostgresVersion { found, known });
+    }
+    for version in found + 1..=known {
+        let step = MIGRATIONS[usize::try_from(version - 1).expect("versions count from 1")];
+        transaction.batch_execute(step).await.map_err(&failed)?;
+        transaction
+            .execute("INSERT INTO candleflight_version (version) VALUES ($1)", &[&version])
+            .await
+            .map_err(&failed)?;
+        tracing::info!(version, "migrated the tables in PostgreSQL");
+    }
+    transaction.commit().await.map_err(&failed)
+}

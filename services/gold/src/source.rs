@@ -1,0 +1,204 @@
+//! Reads bronze from the Flight server: the stream of all that arrives, and the history around late candles.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use futures::TryStreamExt;
+use position::{OffsetRange, Position};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use proto::client::{self, ClientError};
+use proto::ticket::{Bronze, History, Ticket};
+use service::backoff::Backoff;
+use service::metrics::Metrics;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::error::Error;
+use crate::metrics::PartitionLabel;
+use crate::{NAME, queue};
+
+/// How often the lag is measured: a scrape comes every few seconds at most.
+const LAG_PERIOD: Duration = Duration::from_secs(1);
+
+/// A batch of bronze and the offsets it stands for.
+pub(crate) type Batch = (OffsetRange, RecordBatch);
+
+/// A connection to the Flight server that is made when it is first needed, and again after a failure.
+#[derive(Debug)]
+struct Connection {
+    address: String,
+    client: Option<FlightServiceClient<Channel>>,
+}
+
+/// The stream of bronze.
+#[derive(Debug)]
+pub(crate) struct Source {
+    connection: Connection,
+    metrics: Metrics,
+}
+
+/// Who ended a stream that did not fail.
+enum Ended {
+    Server,
+    NextStage,
+}
+
+impl Connection {
+    fn new(address: &str) -> Self {
+        Connection { address: address.to_owned(), client: None }
+    }
+
+    async fn client(&mut self) -> Result<&mut FlightServiceClient<Channel>, ClientError> {
+        match &mut self.client {
+            Some(client) => Ok(client),
+            none => Ok(none.insert(client::connect(&self.address).await?)),
+        }
+    }
+
+    fn drop(&mut self) {
+        self.client = None;
+    }
+}
+
+impl Source {
+    pub(crate) fn new(address: &str, metrics: Metrics) -> Self {
+        Source { connection: Connection::new(address), metrics }
+    }
+
+    /// Follows bronze from `cursor` until `stop`, over any number of the server's restarts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`] that is not transient, [`Error::Gap`], [`Error::Schema`].
+    pub(crate) async fn follow(
+        mut self,
+        mut cursor: Position,
+        batches: queue::Sender<Batch>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            match stop.run_until_cancelled(self.follow_once(&mut cursor, &batches, &mut backoff)).await {
+                None | Some(Ok(Ended::NextStage)) => return Ok(()),
+                Some(Ok(Ended::Server)) => {
+                    tracing::info!(%cursor, "the Flight server ended the stream, following it again")
+                }
+                Some(Err(error)) if error.is_transient() => warn(&error, "follow bronze, trying again"),
+                Some(Err(error)) => return Err(error),
+            }
+            self.metrics.set_ready(NAME, Err("waiting for the Flight server".to_owned()));
+            self.connection.drop();
+            if !backoff.pause(&stop).await {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn follow_once(
+        &mut self,
+        cursor: &mut Position,
+        batches: &queue::Sender<Batch>,
+        backoff: &mut Backoff,
+    ) -> Result<Ended, Error> {
+        let ticket = Ticket::Bronze(Bronze { from: cursor.clone(), until: None });
+        let mut stream = pin!(client::read(self.connection.client().await?, &ticket).await?);
+        self.metrics.set_ready(NAME, Ok(()));
+        while let Some((range, batch)) = stream.try_next().await? {
+            backoff.reset();
+            check(cursor, range, &batch)?;
+            if batches.send(batch.num_rows(), (range, batch)).await.is_err() {
+                return Ok(Ended::NextStage);
+            }
+            cursor.advance(range);
+        }
+        Ok(Ended::Server)
+    }
+}
+
+/// Checks that a batch is bronze and begins at the cursor.
+pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
+    if batch.schema_ref().fields() != schema::bronze::schema().fields() {
+        return Err(Error::Schema { range });
+    }
+    match cursor.next(range.partition) {
+        Some(expected) if expected != range.first => Err(Error::Gap { expected, range }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads histories, one after the other.
+#[derive(Debug)]
+pub(crate) struct Histories {
+    connection: Connection,
+    stop: CancellationToken,
+}
+
+impl Histories {
+    pub(crate) fn new(address: &str, stop: CancellationToken) -> Self {
+        Histories { connection: Connection::new(address), stop }
+    }
+
+    /// Reads one history, trying again as long as the failure is transient; `None` when it was to stop first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`] that is not transient.
+    pub(crate) async fn read(&mut self, history: &History) -> Result<Option<Vec<RecordBatch>>, Error> {
+        let stop = self.stop.clone();
+        let mut backoff = Backoff::default();
+        loop {
+            match stop.run_until_cancelled(self.read_once(history)).await {
+                None => return Ok(None),
+                Some(Ok(batches)) => return Ok(Some(batches)),
+                Some(Err(error)) if error.is_transient() => warn(&error, "read history, trying again"),
+                Some(Err(error)) => return Err(error),
+            }
+            self.connection.drop();
+            if !backoff.pause(&stop).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn read_once(&mut self, history: &History) -> Result<Vec<RecordBatch>, Error> {
+        let stream = client::read(self.connection.client().await?, &Ticket::History(history.clone())).await?;
+        Ok(stream.map_ok(|(_, batch)| batch).try_collect().await?)
+    }
+}
+
+/// Measures how many offsets bronze has received that `committed` has not reached, until `stop`.
+///
+/// # Errors
+///
+/// None: a server that is away is the follower's to report, and the gauge keeps its last value.
+pub(crate) async fn measure_lag(
+    address: String,
+    committed: watch::Receiver<Position>,
+    lag: Family<PartitionLabel, Gauge>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut connection = Connection::new(&address);
+    let mut ticks = tokio::time::interval(LAG_PERIOD);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let progress = async { client::progress(connection.client().await?).await };
+        match stop.run_until_cancelled(progress).await {
+            None => break,
+            Some(Err(_)) => connection.drop(),
+            Some(Ok(progress)) => {
+                for (partition, next) in progress.received.iter() {
+                    let reached = committed.borrow().next(partition).unwrap_or(0);
+                    lag.get_or_create(&PartitionLabel { partition }).set((next - reached).max(0));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn warn(error: &Error, doing: &str) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{doing}");
+}

@@ -1,0 +1,277 @@
+//! The PostgreSQL sink on a real PostgreSQL: `CANDLEFLIGHT_TEST_POSTGRES=postgres://…`, whose user may create databases.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::DataType;
+use gold::metrics::Metrics;
+use gold::sink::Computed;
+use gold::sink::postgres::Sink;
+use gold::{Error, PostgresUrl};
+use position::{OffsetRange, Position};
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+const TOPIC: &str = "bitcoin_data";
+const MINUTE: i64 = 60_000_000;
+
+/// A database of its own for one test.
+struct Database {
+    url: PostgresUrl,
+    client: Client,
+}
+
+/// Creates the database `name`; `None`, said aloud, when there is no PostgreSQL to test with, which CI does not allow.
+async fn database(name: &str) -> Result<Option<Database>> {
+    let Ok(server) = std::env::var("CANDLEFLIGHT_TEST_POSTGRES") else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CANDLEFLIGHT_TEST_POSTGRES must be set in CI");
+        eprintln!("skipped: CANDLEFLIGHT_TEST_POSTGRES is not set");
+        return Ok(None);
+    };
+    let admin = connect(&server).await?;
+    admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+    admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    let (base, _) = server.rsplit_once('/').context("the URL names a database")?;
+    let url = format!("{base}/{name}");
+    Ok(Some(Database { client: connect(&url).await?, url: url.parse()? }))
+}
+
+async fn connect(url: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "ends with the client")]
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+impl Database {
+    async fn open(&self) -> Result<Sink, Error> {
+        let metrics = Metrics::register(&service::metrics::Metrics::default());
+        Sink::open(&self.url, TOPIC, metrics).await
+    }
+
+    /// All rows as "symbol minute volume", ordered by key.
+    async fn rows(&self) -> Result<Vec<String>> {
+        let query = "SELECT format('%s %s %s', symbol, (extract(epoch FROM event_time) / 60)::int, volume) \
+                     FROM bitcoin_gold_data ORDER BY symbol, event_time";
+        Ok(self.client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn row_count(&self) -> Result<i64> {
+        Ok(self.client.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await?.get(0))
+    }
+}
+
+/// Gold rows of one symbol: (minute, volume); every other column has a value that is easily told.
+fn gold(symbol: &str, rows: &[(i64, f64)]) -> RecordBatch {
+    let schema = schema::gold::schema();
+    let column = |(index, field): (usize, &arrow::datatypes::FieldRef)| -> ArrayRef {
+        let name = field.name().as_str();
+        let micros = |of: fn(&(i64, f64)) -> i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(of)).with_timezone("UTC"))
+        };
+        match field.data_type() {
+            DataType::Utf8 => Arc::new(StringArray::from(vec![symbol; rows.len()])),
+            DataType::Timestamp(..) if name == schema::EVENT_TIME => micros(|row| row.0 * MINUTE),
+            DataType::Timestamp(..) => micros(|row| row.0 * MINUTE + 1),
+            DataType::Date32 => Arc::new(Date32Array::from(vec![0; rows.len()])),
+            DataType::Int32 => Arc::new(Int32Array::from(vec![i32::try_from(index).unwrap(); rows.len()])),
+            DataType::Float64 if name == schema::VOLUME => {
+                Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.1)))
+            }
+            DataType::Float64 if field.is_nullable() => {
+                Arc::new(rows.iter().map(|row| (row.0 > 0).then_some(0.1)).collect::<Float64Array>())
+            }
+            DataType::Float64 => {
+                Arc::new(Float64Array::from(vec![f64::from(u32::try_from(index).unwrap()); rows.len()]))
+            }
+            other => panic!("gold has no column of type {other}"),
+        }
+    };
+    let columns = schema.fields().iter().enumerate().map(column).collect();
+    RecordBatch::try_new(schema, columns).unwrap()
+}
+
+fn computed(partition: i32, first: i64, next: i64, rows: RecordBatch) -> Computed {
+    Computed { range: OffsetRange { partition, first, next }, rows, arrived: [0].into() }
+}
+
+fn position(pairs: &[(i32, i64)]) -> Position {
+    pairs.iter().copied().collect()
+}
+
+fn numbered(rows: std::ops::Range<i64>, volume: f64) -> Vec<(i64, f64)> {
+    rows.map(|minute| (minute, volume)).collect()
+}
+
+#[tokio::test]
+async fn rows_and_position_are_there_after_a_write_and_after_opening_again() -> Result<()> {
+    let Some(database) = database("gold_write").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    assert!(sink.state().position.is_empty());
+    let shutdown = CancellationToken::new();
+    let work = [
+        computed(0, 5, 7, gold("BTC-USD", &[(1, 0.5), (2, 1.5)])),
+        computed(1, 0, 9, gold("ETH-USD", &[(1, 2.5)])),
+        computed(0, 7, 8, gold("BTC-USD", &[(2, 3.5), (3, 4.5)])),
+        computed(0, 8, 10, gold("BTC-USD", &[])),
+    ];
+    sink.write(&work, &shutdown).await?;
+    assert_eq!(database.rows().await?, ["BTC-USD 1 0.5", "BTC-USD 2 3.5", "BTC-USD 3 4.5", "ETH-USD 1 2.5"]);
+    let state = database.open().await?.state().clone();
+    assert_eq!(state.position, position(&[(0, 10), (1, 9)]));
+    assert_eq!(
+        [state.newest.get("BTC-USD"), state.newest.get("ETH-USD"), state.newest.get("A")],
+        [Some(3 * MINUTE), Some(MINUTE), None]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_value_arrives_as_it_is() -> Result<()> {
+    let Some(database) = database("gold_values").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    // Both ways into the table: COPY and INSERT.
+    let mut many = numbered(1..2000, 0.1);
+    many.insert(0, (0, 1e-300));
+    sink.write(&[computed(0, 0, 1, gold("COPY", &many))], &CancellationToken::new()).await?;
+    sink.write(&[computed(0, 1, 2, gold("INSERT", &many[..2]))], &CancellationToken::new()).await?;
+    for symbol in ["COPY", "INSERT"] {
+        let query = "SELECT volume, open, price_volatility_5m, samples_30m, price_volatility_30m, \
+                     (extract(epoch FROM event_time) * 1000000)::int8, (extract(epoch FROM kafka_time) * 1000000)::int8 \
+                     FROM bitcoin_gold_data WHERE symbol = $1 ORDER BY event_time LIMIT 2";
+        let rows = database.client.query(query, &[&symbol]).await?;
+        let values = |row: &tokio_postgres::Row| -> (f64, f64, Option<f64>, i32, Option<f64>, i64, i64) {
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5), row.get(6))
+        };
+        assert_eq!(values(&rows[0]), (1e-300, 2.0, None, 18, None, 0, 1));
+        assert_eq!(values(&rows[1]), (0.1, 2.0, Some(0.1), 18, Some(0.1), MINUTE, MINUTE + 1));
+    }
+    assert_eq!(database.row_count().await?, 2002);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_table_holds_already_is_left_out() -> Result<()> {
+    let Some(database) = database("gold_held").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let shutdown = CancellationToken::new();
+    sink.write(&[computed(0, 0, 10, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
+    // A slower sink makes gold start below: what is held is skipped, what straddles the position is written.
+    let again = [
+        computed(0, 0, 5, gold("BTC-USD", &[(1, 0.25)])),
+        computed(0, 5, 10, gold("BTC-USD", &[(1, 0.75)])),
+        computed(0, 5, 12, gold("BTC-USD", &[(2, 2.0)])),
+    ];
+    sink.write(&again, &shutdown).await?;
+    assert_eq!(database.rows().await?, ["BTC-USD 1 1", "BTC-USD 2 2"]);
+    assert_eq!(sink.state().position, position(&[(0, 12)]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_transaction_copies_new_rows_and_replaces_old_ones() -> Result<()> {
+    let Some(database) = database("gold_large").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let shutdown = CancellationToken::new();
+    sink.write(&[computed(0, 0, 1, gold("BTC-USD", &numbered(0..30_000, 1.0)))], &shutdown).await?;
+    let again = [
+        computed(0, 1, 2, gold("BTC-USD", &numbered(10_000..40_000, 2.0))),
+        computed(0, 2, 3, gold("BTC-USD", &numbered(39_999..40_000, 3.0))),
+    ];
+    sink.write(&again, &shutdown).await?;
+    let query = "SELECT volume::text, count(*) FROM bitcoin_gold_data GROUP BY 1 ORDER BY 1";
+    let counts: Vec<(String, i64)> =
+        database.client.query(query, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(counts, [("1".to_owned(), 10_000), ("2".to_owned(), 29_999), ("3".to_owned(), 1)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_position_that_another_process_has_moved_stops_the_write_and_undoes_it() -> Result<()> {
+    let Some(database) = database("gold_moved").await? else { return Ok(()) };
+    let (mut ours, mut theirs) = (database.open().await?, database.open().await?);
+    let shutdown = CancellationToken::new();
+    theirs.write(&[computed(0, 0, 2, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
+    // Once where we know no position yet, once where we know an older one.
+    for first in [0, 2] {
+        let lost = ours
+            .write(&[computed(0, first, first + 1, gold("BTC-USD", &numbered(5..2000, 9.0)))], &shutdown)
+            .await;
+        assert!(matches!(lost, Err(Error::Moved)), "{lost:?}");
+        ours = database.open().await?;
+        theirs.write(&[computed(0, first + 2, first + 3, gold("BTC-USD", &[(1, 2.0)]))], &shutdown).await?;
+    }
+    assert_eq!(database.rows().await?, ["BTC-USD 1 2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_that_are_unexpectedly_there_are_replaced() -> Result<()> {
+    let Some(database) = database("gold_unexpected").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let shutdown = CancellationToken::new();
+    sink.write(&[computed(0, 0, 1, gold("BTC-USD", &numbered(0..10, 1.0)))], &shutdown).await?;
+    database
+        .client
+        .execute(
+            "UPDATE bitcoin_gold_data SET event_time = event_time + interval '1 hour' WHERE volume = 1",
+            &[],
+        )
+        .await?;
+    sink.write(&[computed(0, 1, 2, gold("BTC-USD", &numbered(10..1000, 2.0)))], &shutdown).await?;
+    let query = "SELECT count(*) FILTER (WHERE volume = 2), count(*) FROM bitcoin_gold_data";
+    let row = database.client.query_one(query, &[]).await?;
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (990, 990));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again() -> Result<()> {
+    let Some(database) = database("gold_lost").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let shutdown = CancellationToken::new();
+    for round in 0..3 {
+        sink.write(&[computed(0, round, round + 1, gold("BTC-USD", &[(round, 1.0)]))], &shutdown).await?;
+        let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        assert!(database.client.query_one(kill, &[]).await?.get::<_, i64>(0) > 0);
+    }
+    assert_eq!(database.row_count().await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_table_has_the_columns_of_the_schema_without_the_date() -> Result<()> {
+    let Some(database) = database("gold_columns").await? else { return Ok(()) };
+    database.open().await?;
+    let query = "SELECT column_name, is_nullable = 'YES' FROM information_schema.columns \
+                 WHERE table_name = 'bitcoin_gold_data' ORDER BY ordinal_position";
+    let found: Vec<(String, bool)> =
+        database.client.query(query, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let schema = schema::gold::schema();
+    let fields = schema.fields().iter().filter(|field| field.name() != schema::DATE);
+    let expected: Vec<(String, bool)> =
+        fields.map(|field| (field.name().clone(), field.is_nullable())).collect();
+    assert_eq!(found, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_newer_version_of_the_tables_is_refused() -> Result<()> {
+    let Some(database) = database("gold_version").await? else { return Ok(()) };
+    database.open().await?;
+    database.client.execute("INSERT INTO candleflight_version (version) VALUES (1000)", &[]).await?;
+    assert!(matches!(database.open().await, Err(Error::PostgresVersion { found: 1000, .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_processes_may_create_the_tables_at_once() -> Result<()> {
+    let Some(database) = database("gold_race").await? else { return Ok(()) };
+    let opened = futures::future::join_all((0..4).map(|_| database.open())).await;
+    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    Ok(())
+}
