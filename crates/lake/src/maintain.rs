@@ -67,6 +67,8 @@ impl Table {
     ///
     /// See [`LakeError::is_transient`].
     pub async fn vacuum(&mut self, retention: Duration) -> Result<usize, LakeError> {
+        // The files of a commit whose outcome is open must not look unused.
+        self.settle().await?;
         let doing = || format!("vacuum the {} table", self.spec.name);
         let retention = retention.min(RETENTION_MAX).as_millis();
         let oldest = now_millis() - i64::try_from(retention).expect("an hour has few milliseconds");
@@ -98,14 +100,21 @@ pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
     if !version.is_multiple_of(CHECKPOINT_INTERVAL) {
         return;
     }
-    if let Err(error) = checkpoint(snapshot).await {
-        tracing::warn!(
-            table,
-            version,
-            error = &error as &dyn std::error::Error,
-            "no checkpoint; the next one is tried after {CHECKPOINT_INTERVAL} commits"
-        );
-    }
+    // The checkpoint writer blocks its thread on requests that the runtime's threads must drive.
+    let (runtime, snapshot) = (tokio::runtime::Handle::current(), snapshot.clone());
+    let written = tokio::task::spawn_blocking(move || runtime.block_on(checkpoint(&snapshot)));
+    let error = match written.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(error) => DeltaTableError::GenericError { source: error.into() },
+    };
+    let error = &error as &dyn std::error::Error;
+    tracing::warn!(
+        table,
+        version,
+        error,
+        "no checkpoint; the next one is tried after {CHECKPOINT_INTERVAL} commits"
+    );
 }
 
 async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
@@ -166,7 +175,8 @@ fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
         }
         merges.push(merge);
     }
-    merges.retain(|merge| merge.len() > 1);
+    // A file of another engine is rewritten also alone: it may mix partitions and has no order.
+    merges.retain(|merge| merge.len() > 1 || merge.iter().any(|file| !file.ordered));
     merges.sort_by_key(|merge| std::cmp::Reverse(merge.len()));
     let (mut rows, mut files) = (0, 0);
     merges.retain(|merge| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
@@ -83,7 +83,8 @@ impl Lake {
         let (twice, raced) = (Path::from(Uuid::new_v4().to_string()), Path::from(Uuid::new_v4().to_string()));
         let create = |path| store.put_opts(path, Bytes::from_static(b"probe").into(), PutMode::Create.into());
         let mut outcomes = vec![create(&twice).await, create(&twice).await];
-        outcomes.extend(join_all([create(&raced), create(&raced)]).await);
+        // Boxed, since the compiler cannot prove the joined future Send for callers that spawn it.
+        outcomes.extend(join_all([create(&raced), create(&raced)]).boxed().await);
         for path in [&twice, &raced] {
             store
                 .delete(path)

@@ -7,7 +7,7 @@ use lake::{LakeError, Table};
 use position::OffsetRange;
 
 use crate::lakes;
-use crate::rows::{DAY, bronze, bronze_run, position, read};
+use crate::rows::{DAY, bronze, bronze_run, plan, position, read};
 
 #[tokio::test]
 async fn rows_and_position_survive_a_reopen() {
@@ -126,6 +126,15 @@ async fn a_reader_follows_the_writer() {
 
 #[tokio::test]
 async fn many_commits_make_checkpoints_from_which_the_table_reopens() {
+    check_checkpoints().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_commits_make_checkpoints_on_several_threads_too() {
+    check_checkpoints().await;
+}
+
+async fn check_checkpoints() {
     for test in lakes().await {
         let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
         let mut late = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
@@ -137,6 +146,12 @@ async fn many_commits_make_checkpoints_from_which_the_table_reopens() {
             assert_eq!((snapshot.version(), snapshot.row_count()), (210, 210));
             assert_eq!(*snapshot.position(), position(&[(0, 210)]));
             assert_eq!(read(&snapshot, OffsetRange { partition: 0, first: 0, next: 210 }).await.len(), 210);
+            let sql = "SELECT count(*), max(kafka_offset), max(event_time), min(symbol) FROM t";
+            let from_the_log = plan(lake::provider(snapshot.clone(), Vec::new()), sql).await;
+            assert!(
+                !from_the_log.contains(".parquet"),
+                "exact statistics survive the checkpoint: {from_the_log}"
+            );
         }
         if let Some(folder) = &test._folder {
             assert!(

@@ -2,6 +2,7 @@
 //! and `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`).
 
 mod append;
+mod interop;
 mod maintain;
 mod provider;
 mod read;

@@ -8,7 +8,7 @@ use datafusion::prelude::SessionContext;
 use lake::{Snapshot, Table};
 
 use crate::lakes;
-use crate::rows::{DAY, bronze_run, position, query};
+use crate::rows::{DAY, bronze_run, plan, position, query};
 
 /// Six files over three days and two partitions, and two hot batches.
 async fn table(lake: &lake::Lake) -> (Snapshot, Vec<RecordBatch>, Vec<RecordBatch>) {
@@ -53,8 +53,6 @@ async fn queries_answer_as_over_plain_rows() {
 async fn filters_leave_just_the_files_that_can_match() {
     for test in lakes().await {
         let (snapshot, _, _) = table(&test.lake).await;
-        let context = SessionContext::new();
-        context.register_table("t", lake::provider(snapshot, Vec::new())).unwrap();
         for (filter, files) in [
             ("true", 6),
             ("date = DATE '2024-01-02'", 2),
@@ -63,14 +61,8 @@ async fn filters_leave_just_the_files_that_can_match() {
             ("event_time < TIMESTAMP '2024-01-01T12:00:00Z'", 2),
             ("symbol = 'XRP-USD'", 0),
         ] {
-            let plan = context
-                .sql(&format!("SELECT close FROM t WHERE {filter}"))
-                .await
-                .unwrap()
-                .create_physical_plan()
-                .await
-                .unwrap();
-            let printed = datafusion::physical_plan::displayable(plan.as_ref()).indent(true).to_string();
+            let table = lake::provider(snapshot.clone(), Vec::new());
+            let printed = plan(table, &format!("SELECT close FROM t WHERE {filter}")).await;
             assert_eq!(printed.matches(".parquet").count(), files, "{filter}: {printed}");
         }
     }
@@ -84,10 +76,7 @@ async fn a_count_is_answered_from_the_log() {
             (hot, "SELECT count(*) FROM t"),
             (Vec::new(), "SELECT count(*), min(kafka_offset), max(event_time) FROM t"),
         ] {
-            let context = SessionContext::new();
-            context.register_table("t", lake::provider(snapshot.clone(), hot)).unwrap();
-            let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-            let printed = datafusion::physical_plan::displayable(plan.as_ref()).indent(true).to_string();
+            let printed = plan(lake::provider(snapshot.clone(), hot), sql).await;
             assert!(!printed.contains(".parquet"), "{printed}");
         }
     }

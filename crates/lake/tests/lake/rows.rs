@@ -111,3 +111,11 @@ pub(crate) async fn query(table: Arc<dyn TableProvider>, sql: &str) -> String {
 pub(crate) async fn query_snapshot(snapshot: &Snapshot, sql: &str) -> String {
     query(lake::provider(snapshot.clone(), Vec::new()), sql).await
 }
+
+/// Prints the plan for `sql` over the table `t`.
+pub(crate) async fn plan(table: Arc<dyn TableProvider>, sql: &str) -> String {
+    let context = SessionContext::new();
+    context.register_table("t", table).unwrap();
+    let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    datafusion::physical_plan::displayable(plan.as_ref()).indent(true).to_string()
+}

@@ -1,0 +1,89 @@
+//! Other engines on the same tables: Python's `deltalake` and Polars, when `CANDLEFLIGHT_TEST_PYTHON` names a Python that has them.
+
+use std::process::Command;
+
+use lake::{Lake, Table};
+use position::OffsetRange;
+
+use crate::rows::{DAY, bronze_run, gold, plan, position, read};
+
+/// Runs `script` with the table's folder as `path`; returns what it prints.
+fn python(python: &str, path: &str, script: &str) -> String {
+    let script =
+        format!("import deltalake, polars\npath = {path:?}\ntable = deltalake.DeltaTable(path)\n{script}");
+    let output = Command::new(python).args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_engines_read_compact_and_vacuum_under_a_running_writer() {
+    let Ok(interpreter) = std::env::var("CANDLEFLIGHT_TEST_PYTHON") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let path = folder.path().join("streaming_raw").to_str().unwrap().to_owned();
+    let mut writer = Table::open(&lake, lake::bronze("candles")).await.unwrap();
+    for first in (0..400).step_by(100) {
+        let rows = [bronze_run(1, first..first + 100, DAY), bronze_run(0, first..first + 100, DAY)];
+        writer.append(&rows, &position(&[(0, first + 100), (1, first + 100)])).await.unwrap();
+    }
+    let frame = "frame = polars.scan_delta(path)\n\
+        print(frame.filter(polars.col('kafka_offset') >= 350).select(polars.len(), polars.col('close').sum()).collect().row(0), frame.collect().height)";
+    // Offsets 350 to 399 twice; `close` is the offset plus one.
+    assert_eq!(python(&interpreter, &path, frame), "(100, 37550.0) 800");
+
+    // Its compaction mixes the two partitions in one file, in an order of its own, and drops the old files at once.
+    let maintain = "table.optimize.compact()\ntable.create_checkpoint()\n\
+        table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)\nprint(len(deltalake.DeltaTable(path).file_uris()))";
+    assert_eq!(python(&interpreter, &path, maintain), "1");
+    writer.append(&[bronze_run(0, 400..410, DAY)], &position(&[(0, 410), (1, 400)])).await.unwrap();
+    let reopened = Table::open(&lake, lake::bronze("candles")).await.unwrap().snapshot();
+    for snapshot in [writer.snapshot(), reopened] {
+        assert_eq!((snapshot.row_count(), snapshot.file_count()), (810, 2));
+        assert_eq!(*snapshot.position(), position(&[(0, 410), (1, 400)]));
+        assert_eq!(
+            read(&snapshot, OffsetRange { partition: 0, first: 50, next: 410 }).await,
+            (50..410).collect::<Vec<_>>()
+        );
+        assert_eq!(read(&snapshot, OffsetRange { partition: 1, first: 399, next: 400 }).await, [399]);
+        let table = || lake::provider(snapshot.clone(), Vec::new());
+        assert!(
+            !plan(table(), "SELECT count(*), max(kafka_offset) FROM t").await.contains(".parquet"),
+            "offsets stay exact"
+        );
+        assert!(
+            plan(table(), "SELECT max(event_time) FROM t").await.contains(".parquet"),
+            "times of other engines may be cut"
+        );
+    }
+    // Ours brings the layout back.
+    while writer.compact(DAY + 1).await.unwrap() {}
+    assert_eq!(writer.snapshot().file_count(), 2);
+    assert_eq!(
+        read(&writer.snapshot(), OffsetRange { partition: 0, first: 0, next: 410 }).await,
+        (0..410).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        python(&interpreter, &path, "print(len(table.file_uris()), table.to_pyarrow_table().num_rows)"),
+        "2 810"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_engines_see_upserted_gold() {
+    let Ok(interpreter) = std::env::var("CANDLEFLIGHT_TEST_PYTHON") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let path = folder.path().join("gold_aggregates").to_str().unwrap().to_owned();
+    let mut table = Table::open(&lake, lake::gold("candles")).await.unwrap();
+    table
+        .upsert(&[gold(&[("A", DAY, 1, 1.0, None), ("B", DAY, 1, 2.0, Some(0.5))])], &position(&[(0, 2)]))
+        .await
+        .unwrap();
+    table.upsert(&[gold(&[("A", DAY, 1, 7.0, Some(0.25))])], &position(&[(0, 3)])).await.unwrap();
+    let rows = "print(polars.scan_delta(path).sort('symbol').select('symbol', 'close', 'price_volatility_5m').collect().rows())";
+    assert_eq!(python(&interpreter, &path, rows), "[('A', 7.0, 0.25), ('B', 2.0, 0.5)]");
+    let position =
+        "print(table.transaction_version('kafka/candles/0'), table.transaction_version('kafka/candles'))";
+    assert_eq!(python(&interpreter, &path, position), "2 1");
+}
