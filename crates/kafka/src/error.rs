@@ -37,8 +37,9 @@ pub fn is_fatal(error: &KafkaError) -> bool {
         KafkaError::ClientConfig(..)
         | KafkaError::ClientCreation(_)
         | KafkaError::AdminOpCreation(_)
-        | KafkaError::Nul(_)
-        | KafkaError::MessageConsumptionFatal(_) => true,
+        | KafkaError::Nul(_) => true,
+        // Another member has our name, or a broker that was away takes us for one: joining again decides.
+        KafkaError::MessageConsumptionFatal(code) => *code != Code::FencedInstanceId,
         _ => matches!(
             code,
             Some(
@@ -54,7 +55,6 @@ pub fn is_fatal(error: &KafkaError) -> bool {
                     | Code::InvalidPartitions
                     | Code::PolicyViolation
                     | Code::MessageSizeTooLarge
-                    | Code::FencedInstanceId
                     | Code::Fatal
                     | Code::NotImplemented
                     | Code::UnsupportedCompressionType

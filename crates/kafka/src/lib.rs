@@ -112,7 +112,7 @@ impl Args {
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false")
             // New topics and partitions are seen within this time.
-            .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "250")
             // A broker answers a fetch at the first byte; the wait only bounds how long a newly assigned partition is held up.
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")

@@ -38,6 +38,18 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
+    /// Messages are there but cannot be unpacked; skipping them would lose them.
+    #[error(
+        "topic {topic} holds messages packed with a codec that this build cannot read (as zstd may be): \
+         have its producers use lz4, snappy or gzip, or build librdkafka with the codec"
+    )]
+    Codec {
+        /// The topic.
+        topic: String,
+        /// What librdkafka says.
+        #[source]
+        source: KafkaError,
+    },
     /// The topic ends below bronze's position: it is not the topic that bronze was read from.
     #[error(
         "topic {topic}, partition {partition} ends at offset {high}, but bronze has read it up to {position}: the topic was created \
@@ -87,6 +99,7 @@ impl Error {
             Error::PutEnded | Error::Rebalanced | Error::ReaderStopped => true,
             Error::PutResult(_)
             | Error::Encode(_)
+            | Error::Codec { .. }
             | Error::TopicRecreated { .. }
             | Error::TopicTruncated { .. } => false,
         }

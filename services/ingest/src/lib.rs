@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::error::Error;
 
 use crate::metrics::Metrics;
-use crate::sink::Sink;
+use crate::sink::{Reached, Sink};
 use crate::source::Source;
 
 /// Name of the service in `/ready`.
@@ -73,15 +73,31 @@ impl Config {
 /// What a person must see to: [`Error::is_transient`] is false. All else is tried again.
 pub async fn run(config: Config, context: Context) -> Result<(), Error> {
     let metrics = Metrics::register(&context.metrics);
-    let (mut source, thread) = source::open(&config, &metrics, context.shutdown.clone())?;
+    let sink = Sink::new(&config, &metrics, context.clone());
+    let mut backoff = Backoff::default();
+    loop {
+        match membership(&config, &sink, &metrics, &context).await {
+            Err(error) if !error.is_transient() => return Err(error),
+            _ if context.shutdown.is_cancelled() => return Ok(()),
+            Ok(()) => (),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "joining the group again"),
+        }
+        if !backoff.pause(&context.shutdown).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Joins the consumer group and runs sessions, until shutdown or until the group wants us no longer.
+async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &Context) -> Result<(), Error> {
+    let (mut source, thread) = source::open(config, metrics, context.shutdown.clone())?;
     let stop = CancellationToken::new();
     let _stop_on_return = stop.clone().drop_guard();
     let mut threads = JoinSet::new();
     let stopped = stop.clone();
     threads.spawn_blocking(move || thread.run(&stopped));
-    let sink = Sink::new(&config, &metrics, context.clone());
     let ended = tokio::select! {
-        result = sessions(&sink, &mut source, &metrics, &context) => result,
+        result = sessions(sink, &mut source, metrics, context) => result,
         result = join(&mut threads) => return result,
     };
     stop.cancel();
@@ -89,6 +105,7 @@ pub async fn run(config: Config, context: Context) -> Result<(), Error> {
     ended.and(join(&mut threads).await)
 }
 
+/// Runs sessions until shutdown.
 async fn sessions(
     sink: &Sink,
     source: &mut Source,
@@ -96,24 +113,33 @@ async fn sessions(
     context: &Context,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::default();
+    let mut told = String::new();
     loop {
-        let mut went_well = false;
-        let error = match sink.session(source, &mut went_well).await {
+        let mut reached = Reached::default();
+        let error = match sink.session(source, &mut reached).await {
             Err(error) if !error.is_transient() => return Err(error),
             // What a session could not put before the shutdown is read again at the next start.
             _ if context.shutdown.is_cancelled() => return Ok(()),
             Ok(()) => Error::ReaderStopped,
             Err(error) => error,
         };
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the session ended: starting another from the server's position"
-        );
-        context.metrics.set_ready(SERVICE, Err(error.to_string()));
-        metrics.restarts.inc();
-        if went_well {
+        let what = error.to_string();
+        if reached == Reached::Waiting {
+            if what != told {
+                tracing::info!(error = &error as &dyn std::error::Error, "waiting");
+            }
+        } else {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "starting again from the server's position"
+            );
+            metrics.restarts.inc();
+        }
+        if reached == Reached::Results {
             backoff.reset();
         }
+        told.clone_from(&what);
+        context.metrics.set_ready(SERVICE, Err(what));
         if !backoff.pause(&context.shutdown).await {
             return Ok(());
         }

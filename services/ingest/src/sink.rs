@@ -29,6 +29,18 @@ const RECEIVED_MAX: Duration = Duration::from_secs(4);
 /// How long the reason of a broken stream may take to come after the break.
 const REASON_MAX: Duration = Duration::from_secs(1);
 
+/// How far a session came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// It waits for partitions or the server.
+    #[default]
+    Waiting,
+    /// It puts batches.
+    Open,
+    /// The server has received some.
+    Results,
+}
+
 /// What sessions share.
 pub(crate) struct Sink {
     config: Config,
@@ -43,12 +55,12 @@ impl Sink {
         Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context }
     }
 
-    /// Runs a session until it is drained; `went_well` is set once a result has come.
+    /// Runs a session until it is drained; `reached` tells how far it came.
     ///
     /// # Errors
     ///
     /// What ended it before. What it had not put durably is read again by the next one.
-    pub(crate) async fn session(&self, source: &mut Source, went_well: &mut bool) -> Result<(), Error> {
+    pub(crate) async fn session(&self, source: &mut Source, reached: &mut Reached) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
         let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
         let (assignment, mut client, progress) = opened?;
@@ -60,10 +72,11 @@ impl Sink {
         let (message_sender, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let results = pin!(put(&mut client, messages));
         self.context.metrics.set_ready(SERVICE, Ok(()));
+        *reached = Reached::Open;
 
         let forward = self.forward(batches, message_sender);
         exchange(forward, results, progress, shutdown, |durable| {
-            *went_well = true;
+            *reached = Reached::Results;
             source.commit(durable);
         })
         .await

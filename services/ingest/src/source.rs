@@ -132,12 +132,18 @@ impl SourceThread {
                 None => self.idle(),
             };
             if let Err(error) = read {
-                if let Some(reader) = reader.take() {
-                    reader.stop(&self.consumer, error)?;
-                } else if !error.is_transient() {
-                    return Err(error);
-                } else {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "waiting for partitions");
+                match reader.take() {
+                    Some(reader) => reader.stop(&self.consumer, error)?,
+                    None if !error.is_transient() => return Err(error),
+                    None => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "waiting for partitions")
+                    }
+                }
+                // librdkafka does nothing more with this client.
+                if let Some((code, _)) = self.consumer.client().fatal_error() {
+                    return Err(
+                        self.failed("stay a reader of")(KafkaError::MessageConsumptionFatal(code)).into()
+                    );
                 }
             }
             if Instant::now() >= self.commit_due {

@@ -75,7 +75,7 @@ impl Reader {
         match polled {
             Some(Ok(message)) => self.take(&message),
             Some(Err(error)) if is_passing(&error) => tracing::debug!(%error, "librdkafka is trying again"),
-            Some(Err(error)) => return Err(self.failed("read")(error).into()),
+            Some(Err(error)) => return Err(self.unreadable(error)),
             // Idle: nothing is gained by waiting for more.
             None if !self.is_paused => self.close_all(),
             None => (),
@@ -180,6 +180,15 @@ impl Reader {
             Ok(()) => Ok(None),
             Err(SendTimeoutError::Timeout(batch)) => batch.map(Some),
             Err(SendTimeoutError::Closed(_)) => Err(Error::ReaderStopped),
+        }
+    }
+
+    fn unreadable(&self, source: KafkaError) -> Error {
+        match source.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::NotImplemented | RDKafkaErrorCode::UnsupportedCompressionType) => {
+                Error::Codec { topic: self.config.kafka.topic.clone(), source }
+            }
+            _ => self.failed("read")(source).into(),
         }
     }
 
