@@ -1,5 +1,7 @@
 //! Why the lake could not do what was asked.
 
+use std::error::Error;
+
 use deltalake_core::DeltaTableError;
 use position::Position;
 
@@ -146,7 +148,17 @@ pub(crate) fn is_transient(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::Generic { .. })
 }
 
-/// Finds the object store's error below a Delta error.
-fn store_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+/// Finds the object store's error below another. Delta's log reader does not name it as its source.
+fn store_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a object_store::Error> {
+    std::iter::successors(Some(error), |error| cause(*error)).find_map(|error| match error.downcast_ref() {
+        Some(delta_kernel::Error::ObjectStore(error)) => Some(error),
+        _ => error.downcast_ref(),
+    })
+}
+
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref() {
+        Some(delta_kernel::Error::Backtraced { source, .. }) => Some(source.as_ref()),
+        _ => error.source(),
+    }
 }

@@ -108,12 +108,10 @@ pub(crate) async fn load_table(store: &TableStore) -> Result<DeltaTable, DeltaTa
 pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> {
     let State { spec, store, version, .. } = snapshot.0.as_ref();
     let doing = || format!("follow the log of the {} table", spec.name);
-    let latest = match store.log.get_latest_version(*version).await {
-        Ok(latest) if latest - version <= ADVANCE_MAX => latest,
-        // Far behind, or so old that the entries were cleaned up.
-        Ok(_) | Err(DeltaTableError::InvalidVersion(_)) => return load(spec, store).await,
-        Err(error) => return Err(LakeError::delta(doing())(error)),
-    };
+    let latest = latest_version(store, *version).await.map_err(LakeError::store(doing()))?;
+    if latest - version > ADVANCE_MAX {
+        return load(spec, store).await;
+    }
     let entries = futures::stream::iter(version + 1..=latest).map(|version| async move {
         let entry = store.log.read_commit_entry(version).await?;
         entry.map(|entry| get_actions(version, &entry)).transpose()
@@ -130,6 +128,7 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
             {
                 snapshot = apply(&snapshot, version, &actions)?;
             }
+            // The table itself was altered, or the snapshot is so old that the entries after it were cleaned up.
             _ => return load(spec, store).await,
         }
     }
@@ -163,6 +162,17 @@ pub(crate) async fn put_commit(
     }
     store.sync(&path).await.map_err(LakeError::store(doing()))?;
     Ok(PutCommit::Landed)
+}
+
+/// Returns the version of the last entry. One list request; `deltalake-core` has it too, but hides what the store answered.
+async fn latest_version(store: &TableStore, current: u64) -> Result<u64, object_store::Error> {
+    let entry = commit_uri_from_version(Some(current));
+    let newer = store.objects.list_with_offset(Some(store.log.log_path()), &entry);
+    let version =
+        |object: object_store::ObjectMeta| object.location.filename()?.strip_suffix(".json")?.parse().ok();
+    newer
+        .try_fold(current, |latest, object| std::future::ready(Ok(version(object).unwrap_or(0).max(latest))))
+        .await
 }
 
 fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapshot, LakeError> {

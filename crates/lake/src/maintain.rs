@@ -83,9 +83,11 @@ impl Table {
     }
 
     async fn merge(&self, files: &[Arc<DataFile>]) -> Result<Vec<Add>, LakeError> {
-        let reads = files
+        // Collected, since the compiler cannot prove a stream over borrowed files Send for callers that spawn it.
+        let reads: Vec<_> = files
             .iter()
-            .map(|file| read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(file), None));
+            .map(|file| read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(file), None))
+            .collect();
         let batches: Vec<Vec<RecordBatch>> =
             futures::stream::iter(reads).buffered(FILES_AT_ONCE).try_collect().await?;
         let batches = batches.concat();

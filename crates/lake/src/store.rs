@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
-use futures::future::join_all;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::future::join;
+use futures::{StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
@@ -16,7 +16,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::signer::Signer;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, PutMode, RetryConfig};
 use url::Url;
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ const CREDENTIALS: [&str; 4] = [
 #[derive(Clone, Debug)]
 pub struct Lake {
     /// Rooted where the URL's path begins, as the Delta log reader wants it.
-    root: Arc<dyn ObjectStore>,
+    pub(crate) root: Arc<dyn ObjectStore>,
     /// Ends with a slash.
     url: Url,
     /// The folder, when the lake is one: its files must be synced to survive a power cut.
@@ -79,18 +79,13 @@ impl Lake {
     ///
     /// [`LakeError::NoPutIfAbsent`] when it does not, [`LakeError::Store`] when the store does not answer.
     pub async fn probe(&self) -> Result<(), LakeError> {
-        let store = self.table("_probe")?.objects;
+        let table = self.table("_probe")?;
+        let store = &table.objects;
         let (twice, raced) = (Path::from(Uuid::new_v4().to_string()), Path::from(Uuid::new_v4().to_string()));
-        let create = |path| store.put_opts(path, Bytes::from_static(b"probe").into(), PutMode::Create.into());
-        let mut outcomes = vec![create(&twice).await, create(&twice).await];
-        // Boxed, since the compiler cannot prove the joined future Send for callers that spawn it.
-        outcomes.extend(join_all([create(&raced), create(&raced)]).boxed().await);
-        for path in [&twice, &raced] {
-            store
-                .delete(path)
-                .await
-                .map_err(LakeError::store(format!("remove the probe object from {}", self.url)))?;
-        }
+        let mut outcomes = vec![create(store, &twice).await, create(store, &twice).await];
+        outcomes.extend(<[_; 2]>::from(join(create(store, &raced), create(store, &raced)).await));
+        let removed = table.delete(vec![twice, raced]).await;
+        removed.map_err(LakeError::store(format!("remove the probe objects from {}", self.url)))?;
         let mut created = 0;
         for outcome in outcomes {
             match outcome {
@@ -222,6 +217,11 @@ impl TableStore {
         }
         Ok(deleted)
     }
+}
+
+/// Puts the probe object `path`, which must not exist. Not a closure: the compiler could not prove its futures `Send`.
+async fn create(store: &Arc<dyn ObjectStore>, path: &Path) -> object_store::Result<()> {
+    store.put_opts(path, Bytes::from_static(b"probe").into(), PutMode::Create.into()).await.map(drop)
 }
 
 /// Creates the bucket when it is missing. The store's own interface cannot, so this signs the two requests itself.

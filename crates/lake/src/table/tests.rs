@@ -1,13 +1,15 @@
 //! Commits whose answer does not arrive. The store is a real folder; the fault is injected between it and the table.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -20,12 +22,27 @@ use tempfile::TempDir;
 use super::{Table, bronze};
 use crate::{Lake, LakeError};
 
-/// Loses the answers to the next puts of log entries, which arrive or not.
+/// A store with faults: loses the answers to the next puts of log entries, which arrive or not; or answers nothing at all.
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn ObjectStore>,
     losses: AtomicUsize,
     arrive: bool,
+    down: AtomicBool,
+}
+
+impl Flaky {
+    fn over(store: &Arc<dyn ObjectStore>, losses: usize, arrive: bool) -> Arc<Flaky> {
+        Arc::new(Flaky { store: Arc::clone(store), losses: losses.into(), arrive, down: false.into() })
+    }
+
+    fn up(&self) -> Result<&dyn ObjectStore> {
+        if self.down.load(Ordering::SeqCst) { Err(no_answer()) } else { Ok(self.store.as_ref()) }
+    }
+}
+
+fn no_answer() -> object_store::Error {
+    object_store::Error::Generic { store: "flaky", source: "no answer".into() }
 }
 
 impl std::fmt::Display for Flaky {
@@ -40,13 +57,13 @@ impl ObjectStore for Flaky {
         let is_entry = location.extension() == Some("json");
         let lose = |losses: usize| if is_entry { losses.checked_sub(1) } else { None };
         if self.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err() {
-            return self.store.put_opts(location, payload, options).await;
+            return self.up()?.put_opts(location, payload, options).await;
         }
         if self.arrive {
             // Whether it was the first to arrive is part of the lost answer.
             let _lost = self.store.put_opts(location, payload, options).await;
         }
-        Err(object_store::Error::Generic { store: "flaky", source: "no answer".into() })
+        Err(no_answer())
     }
 
     async fn put_multipart_opts(
@@ -54,11 +71,11 @@ impl ObjectStore for Flaky {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
+        self.up()?.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.store.get_opts(location, options).await
+        self.up()?.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -66,15 +83,18 @@ impl ObjectStore for Flaky {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
+        match self.up() {
+            Ok(store) => store.list(prefix),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
+        self.up()?.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
+        self.up()?.copy_opts(from, to, options).await
     }
 }
 
@@ -83,8 +103,7 @@ async fn flaky(losses: usize, arrive: bool) -> (Table, Lake, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
     let mut table = Table::open(&lake, bronze("candles")).await.unwrap();
-    table.store.objects =
-        Arc::new(Flaky { store: Arc::clone(&table.store.objects), losses: losses.into(), arrive });
+    table.store.objects = Flaky::over(&table.store.objects, losses, arrive);
     (table, lake, folder)
 }
 
@@ -146,4 +165,35 @@ async fn another_writer_that_comes_between_fences_the_lost_commit() {
     other.append(&[rows(2)], &at(2)).await.unwrap();
     let error = table.append(&[rows(3)], &at(3)).await.unwrap_err();
     assert!(matches!(error, LakeError::Fenced { version: 1, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_outage_is_transient_in_every_call_and_the_table_works_on_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let store = Flaky::over(&lake.root, 0, false);
+    lake.root = Arc::<Flaky>::clone(&store);
+    let mut table = Table::open(&lake, bronze("candles")).await.unwrap();
+    table.append(&[rows(3)], &at(3)).await.unwrap();
+
+    store.down.store(true, Ordering::SeqCst);
+    let range = position::OffsetRange { partition: 0, first: 0, next: 3 };
+    let errors = [
+        table.append(&[rows(4)], &at(4)).await.unwrap_err(),
+        table.append(&[], &at(4)).await.unwrap_err(),
+        table.refresh().await.unwrap_err(),
+        table.vacuum(Duration::ZERO).await.unwrap_err(),
+        table.snapshot().read(range).next().await.unwrap().unwrap_err(),
+        Table::open(&lake, bronze("candles")).await.unwrap_err(),
+        Table::open(&lake, super::gold("candles")).await.unwrap_err(),
+        crate::log::load(&table.spec, &table.store).await.unwrap_err(),
+        lake.probe().await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_transient(), "{error:?}");
+    }
+
+    store.down.store(false, Ordering::SeqCst);
+    let snapshot = table.append(&[], &at(4)).await.unwrap();
+    assert_eq!((snapshot.version(), snapshot.row_count()), (2, 3));
 }

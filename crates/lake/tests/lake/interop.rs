@@ -9,8 +9,10 @@ use crate::rows::{DAY, bronze_run, gold, plan, position, read};
 
 /// Runs `script` with the table's folder as `path`; returns what it prints.
 fn python(python: &str, path: &str, script: &str) -> String {
-    let script =
-        format!("import deltalake, polars\npath = {path:?}\ntable = deltalake.DeltaTable(path)\n{script}");
+    // Its threads do not always survive an orderly exit.
+    let script = format!(
+        "import deltalake, os, polars, sys\npath = {path:?}\ntable = deltalake.DeltaTable(path)\n{script}\nsys.stdout.flush()\nos._exit(0)"
+    );
     let output = Command::new(python).args(["-c", &script]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
