@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A run of one partition's offsets, from `first` up to and without `next`.
 ///
@@ -49,7 +49,7 @@ impl fmt::Display for OffsetRange {
 /// For each partition of a topic, the next offset to read; a partition that is absent has not been read at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Position(BTreeMap<i32, i64>);
+pub struct Position(#[serde(deserialize_with = "from_text_keys")] BTreeMap<i32, i64>);
 
 impl Position {
     /// Returns the next offset to read of `partition`, `None` when nothing of it was read yet.
@@ -112,6 +112,13 @@ impl fmt::Display for Position {
         }
         Ok(())
     }
+}
+
+/// Reads the keys as the text that they are in JSON: inside a tagged enum serde would not parse them by itself.
+fn from_text_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<i32, i64>, D::Error> {
+    let pairs = BTreeMap::<String, i64>::deserialize(deserializer)?;
+    let parse = |(partition, next): (String, i64)| Ok((partition.parse().map_err(serde::de::Error::custom)?, next));
+    pairs.into_iter().map(parse).collect()
 }
 
 #[cfg(test)]

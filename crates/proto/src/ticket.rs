@@ -71,3 +71,38 @@ impl Ticket {
         crate::decode("ticket", bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Bronze, History, Margin, Ticket};
+
+    #[track_caller]
+    fn check(json: &str, ticket: &Ticket) {
+        assert_eq!(Ticket::decode(json.as_bytes()).unwrap(), *ticket);
+        assert_eq!(Ticket::decode(&ticket.encode().ticket).unwrap(), *ticket);
+    }
+
+    #[test]
+    fn a_position_is_read_from_a_ticket() {
+        let from = [(0, 128), (11, 9)].into_iter().collect();
+        check(r#"{"read":"bronze","from":{"0":128,"11":9}}"#, &Ticket::Bronze(Bronze { from, until: None }));
+        let until = Some([(0, 1)].into_iter().collect());
+        check(r#"{"read":"bronze","until":{"0":1}}"#, &Ticket::Bronze(Bronze { until, ..Bronze::default() }));
+        check(r#"{"read":"bronze"}"#, &Ticket::Bronze(Bronze::default()));
+    }
+
+    #[test]
+    fn a_history_is_read_from_a_ticket() {
+        let history = History {
+            symbol: "BTC-USD".to_owned(),
+            partition: 0,
+            below_offset: 7,
+            first_micros: 1,
+            last_micros: i64::MAX,
+            margin: Margin::Rows(29),
+        };
+        let json = r#"{"read":"history","symbol":"BTC-USD","partition":0,"below_offset":7,"first_micros":1,
+            "last_micros":9223372036854775807,"margin":{"rows":29}}"#;
+        check(json, &Ticket::History(history));
+    }
+}
