@@ -11,14 +11,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version, after_help = "Start with `candleflight up`. Every flag has an environment variable CANDLEFLIGHT_…")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Runs the whole pipeline in one process, with a private Kafka and PostgreSQL: nothing to configure.
     #[command(after_help = UP_EXAMPLES)]
@@ -60,7 +60,7 @@ const SQL_EXAMPLES: &str = "Examples:
   candleflight sql 'SELECT * FROM bronze' --format parquet --output bronze.parquet";
 
 /// A service's own flags and those that every service has.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 struct Service<T: clap::Args> {
     #[command(flatten)]
     config: T,
@@ -84,9 +84,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Gold(Service { config, service }) => {
             service::run(service, "gold", async |context| Ok(gold::run(config, context).await?)).await?;
         }
-        Command::Sample(config) => producer::sample::run(&config)?,
+        Command::Sample(config) => drop(producer::sample::run(&config)?),
         Command::Verify(config) => {
-            let report = gold::verify::run(config).await?;
+            let report = gold::verify::run(&config).await?;
             write!(std::io::stdout(), "{report}")?;
             return Ok(if report.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -33,7 +33,7 @@ pub(crate) const FLIGHT_URL: &str = "grpc://127.0.0.1:50051";
 const FIRST_ROW_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The flags of `up`. The services' other flags are taken from their environment variables.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     /// Folder that keeps everything: topic, database, lake, logs [default: /var/lib/candleflight for root, else ~/.local/share/candleflight].
     #[arg(long, env = "CANDLEFLIGHT_DATA_DIR")]

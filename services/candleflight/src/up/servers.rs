@@ -12,7 +12,6 @@ use super::screen::Screen;
 use super::{kafka, postgres};
 
 /// Kafka and PostgreSQL, and the lake's place.
-#[derive(Debug)]
 pub(super) struct Servers {
     /// Bootstrap servers.
     pub(super) kafka: String,

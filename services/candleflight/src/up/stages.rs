@@ -52,14 +52,16 @@ impl Stages {
         let lake = [("--lake", &*servers.lake), ("--topic", &*args.topic)];
 
         let config: flight::Config = config(&[&lake[..], &[("--listen", &*listen)]].concat())?;
-        stages.spawn("flight", async |context| Ok(flight::run(config, context).await?));
+        stages.spawn("flight", |context| async { Ok(flight::run(config, context).await?) });
 
-        let config: ingest::Config = self::config(&[&kafka[..], &[("--flight", &*flight_url)]].concat())?;
-        stages.spawn("ingest", async |context| Ok(ingest::run(config, context).await?));
+        // The only member of its group: by its name it has its partitions back at once, even after a crash.
+        let member = [("--flight", &*flight_url), ("--group-instance", "up")];
+        let config: ingest::Config = self::config(&[&kafka[..], &member].concat())?;
+        stages.spawn("ingest", |context| async { Ok(ingest::run(config, context).await?) });
 
         let database = [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
         let config: gold::Config = self::config(&[&lake[..], &database].concat())?;
-        stages.spawn("gold", async |context| Ok(gold::run(config, context).await?));
+        stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
         let mut flags = kafka.to_vec();
         flags.extend(inputs.iter().map(|input| ("--input", input.as_str())));
@@ -67,7 +69,7 @@ impl Stages {
         flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
         let mut config: producer::Config = self::config(&flags)?;
         (config.resume, config.quiet) = (true, true);
-        stages.spawn("producer", async |context| Ok(producer::run(config, context).await?));
+        stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
         Ok(stages)
     }
 
