@@ -73,7 +73,7 @@ impl<'a> Samples<'a> {
 
     /// Sums the samples of `name` (full, as in the text) whose labels contain each of `labels`, such as `le="0.5"`.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
-        self.matching(name, labels).map(|(_, value)| value).sum()
+        self.matching(name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
     }
 
     /// Estimates the quantile `q` of the histogram `name`: the upper bound of the bucket it falls into; `None` without observations.
