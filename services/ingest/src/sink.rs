@@ -3,16 +3,15 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, PutResult};
-use futures::{Stream, StreamExt as _, TryFutureExt as _};
+use futures::StreamExt as _;
 use position::Position;
 use proto::metadata::Progress;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::Streaming;
 
 use crate::batch::Batch;
 use crate::dead_letter::DeadLetters;
@@ -49,6 +48,14 @@ pub(crate) struct Sink {
     context: service::Context,
 }
 
+/// A put stream that nothing was put to yet.
+struct Opened {
+    assignment: Assignment,
+    messages: mpsc::Sender<FlightData>,
+    results: Streaming<PutResult>,
+    progress: Progress,
+}
+
 impl Sink {
     pub(crate) fn new(config: &Config, metrics: &Metrics, context: service::Context) -> Self {
         let dead_letters = DeadLetters::new(config, metrics);
@@ -63,36 +70,38 @@ impl Sink {
     pub(crate) async fn session(&self, source: &mut Source, reached: &mut Reached) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
         let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
-        let (assignment, mut client, progress) = opened?;
+        let Opened { assignment, messages, results, progress } = opened?;
         source.commit(progress.durable.clone());
 
         let (batch_sender, batches) = mpsc::channel(BATCHES_QUEUED_MAX);
         let position = progress.received.clone();
         source.start(Start { assignment, position, batches: batch_sender }).await?;
-        let (message_sender, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        let results = pin!(put(&mut client, messages));
         self.context.metrics.set_ready(SERVICE, Ok(()));
         *reached = Reached::Open;
 
-        let forward = self.forward(batches, message_sender);
-        exchange(forward, results, progress, shutdown, |durable| {
+        exchange(self.forward(batches, messages), results, progress, shutdown, |durable| {
             *reached = Reached::Results;
             source.commit(durable);
         })
         .await
     }
 
-    /// Waits for partitions and asks the server how far it is.
-    async fn open(
-        &self,
-        source: &mut Source,
-    ) -> Result<(Assignment, FlightServiceClient<Channel>, Progress), Error> {
+    /// Waits for partitions, opens a put stream and asks the server how far it is.
+    ///
+    /// In this order: should the server die and come back in between, having lost its hot rows, then the stream is broken, and
+    /// nothing can be put to it from a position that is no longer its own.
+    async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
         let assignment = source.assignment().await?;
         self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
         let mut client = proto::client::connect(&self.config.flight).await?;
+        let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
+        let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
+        let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
+        messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
+        let results = client.do_put(ReceiverStream::new(queued)).await.map_err(Error::put)?.into_inner();
         let progress = proto::client::progress(&mut client).await?;
-        Ok((assignment, client, progress))
+        Ok(Opened { assignment, messages, results, progress })
     }
 
     /// Delivers dead letters, then puts; returns what was put, once there is no more.
@@ -101,9 +110,6 @@ impl Sink {
         mut batches: mpsc::Receiver<Result<Batch, Error>>,
         messages: mpsc::Sender<FlightData>,
     ) -> Result<Position, Error> {
-        let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
-        let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
-        messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
         let mut put = Position::default();
         while let Some(batch) = batches.recv().await {
             let Batch { range, rows, dead_letters } = batch?;
@@ -125,18 +131,10 @@ impl Sink {
     }
 }
 
-/// Opens a put stream; the call itself may fail as its first item.
-fn put(
-    client: &mut FlightServiceClient<Channel>,
-    messages: mpsc::Receiver<FlightData>,
-) -> impl Stream<Item = Result<PutResult, tonic::Status>> + '_ {
-    client.do_put(ReceiverStream::new(messages)).map_ok(tonic::Response::into_inner).try_flatten_stream()
-}
-
 /// Puts batches and takes results until all that was put before a drain is received.
 async fn exchange(
     forward: impl Future<Output = Result<Position, Error>>,
-    mut results: impl Stream<Item = Result<PutResult, tonic::Status>> + Unpin,
+    mut results: Streaming<PutResult>,
     mut progress: Progress,
     shutdown: &CancellationToken,
     mut on_durable: impl FnMut(Position),
@@ -175,10 +173,7 @@ async fn exchange(
 }
 
 /// Returns the error that ends the results, if one does.
-async fn reason<S>(results: &mut S) -> Option<Result<PutResult, tonic::Status>>
-where
-    S: Stream<Item = Result<PutResult, tonic::Status>> + Unpin,
-{
+async fn reason(results: &mut Streaming<PutResult>) -> Option<Result<PutResult, tonic::Status>> {
     while let Some(result) = results.next().await {
         if result.is_err() {
             return Some(result);
