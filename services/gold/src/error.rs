@@ -1,5 +1,6 @@
 //! Why gold or its verification ends.
 
+use datafusion::error::DataFusionError;
 use position::OffsetRange;
 use proto::client::ClientError;
 
@@ -53,6 +54,11 @@ pub enum Error {
         /// What was being done.
         action: &'static str,
     },
+    /// The database has a table by one of our names that we did not make, such as that of the pipeline this one replaces.
+    #[error(
+        "the database has a table by the name of one of ours: rename or drop it, or use another database"
+    )]
+    PostgresTaken(#[source] tokio_postgres::Error),
     /// The schema in PostgreSQL is newer than this program.
     #[error("the tables in PostgreSQL have version {found}, this program knows {known}: run a newer one")]
     PostgresVersion {
@@ -75,7 +81,7 @@ pub enum Error {
     },
     /// A query on the gold Delta table failed.
     #[error("query the gold Delta table")]
-    Query(#[from] datafusion::error::DataFusionError),
+    Query(#[from] DataFusionError),
     /// A task panicked: a bug.
     #[error("a task of gold ended abnormally")]
     Task(#[from] tokio::task::JoinError),
@@ -88,13 +94,14 @@ impl Error {
             Error::Flight(source) => source.is_transient(),
             Error::Postgres { source, .. } => postgres_is_transient(source),
             Error::Lake { source, .. } => source.is_transient(),
+            Error::Query(source) => query_is_transient(source),
             Error::PostgresTimeout { .. } | Error::Moved => true,
             Error::Schema { .. }
             | Error::Gap { .. }
             | Error::SymbolMoved { .. }
             | Error::PostgresUrl
+            | Error::PostgresTaken(_)
             | Error::PostgresVersion { .. }
-            | Error::Query(_)
             | Error::Task(_) => false,
         }
     }
@@ -106,6 +113,15 @@ impl Error {
     pub(crate) fn lake(action: &'static str) -> impl Fn(lake::LakeError) -> Error {
         move |source| Error::Lake { action, source }
     }
+}
+
+/// Tells whether the same query may succeed later: not when it could not be planned; what else fails is the store beneath it.
+fn query_is_transient(error: &DataFusionError) -> bool {
+    use DataFusionError::{Configuration, Internal, NotImplemented, Plan, SQL, SchemaError};
+    !matches!(
+        error.find_root(),
+        Configuration(_) | Internal(_) | NotImplemented(_) | Plan(_) | SQL(..) | SchemaError(..)
+    )
 }
 
 /// Tells whether the same transaction may succeed later: no answer at all, or one of the classes of SQLSTATE that say so.

@@ -85,6 +85,7 @@ async fn session(
 
     // Shutdown and failure alike stop the source; what it has sent then drains, stage after stage.
     let stop = context.shutdown.child_token();
+    let _stop_if_dropped = stop.clone().drop_guard();
     let (to_compute, batches) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_postgres, for_postgres) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_lake, for_lake) = queue::bounded(QUEUE_ROWS_MAX);

@@ -117,3 +117,6 @@ impl FromIterator<(String, i64)> for Newest {
         Newest(pairs.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

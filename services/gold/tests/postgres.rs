@@ -275,3 +275,11 @@ async fn two_processes_may_create_the_tables_at_once() -> Result<()> {
     assert!(opened.iter().all(Result::is_ok), "{opened:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_table_of_the_same_name_that_is_not_ours_is_left_alone() -> Result<()> {
+    let Some(database) = database("gold_taken").await? else { return Ok(()) };
+    database.client.batch_execute("CREATE TABLE bitcoin_gold_data (price float8)").await?;
+    assert!(matches!(database.open().await, Err(Error::PostgresTaken(_))));
+    Ok(())
+}

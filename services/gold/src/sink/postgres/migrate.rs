@@ -1,6 +1,7 @@
 //! Creates and migrates the tables in PostgreSQL.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::Error;
 
@@ -13,7 +14,7 @@ const LOCK: i64 = 0x6361_6e64_6c65_666c;
 ///
 /// # Errors
 ///
-/// [`Error::PostgresVersion`] when they are newer, [`Error::Postgres`].
+/// [`Error::PostgresVersion`] when they are newer, [`Error::PostgresTaken`], [`Error::Postgres`].
 pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
@@ -31,7 +32,10 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
     }
     for version in found + 1..=known {
         let step = MIGRATIONS[usize::try_from(version - 1).expect("versions count from 1")];
-        transaction.batch_execute(step).await.map_err(&failed)?;
+        transaction.batch_execute(step).await.map_err(|error| match error.code() {
+            Some(&SqlState::DUPLICATE_TABLE) => Error::PostgresTaken(error),
+            _ => failed(error),
+        })?;
         transaction
             .execute("INSERT INTO candleflight_version (version) VALUES ($1)", &[&version])
             .await
