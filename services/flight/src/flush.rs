@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lake::Table;
+use lake::{LakeError, Table};
 use service::backoff::Backoff;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ pub(crate) async fn run(
         };
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => look(&mut table, &hot, metrics).await?,
             () = full => {}
         }
         flush(&mut table, &hot, metrics, &shutdown).await?;
