@@ -40,7 +40,7 @@ pub enum Error {
     #[error("--postgres is not a URL such as postgres://user:password@host:5432/database")]
     PostgresUrl,
     /// PostgreSQL refused, or could not be reached.
-    #[error("{action} in PostgreSQL")]
+    #[error("PostgreSQL: {action}")]
     Postgres {
         /// What was being done.
         action: &'static str,
@@ -49,7 +49,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// PostgreSQL did not answer in time.
-    #[error("{action} in PostgreSQL: no answer in time")]
+    #[error("PostgreSQL: {action}: no answer in time")]
     PostgresTimeout {
         /// What was being done.
         action: &'static str,

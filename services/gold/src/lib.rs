@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
+use futures::future::BoxFuture;
 use schema::bronze::column;
 use service::Context;
 use service::backoff::Backoff;
@@ -44,25 +45,28 @@ pub(crate) const NAME: &str = "gold";
 /// # Errors
 ///
 /// [`Error`] that is not transient. Transient ones start the session again, from the positions of the sinks.
-pub async fn run(config: Config, context: Context) -> Result<(), Error> {
-    let metrics = Metrics::register(&context.metrics);
-    let mut backoff = Backoff::default();
-    loop {
-        context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
-        let session = session(&config, &context, &metrics, &mut backoff).await;
-        match session {
-            Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "gold starts again from its sinks' positions"
-                );
-                if !backoff.pause(&context.shutdown).await {
-                    return Ok(());
+// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let metrics = Metrics::register(&context.metrics);
+        let mut backoff = Backoff::default();
+        loop {
+            context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
+            let session = session(&config, &context, &metrics, &mut backoff).await;
+            match session {
+                Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "gold starts again from its sinks' positions"
+                    );
+                    if !backoff.pause(&context.shutdown).await {
+                        return Ok(());
+                    }
                 }
+                result => return result,
             }
-            result => return result,
         }
-    }
+    })
 }
 
 /// Opens the sinks and runs the walk from the lesser of their positions.

@@ -10,6 +10,7 @@ mod report;
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use deadpool_postgres::Transaction;
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt};
 use lake::{Lake, Table};
 use position::Position;
@@ -59,8 +60,10 @@ pub struct Config {
 /// # Errors
 ///
 /// [`Error`] when one of them cannot be read; differences are no error.
-pub async fn run(config: &Config) -> Result<Report, Error> {
-    Ok(Report { tables: vec![verify_postgres(config).await?, verify_lake(config).await?] })
+pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
+    Box::pin(async move {
+        Ok(Report { tables: vec![verify_postgres(config).await?, verify_lake(config).await?] })
+    })
 }
 
 async fn verify_postgres(config: &Config) -> Result<TableReport, Error> {

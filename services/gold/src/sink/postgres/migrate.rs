@@ -19,7 +19,9 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(&failed)?;
-    let version_table = "CREATE TABLE IF NOT EXISTS candleflight_version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())";
+    // Without the notice, at each start, that the table is there.
+    let version_table = "SET LOCAL client_min_messages = warning; CREATE TABLE IF NOT EXISTS candleflight_version \
+         (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())";
     transaction.batch_execute(version_table).await.map_err(&failed)?;
     let row = transaction
         .query_one("SELECT coalesce(max(version), 0) FROM candleflight_version", &[])
