@@ -86,15 +86,18 @@ pub fn defaults<A: clap::Args>() -> Result<A, clap::Error> {
     A::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
 }
 
-/// Sends log lines to standard error, at the level of `RUST_LOG` or else `default_level`; where another filter says nothing, the
-/// libraries underneath are kept to warnings.
+/// Sends log lines to standard error, as [`log_filter`] says.
 pub fn init_telemetry(default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,{default_level},deltalake_core=error,delta_kernel=error"))
-    });
+    let subscriber = tracing_subscriber::fmt().with_env_filter(log_filter(default_level));
     // A second call (tests) keeps the first subscriber.
-    let _already_set =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _already_set = subscriber.with_writer(std::io::stderr).try_init();
+}
+
+/// Lets through what `RUST_LOG` says, or else `default_level`, but only errors of libraries that log each step.
+pub fn log_filter(default_level: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!("{default_level},deltalake_core=error,buoyant_kernel=error"))
+    })
 }
 
 /// Returns a token that SIGTERM, SIGINT (Ctrl-C) or SIGHUP cancels; a second signal ends the process at once.

@@ -76,16 +76,16 @@ impl<'a> Samples<'a> {
         self.matching(name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
     }
 
-    /// Estimates the quantile `q` of the histogram `name`: the upper bound of the bucket it falls into; `None` without observations.
+    /// Estimates the quantile `q` of the histogram `name`; see [`Buckets::quantile`].
     pub fn quantile(&self, name: &str, q: f64) -> Option<f64> {
-        let bucket = format!("{name}_bucket");
+        self.buckets(name).quantile(q)
+    }
+
+    /// Reads the histogram `name`.
+    pub fn buckets(&self, name: &str) -> Buckets {
         let bound = |labels: &str| labels.split("le=\"").nth(1)?.split('"').next()?.parse::<f64>().ok();
-        let buckets: Vec<(f64, f64)> = self
-            .matching(&bucket, &[])
-            .filter_map(|(labels, count)| Some((bound(labels).unwrap_or(f64::INFINITY), count)))
-            .collect();
-        let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
-        buckets.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)
+        let read = |(labels, count)| (bound(labels).unwrap_or(f64::INFINITY), count);
+        Buckets(self.matching(&format!("{name}_bucket"), &[]).map(read).collect())
     }
 
     fn matching(&self, name: &str, labels: &[&str]) -> impl Iterator<Item = (&'a str, f64)> {
@@ -95,6 +95,24 @@ impl<'a> Samples<'a> {
             let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
             wanted.then_some((series_labels, value.parse().ok()?))
         })
+    }
+}
+
+/// A histogram: for each upper bound, ascending, how many observations were not above it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Buckets(Vec<(f64, f64)>);
+
+impl Buckets {
+    /// Returns what was observed since `earlier`, the same histogram before.
+    pub fn since(&self, earlier: &Buckets) -> Buckets {
+        let before = earlier.0.iter().map(|(_, count)| *count).chain(std::iter::repeat(0.0));
+        Buckets(self.0.iter().zip(before).map(|((bound, count), before)| (*bound, count - before)).collect())
+    }
+
+    /// Estimates the quantile `q`: the upper bound of the bucket it falls into; `None` without observations.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let total = self.0.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
+        self.0.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)
     }
 }
 
@@ -116,9 +134,15 @@ mod tests {
         let text = metrics.encode();
         let samples = Samples::new(&text);
         assert_eq!(samples.sum("candleflight_rows_total", &[]), 3.0);
-        assert_eq!(samples.quantile("candleflight_seconds", 0.5), Some(1.0));
-        assert_eq!(samples.quantile("candleflight_seconds", 1.0), Some(10.0));
-        assert_eq!(samples.quantile("candleflight_absent", 0.5), None);
+        let buckets = samples.buckets("candleflight_seconds");
+        assert_eq!(buckets.quantile(0.5), Some(1.0));
+        assert_eq!(buckets.quantile(1.0), Some(10.0));
+        assert_eq!(samples.buckets("candleflight_absent").quantile(0.5), None);
+        seconds.observe(5.0);
+        let later = metrics.encode();
+        let later = Samples::new(&later).buckets("candleflight_seconds");
+        assert_eq!(later.since(&buckets).quantile(0.01), Some(10.0));
+        assert_eq!(later.since(&later).quantile(0.5), None);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use clap::{Parser, Subcommand};
 
 /// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
 #[derive(Parser)]
-#[command(version, after_help = "Start with `candleflight up`. Every flag has an environment variable CANDLEFLIGHT_…")]
+#[command(
+    version,
+    after_help = "Start with `candleflight up`. Every flag has an environment variable CANDLEFLIGHT_…"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -73,7 +76,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Up(args) => up::run(*args).await?,
         Command::Producer(Service { config, service }) => {
-            service::run(service, "producer", async |context| Ok(producer::run(config, context).await?)).await?;
+            service::run(service, "producer", async |context| Ok(producer::run(config, context).await?))
+                .await?;
         }
         Command::Ingest(Service { config, service }) => {
             service::run(service, "ingest", async |context| Ok(ingest::run(config, context).await?)).await?;

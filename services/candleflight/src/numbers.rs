@@ -1,11 +1,17 @@
 //! The numbers that `up` shows live and `status` once, read from the same text that Prometheus gets.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
-use service::metrics::Samples;
+use service::metrics::{Buckets, Samples};
+use tokio::time::Instant;
+
+/// How long an observation of freshness counts in what `up` shows.
+const RECENT: Duration = Duration::from_mins(1);
 
 /// How far each stage of the walk is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Numbers {
     produced: f64,
     received: f64,
@@ -13,15 +19,14 @@ pub(crate) struct Numbers {
     durable: f64,
     lag: f64,
     gold: f64,
-    /// Seconds from produced to committed in PostgreSQL, since the start; `None` before the first row.
-    freshness: Option<(f64, f64)>,
+    /// Seconds from produced to committed in PostgreSQL.
+    freshness: Buckets,
 }
 
 impl Numbers {
     /// Reads the metrics of one service, or of several one after the other.
     pub(crate) fn read(text: &str) -> Numbers {
         let samples = Samples::new(text);
-        let freshness = |q| samples.quantile("candleflight_freshness_seconds", q);
         Numbers {
             produced: samples.sum("candleflight_producer_records_total", &[]),
             received: samples.sum("candleflight_bronze_rows_total", &[]),
@@ -29,7 +34,7 @@ impl Numbers {
             durable: samples.sum("candleflight_bronze_durable_rows", &[]),
             lag: samples.sum("candleflight_ingest_lag_records", &[]),
             gold: samples.sum("candleflight_gold_rows_total", &[r#"sink="postgres""#]),
-            freshness: freshness(0.5).zip(freshness(0.99)),
+            freshness: samples.buckets("candleflight_freshness_seconds"),
         }
     }
 
@@ -57,7 +62,30 @@ impl Numbers {
     }
 
     fn quantiles(&self) -> (String, String) {
-        self.freshness.map_or(("-".to_owned(), "-".to_owned()), |(p50, p99)| (seconds(p50), seconds(p99)))
+        let quantile = |q| self.freshness.quantile(q).map_or("-".to_owned(), seconds);
+        (quantile(0.5), quantile(0.99))
+    }
+}
+
+/// Reads the numbers again and again, with the freshness of the last minute: the first rows of a start, which waited for it, would
+/// hide the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Freshness as it was read, oldest first.
+    recent: VecDeque<(Instant, Buckets)>,
+}
+
+impl Live {
+    /// Reads the metrics as they are `now`.
+    pub(crate) fn read(&mut self, text: &str, now: Instant) -> Numbers {
+        let numbers = Numbers::read(text);
+        // The front is the youngest that is too old, or the first of all.
+        while self.recent.get(1).is_some_and(|(then, _)| now.duration_since(*then) > RECENT) {
+            self.recent.pop_front();
+        }
+        let earlier = self.recent.front().map(|(_, earlier)| earlier.clone()).unwrap_or_default();
+        self.recent.push_back((now, numbers.freshness.clone()));
+        Numbers { freshness: numbers.freshness.since(&earlier), ..numbers }
     }
 }
 
@@ -88,16 +116,16 @@ fn count(number: f64) -> String {
 
 /// Writes a duration in the unit that leaves one to three digits before the point.
 fn seconds(seconds: f64) -> String {
-    if seconds < 1.0 {
-        format!("{:.1} ms", seconds * 1e3)
-    } else {
-        format!("{seconds:.1} s")
-    }
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Numbers;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{Live, Numbers};
 
     const METRICS: &str = r#"
 candleflight_producer_records_total 12345
@@ -136,5 +164,21 @@ candleflight_freshness_seconds_bucket{le="+Inf"} 100
         let numbers = Numbers::read("candleflight_producer_records_total 1");
         assert!(!numbers.has_gold());
         assert!(numbers.to_string().ends_with("gold 0, freshness p50 - p99 -"));
+    }
+
+    #[test]
+    fn freshness_is_that_of_the_last_minute() {
+        let start = Instant::now();
+        let text = |fast, all| {
+            format!(
+                "candleflight_freshness_seconds_bucket{{le=\"0.01\"}} {fast}\ncandleflight_freshness_seconds_bucket{{le=\"5.0\"}} {all}\n"
+            )
+        };
+        let mut live = Live::default();
+        let p99 = |numbers: Numbers| numbers.freshness.quantile(0.99);
+        assert_eq!(p99(live.read(&text(0, 1), start)), Some(5.0));
+        assert_eq!(p99(live.read(&text(10, 11), start + Duration::from_secs(50))), Some(0.01));
+        assert_eq!(p99(live.read(&text(10, 12), start + Duration::from_secs(100))), Some(5.0));
+        assert_eq!(p99(live.read(&text(10, 12), start + Duration::from_secs(200))), None);
     }
 }

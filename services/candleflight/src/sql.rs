@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn a_long_table_goes_on_in_another_with_every_row_once() {
         let rows = i64::try_from(TABLE_ROWS_MAX).unwrap() * 2 + 1;
-        let text = String::from_utf8(printed(Format::Table, &[batch(0..rows - 5), batch(rows - 5..rows)])).unwrap();
+        let text =
+            String::from_utf8(printed(Format::Table, &[batch(0..rows - 5), batch(rows - 5..rows)])).unwrap();
         let numbers = text.lines().filter_map(|line| line.trim_matches(['|', ' ']).parse::<i64>().ok());
         assert!(numbers.eq(0..rows));
         assert_eq!(text.lines().filter(|line| line.contains('n')).count(), 3);

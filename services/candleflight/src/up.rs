@@ -9,6 +9,7 @@ mod screen;
 mod servers;
 mod stages;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use self::folder::Folder;
 use self::screen::Screen;
 use self::servers::Servers;
 use self::stages::Stages;
-use crate::numbers::Numbers;
+use crate::numbers::{Live, Numbers};
 
 /// Where health and metrics are, if the port is free; `health` and `status` look there.
 pub(crate) const METRICS_ADDR: &str = "127.0.0.1:9464";
@@ -113,20 +114,21 @@ async fn run_services(
     let mut stages = Stages::start(args, inputs, folder, servers, &metrics)?;
     servers.describe(screen, &stages.flight_url, metrics_addr);
 
+    let mut live = Live::default();
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = stages.failure(screen) => Err(error),
         error = servers.unexpected_end() => Err(error),
         served = service::http::serve(listener, metrics.clone()) => served.context("serve health and metrics"),
-        never = show(screen, &metrics, ready) => match never {},
+        never = show(screen, &metrics, &mut live, ready) => match never {},
     };
-    screen.show(&Numbers::read(&metrics.encode()));
+    screen.show(&live.read(&metrics.encode(), Instant::now()));
     // What went wrong first is what a person must know.
     outcome.and(stages.drain(args.drain_max).await)
 }
 
 /// Shows the numbers for ever, and once how long the first gold row took.
-async fn show(screen: &Screen, metrics: &Metrics, ready: Instant) -> std::convert::Infallible {
+async fn show(screen: &Screen, metrics: &Metrics, live: &mut Live, ready: Instant) -> Infallible {
     let mut first_row = interval(FIRST_ROW_INTERVAL);
     let mut shown = interval(screen.interval());
     let mut has_gold = false;
@@ -138,7 +140,7 @@ async fn show(screen: &Screen, metrics: &Metrics, ready: Instant) -> std::conver
                     screen.line(format_args!("first gold row {:.1} s after the servers were ready", ready.elapsed().as_secs_f64()));
                 }
             }
-            _ = shown.tick() => screen.show(&Numbers::read(&metrics.encode())),
+            now = shown.tick() => screen.show(&live.read(&metrics.encode(), now)),
         }
     }
 }

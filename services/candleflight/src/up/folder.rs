@@ -23,14 +23,18 @@ pub(super) struct Folder {
 impl Folder {
     /// Creates the folder if it is missing and locks it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Folder> {
-        fs::create_dir_all(path).with_context(|| format!("create the data folder {} (--data-dir)", path.display()))?;
+        fs::create_dir_all(path)
+            .with_context(|| format!("create the data folder {} (--data-dir)", path.display()))?;
         let path = path.canonicalize()?;
         let lock = File::create(path.join("lock"))
             .with_context(|| format!("write to the data folder {} (--data-dir)", path.display()))?;
         match lock.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
-                bail!("another candleflight runs on {}: stop it, or choose another --data-dir", path.display())
+                bail!(
+                    "another candleflight runs on {}: stop it, or choose another --data-dir",
+                    path.display()
+                )
             }
             Err(TryLockError::Error(error)) => return Err(error).context(format!("lock {}", path.display())),
         }

@@ -29,6 +29,10 @@ pub(super) fn choose(given: &[String], screen: &Screen) -> anyhow::Result<Vec<St
     )?;
     let path = path.canonicalize()?;
     let hint = " (three synthetic days; put the Kaggle set at data/bitcoin_data.csv for the real thing)";
-    screen.line(format_args!("replaying {} as {SYMBOL}{}", path.display(), if is_sample { hint } else { "" }));
+    screen.line(format_args!(
+        "replaying {} as {SYMBOL}{}",
+        path.display(),
+        if is_sample { hint } else { "" }
+    ));
     Ok(vec![format!("{}={SYMBOL}", path.display())])
 }

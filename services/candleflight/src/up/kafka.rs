@@ -13,7 +13,8 @@ const HEAP: &str = "-Xmx256m";
 /// What Kafka logs, on a logger that our configuration lets through, once it answers.
 const READY: &str = "Kafka Server started";
 
-pub(super) static KAFKA: Kind = Kind { name: "Apache Kafka", stop_signal: "TERM", death_signal: "KILL", user: None };
+pub(super) static KAFKA: Kind =
+    Kind { name: "Apache Kafka", stop_signal: "TERM", death_signal: "KILL", user: None };
 
 /// Where it listens.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,8 @@ pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::R
     fs::write(&logging, LOGGING)?;
 
     let java = java()?;
-    let mut options: Vec<OsString> = [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(OsString::from).into();
+    let mut options: Vec<OsString> =
+        [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(OsString::from).into();
     options.push(prefixed("-Dlog4j2.configurationFile=", &logging));
     let classes = home.join("classes.jsa");
     if classes.exists() {
@@ -64,7 +66,8 @@ pub(super) fn home() -> anyhow::Result<PathBuf> {
     let cache = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("candleflight");
     let entries = fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_kafka = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kafka-")) && path.join("lib").is_dir()
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kafka-"))
+            && path.join("lib").is_dir()
     };
     entries.filter(is_kafka).max().with_context(|| {
         format!(

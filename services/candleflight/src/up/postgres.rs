@@ -63,7 +63,10 @@ async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     );
     let test = [OsString::from("-w"), folder.into()];
     run_to_end(&POSTGRES, Path::new("/usr/bin/test"), &test).await.with_context(|| {
-        format!("user {USER}, which PostgreSQL runs as, cannot reach {}: choose another --data-dir", folder.display())
+        format!(
+            "user {USER}, which PostgreSQL runs as, cannot reach {}: choose another --data-dir",
+            folder.display()
+        )
     })
 }
 
@@ -88,7 +91,8 @@ async fn init(folder: &Path, cluster: &Path) -> anyhow::Result<()> {
 fn binaries(major: Option<&str>) -> anyhow::Result<PathBuf> {
     let versions = fs::read_dir(VERSIONED).into_iter().flatten().flatten().filter_map(|entry| {
         let version = entry.file_name().into_string().ok()?;
-        let is_wanted = major.is_none_or(|major| major == version) && entry.path().join("bin/initdb").exists();
+        let is_wanted =
+            major.is_none_or(|major| major == version) && entry.path().join("bin/initdb").exists();
         is_wanted.then_some((version.parse::<u32>().ok()?, entry.path().join("bin")))
     });
     versions.max().map(|(_, folder)| folder).with_context(|| {
@@ -103,7 +107,9 @@ async fn database_answers(port: u16) -> anyhow::Result<bool> {
     config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname("postgres");
     let (client, connection) = match config.connect(NoTls).await {
         Ok(connected) => connected,
-        Err(error) if error.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) => return Ok(false),
+        Err(error) if error.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) => {
+            return Ok(false);
+        }
         Err(error) => return Err(error).context("connect to the private PostgreSQL"),
     };
     let create = async {

@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt};
+use tracing_subscriber::{Registry, fmt};
 
 use crate::numbers::Numbers;
 
@@ -71,9 +71,10 @@ impl Screen {
         }
         let writer = File::options().create(true).append(true).open(file);
         let writer = writer.with_context(|| format!("open the log {}", file.display()))?;
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new("warn,info,deltalake_core=error,delta_kernel=error"));
-        let log = fmt::layer().with_ansi(false).with_writer(Mutex::new(writer)).with_filter(filter);
+        let log = fmt::layer()
+            .with_ansi(false)
+            .with_writer(Mutex::new(writer))
+            .with_filter(service::log_filter("info"));
         let warnings = fmt::layer().with_writer(self.clone()).with_filter(LevelFilter::WARN);
         Registry::default().with(log).with(warnings).try_init().context("start logging")
     }

@@ -60,7 +60,8 @@ impl Servers {
             anyhow::Ok((url, Some(child)))
         };
         // Joined, not spawned: children belong to the main thread (see `Child::start`).
-        let ((kafka, kafka_child), (postgres, postgres_child)) = tokio::try_join!(start_kafka, start_postgres)?;
+        let ((kafka, kafka_child), (postgres, postgres_child)) =
+            tokio::try_join!(start_kafka, start_postgres)?;
         Ok(Servers {
             kafka,
             postgres,

@@ -59,7 +59,8 @@ impl Stages {
         let config: ingest::Config = self::config(&[&kafka[..], &member].concat())?;
         stages.spawn("ingest", |context| async { Ok(ingest::run(config, context).await?) });
 
-        let database = [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
+        let database =
+            [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
         let config: gold::Config = self::config(&[&lake[..], &database].concat())?;
         stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
@@ -88,7 +89,9 @@ impl Stages {
     pub(super) async fn failure(&mut self, screen: &Screen) -> anyhow::Error {
         while let Some((name, result)) = self.next_end().await {
             match result {
-                Ok(()) if name == "producer" => screen.line("the input has been replayed to its end; the pipeline stays up"),
+                Ok(()) if name == "producer" => {
+                    screen.line("the input has been replayed to its end; the pipeline stays up")
+                }
                 Ok(()) => return anyhow!("{name} ended unexpectedly"),
                 Err(error) => return error.context(format!("{name} failed")),
             }
