@@ -10,6 +10,7 @@ use deltalake_core::kernel::Add;
 use deltalake_core::logstore::commit_uri_from_version;
 use deltalake_core::protocol::DeltaOperation;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
@@ -42,22 +43,25 @@ impl Table {
     /// # Errors
     ///
     /// [`LakeError::Fenced`] when another writer has moved the position, else see [`LakeError::is_transient`].
-    pub async fn compact(&mut self, today: i32) -> Result<bool, LakeError> {
-        self.settle().await?;
-        let merges = merges(&self.snapshot, today);
-        if merges.is_empty() {
-            return Ok(false);
-        }
-        let mut added = Vec::new();
-        for merge in &merges {
-            added.extend(self.merge(merge).await?);
-        }
-        let operation =
-            DeltaOperation::Optimize { predicate: None, target_size: FILE_ROWS_MAX.cast_signed() };
-        let (removed, position) = (merges.into_iter().flatten().collect(), self.snapshot.position().clone());
-        // When another engine's maintenance was first, the next call plans anew.
-        self.commit(Change { operation, removed, added, position }).await?;
-        Ok(true)
+    pub fn compact(&mut self, today: i32) -> BoxFuture<'_, Result<bool, LakeError>> {
+        Box::pin(async move {
+            self.settle().await?;
+            let merges = merges(&self.snapshot, today);
+            if merges.is_empty() {
+                return Ok(false);
+            }
+            let mut added = Vec::new();
+            for merge in &merges {
+                added.extend(self.merge(merge).await?);
+            }
+            let operation =
+                DeltaOperation::Optimize { predicate: None, target_size: FILE_ROWS_MAX.cast_signed() };
+            let (removed, position) =
+                (merges.into_iter().flatten().collect(), self.snapshot.position().clone());
+            // When another engine's maintenance was first, the next call plans anew.
+            self.commit(Change { operation, removed, added, position }).await?;
+            Ok(true)
+        })
     }
 
     /// Deletes the data files that no version younger than `retention` (at most an hour) refers to, and those that no version ever
@@ -66,20 +70,22 @@ impl Table {
     /// # Errors
     ///
     /// See [`LakeError::is_transient`].
-    pub async fn vacuum(&mut self, retention: Duration) -> Result<usize, LakeError> {
-        // The files of a commit whose outcome is open must not look unused.
-        self.settle().await?;
-        let doing = || format!("vacuum the {} table", self.spec.name);
-        let retention = retention.min(RETENTION_MAX).as_millis();
-        let oldest = now_millis() - i64::try_from(retention).expect("an hour has few milliseconds");
-        let table = load_table(&self.store).await.map_err(LakeError::delta(doing()))?;
-        let kept = kept_files(&table, oldest).await.map_err(LakeError::delta(doing()))?;
-        let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
-        let unused = files
-            .into_iter()
-            .filter(|file| file.last_modified.timestamp_millis() <= oldest && !kept.contains(&file.location));
-        let unused = unused.map(|file| file.location).collect();
-        self.store.delete(unused).await.map_err(LakeError::store(doing()))
+    pub fn vacuum(&mut self, retention: Duration) -> BoxFuture<'_, Result<usize, LakeError>> {
+        Box::pin(async move {
+            // The files of a commit whose outcome is open must not look unused.
+            self.settle().await?;
+            let doing = || format!("vacuum the {} table", self.spec.name);
+            let retention = retention.min(RETENTION_MAX).as_millis();
+            let oldest = now_millis() - i64::try_from(retention).expect("an hour has few milliseconds");
+            let table = load_table(&self.store).await.map_err(LakeError::delta(doing()))?;
+            let kept = kept_files(&table, oldest).await.map_err(LakeError::delta(doing()))?;
+            let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
+            let unused = files.into_iter().filter(|file| {
+                file.last_modified.timestamp_millis() <= oldest && !kept.contains(&file.location)
+            });
+            let unused = unused.map(|file| file.location).collect();
+            self.store.delete(unused).await.map_err(LakeError::store(doing()))
+        })
     }
 
     async fn merge(&self, files: &[Arc<DataFile>]) -> Result<Vec<Add>, LakeError> {

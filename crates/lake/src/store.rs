@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
-use futures::future::join;
+use futures::future::{BoxFuture, join};
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
@@ -58,19 +58,22 @@ impl Lake {
     /// # Errors
     ///
     /// [`LakeError::Location`] when the address or the variables are wrong, [`LakeError::Store`] when the store does not answer.
-    pub async fn open(url: &str) -> Result<Lake, LakeError> {
-        let wrong = |reason: String| LakeError::Location { url: url.to_owned(), reason };
-        match url.split_once("://") {
-            None => Lake::open_folder(PathBuf::from(url), url),
-            Some(("s3", _)) => Lake::open_bucket(url).await,
-            Some(("file", _)) => {
-                let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-                let path =
-                    parsed.to_file_path().map_err(|()| wrong("write file:///absolute/path".to_owned()))?;
-                Lake::open_folder(path, url)
+    pub fn open(url: &str) -> BoxFuture<'_, Result<Lake, LakeError>> {
+        Box::pin(async move {
+            let wrong = |reason: String| LakeError::Location { url: url.to_owned(), reason };
+            match url.split_once("://") {
+                None => Lake::open_folder(PathBuf::from(url), url),
+                Some(("s3", _)) => Lake::open_bucket(url).await,
+                Some(("file", _)) => {
+                    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+                    let path = parsed
+                        .to_file_path()
+                        .map_err(|()| wrong("write file:///absolute/path".to_owned()))?;
+                    Lake::open_folder(path, url)
+                }
+                Some(_) => Err(wrong("write a folder, file:///folder or s3://bucket".to_owned())),
             }
-            Some(_) => Err(wrong("write a folder, file:///folder or s3://bucket".to_owned())),
-        }
+        })
     }
 
     /// Proves that the store refuses to create an object that exists, also to two racing writers; removes what it wrote.
@@ -78,25 +81,30 @@ impl Lake {
     /// # Errors
     ///
     /// [`LakeError::NoPutIfAbsent`] when it does not, [`LakeError::Store`] when the store does not answer.
-    pub async fn probe(&self) -> Result<(), LakeError> {
-        let table = self.table("_probe")?;
-        let store = &table.objects;
-        let (twice, raced) = (Path::from(Uuid::new_v4().to_string()), Path::from(Uuid::new_v4().to_string()));
-        let mut outcomes = vec![create(store, &twice).await, create(store, &twice).await];
-        outcomes.extend(<[_; 2]>::from(join(create(store, &raced), create(store, &raced)).await));
-        let removed = table.delete(vec![twice, raced]).await;
-        removed.map_err(LakeError::store(format!("remove the probe objects from {}", self.url)))?;
-        let mut created = 0;
-        for outcome in outcomes {
-            match outcome {
-                Ok(_) => created += 1,
-                Err(object_store::Error::AlreadyExists { .. }) => (),
-                Err(source) => {
-                    return Err(LakeError::store(format!("create a probe object in {}", self.url))(source));
+    pub fn probe(&self) -> BoxFuture<'_, Result<(), LakeError>> {
+        Box::pin(async move {
+            let table = self.table("_probe")?;
+            let store = &table.objects;
+            let (twice, raced) =
+                (Path::from(Uuid::new_v4().to_string()), Path::from(Uuid::new_v4().to_string()));
+            let mut outcomes = vec![create(store, &twice).await, create(store, &twice).await];
+            outcomes.extend(<[_; 2]>::from(join(create(store, &raced), create(store, &raced)).await));
+            let removed = table.delete(vec![twice, raced]).await;
+            removed.map_err(LakeError::store(format!("remove the probe objects from {}", self.url)))?;
+            let mut created = 0;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(_) => created += 1,
+                    Err(object_store::Error::AlreadyExists { .. }) => (),
+                    Err(source) => {
+                        return Err(LakeError::store(format!("create a probe object in {}", self.url))(
+                            source,
+                        ));
+                    }
                 }
             }
-        }
-        if created == 2 { Ok(()) } else { Err(LakeError::NoPutIfAbsent { url: self.url.to_string() }) }
+            if created == 2 { Ok(()) } else { Err(LakeError::NoPutIfAbsent { url: self.url.to_string() }) }
+        })
     }
 
     fn open_folder(path: PathBuf, url: &str) -> Result<Lake, LakeError> {

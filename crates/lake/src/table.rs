@@ -9,6 +9,7 @@ use bytes::Bytes;
 use deltalake_core::kernel::transaction::CommitData;
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use futures::future::BoxFuture;
 use position::Position;
 use schema::DATE;
 use uuid::Uuid;
@@ -112,11 +113,13 @@ impl Table {
     /// # Errors
     ///
     /// [`LakeError::Schema`] and [`LakeError::Protocol`] when the table is not ours to use, else see [`LakeError::is_transient`].
-    pub async fn open(lake: &Lake, spec: TableSpec) -> Result<Table, LakeError> {
-        let (store, spec) = (lake.table(spec.prefix)?, Arc::new(spec));
-        log::ensure(&spec, &store).await?;
-        let snapshot = log::load(&spec, &store).await?;
-        Ok(Table { spec, store, snapshot, pending: None })
+    pub fn open(lake: &Lake, spec: TableSpec) -> BoxFuture<'_, Result<Table, LakeError>> {
+        Box::pin(async move {
+            let (store, spec) = (lake.table(spec.prefix)?, Arc::new(spec));
+            log::ensure(&spec, &store).await?;
+            let snapshot = log::load(&spec, &store).await?;
+            Ok(Table { spec, store, snapshot, pending: None })
+        })
     }
 
     /// Returns the latest version that this table knows of.
@@ -129,10 +132,12 @@ impl Table {
     /// # Errors
     ///
     /// See [`LakeError::is_transient`].
-    pub async fn refresh(&mut self) -> Result<Snapshot, LakeError> {
-        self.settle().await?;
-        self.snapshot = log::advance(&self.snapshot).await?;
-        Ok(self.snapshot())
+    pub fn refresh(&mut self) -> BoxFuture<'_, Result<Snapshot, LakeError>> {
+        Box::pin(async move {
+            self.settle().await?;
+            self.snapshot = log::advance(&self.snapshot).await?;
+            Ok(self.snapshot())
+        })
     }
 
     /// Adds rows and moves the position in one commit, durable on return. The caller has deduplicated; no rows moves only the position.
@@ -141,30 +146,32 @@ impl Table {
     ///
     /// [`LakeError::Fenced`] when another writer has moved the position, [`LakeError::Moved`] when the table is already past
     /// `position`, [`LakeError::Rows`] when the rows have another schema, else see [`LakeError::is_transient`].
-    pub async fn append(
-        &mut self,
-        batches: &[RecordBatch],
-        position: &Position,
-    ) -> Result<Snapshot, LakeError> {
-        let position = committable(position);
-        if self.has_landed(&position).await? || self.is_idle(batches, &position) {
-            return Ok(self.snapshot());
-        }
-        self.check_forward(&position)?;
-        let files = split(&self.spec, batches, false)?;
-        let added = put_files(&self.spec, &self.store, batches.to_vec(), files, true).await?;
-        for _ in 0..=REBASES_MAX {
-            let change = Change {
-                operation: write_operation(),
-                removed: Vec::new(),
-                added: added.clone(),
-                position: position.clone(),
-            };
-            if self.commit(change).await? {
+    pub fn append<'a>(
+        &'a mut self,
+        batches: &'a [RecordBatch],
+        position: &'a Position,
+    ) -> BoxFuture<'a, Result<Snapshot, LakeError>> {
+        Box::pin(async move {
+            let position = committable(position);
+            if self.has_landed(&position).await? || self.is_idle(batches, &position) {
                 return Ok(self.snapshot());
             }
-        }
-        Err(self.fenced())
+            self.check_forward(&position)?;
+            let files = split(&self.spec, batches, false)?;
+            let added = put_files(&self.spec, &self.store, batches.to_vec(), files, true).await?;
+            for _ in 0..=REBASES_MAX {
+                let change = Change {
+                    operation: write_operation(),
+                    removed: Vec::new(),
+                    added: added.clone(),
+                    position: position.clone(),
+                };
+                if self.commit(change).await? {
+                    return Ok(self.snapshot());
+                }
+            }
+            Err(self.fenced())
+        })
     }
 
     /// Adds rows like [`Table::append`], but a row whose (symbol, event time) is in the table already replaces the old one, and
@@ -173,24 +180,27 @@ impl Table {
     /// # Errors
     ///
     /// As [`Table::append`].
-    pub async fn upsert(
-        &mut self,
-        batches: &[RecordBatch],
-        position: &Position,
-    ) -> Result<Snapshot, LakeError> {
-        let position = committable(position);
-        if self.has_landed(&position).await? || self.is_idle(batches, &position) {
-            return Ok(self.snapshot());
-        }
-        self.check_forward(&position)?;
-        for _ in 0..=REBASES_MAX {
-            let (removed, added) = self.plan_upsert(batches).await?;
-            let change = Change { operation: write_operation(), removed, added, position: position.clone() };
-            if self.commit(change).await? {
+    pub fn upsert<'a>(
+        &'a mut self,
+        batches: &'a [RecordBatch],
+        position: &'a Position,
+    ) -> BoxFuture<'a, Result<Snapshot, LakeError>> {
+        Box::pin(async move {
+            let position = committable(position);
+            if self.has_landed(&position).await? || self.is_idle(batches, &position) {
                 return Ok(self.snapshot());
             }
-        }
-        Err(self.fenced())
+            self.check_forward(&position)?;
+            for _ in 0..=REBASES_MAX {
+                let (removed, added) = self.plan_upsert(batches).await?;
+                let change =
+                    Change { operation: write_operation(), removed, added, position: position.clone() };
+                if self.commit(change).await? {
+                    return Ok(self.snapshot());
+                }
+            }
+            Err(self.fenced())
+        })
     }
 
     /// Commits on top of the current snapshot. `false` when another engine's maintenance was first: the snapshot is then the newer

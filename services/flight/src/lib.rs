@@ -18,6 +18,7 @@ mod metrics;
 use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::future::BoxFuture;
 use lake::{Lake, Table};
 use service::Context;
 use tokio::net::TcpListener;
@@ -40,10 +41,13 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// # Errors
 ///
 /// [`Error`]: the address is taken, or the lake refuses (fenced, another schema, no put-if-absent).
-pub async fn run(config: Config, context: Context) -> Result<(), Error> {
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
-    run_on(listener, config, context).await
+// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
+        run_on(listener, config, context).await
+    })
 }
 
 /// Like [`run`], on a listener that is already bound (tests and `up` bind port 0).
@@ -51,52 +55,58 @@ pub async fn run(config: Config, context: Context) -> Result<(), Error> {
 /// # Errors
 ///
 /// As for [`run`].
-pub async fn run_on(listener: TcpListener, config: Config, context: Context) -> Result<(), Error> {
-    let metrics = Metrics::new(&context.metrics);
-    metrics.set_ready(Err("opening the lake".to_owned()));
-    let lake = Lake::open(&config.lake).await?;
-    lake.probe().await?;
-    let table = Table::open(&lake, lake::bronze(&config.topic)).await?;
-    let durable = table.snapshot();
-    tracing::info!(version = durable.version(), rows = durable.row_count(), position = %durable.position(), "opened bronze");
-    metrics.observe_durable(&durable);
-    let hot = Arc::new(Hot::new(durable));
-    let catalog = Arc::new(Catalog::open(&lake, &config.topic, Arc::clone(&hot)).await?);
-    let sql = Sql { catalog, metrics: metrics.clone() };
+pub fn run_on(
+    listener: TcpListener,
+    config: Config,
+    context: Context,
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let metrics = Metrics::new(&context.metrics);
+        metrics.set_ready(Err("opening the lake".to_owned()));
+        let lake = Lake::open(&config.lake).await?;
+        lake.probe().await?;
+        let table = Table::open(&lake, lake::bronze(&config.topic)).await?;
+        let durable = table.snapshot();
+        tracing::info!(version = durable.version(), rows = durable.row_count(), position = %durable.position(), "opened bronze");
+        metrics.observe_durable(&durable);
+        let hot = Arc::new(Hot::new(durable));
+        let catalog = Arc::new(Catalog::open(&lake, &config.topic, Arc::clone(&hot)).await?);
+        let sql = Sql { catalog, metrics: metrics.clone() };
 
-    // Puts and followers end first; then the flusher makes what they left durable.
-    let calls = context.shutdown.child_token();
-    let server = Server {
-        hot: Arc::clone(&hot),
-        hot_bytes_max: config.hot_bytes_max,
-        sql,
-        metrics: metrics.clone(),
-        shutdown: calls.clone(),
-    };
-    let server = FlightServiceServer::new(server)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let flushed = tokio_util::sync::CancellationToken::new();
-    let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
-    let serving = GrpcServer::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
-        .add_service(server)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), calls.cancelled());
-    metrics.set_ready(Ok(()));
-    let served = async {
-        let served = serving.await;
-        flushed.cancel();
-        served
-    };
-    // A flusher that gives up (fenced) must end the calls as well.
-    let flushed = async {
-        let result = flusher.await;
-        calls.cancel();
-        result
-    };
-    let (served, flushed) = tokio::join!(served, flushed);
-    metrics.set_ready(Err("stopped".to_owned()));
-    flushed?;
-    Ok(served?)
+        // Puts and followers end first; then the flusher makes what they left durable.
+        let calls = context.shutdown.child_token();
+        let server = Server {
+            hot: Arc::clone(&hot),
+            hot_bytes_max: config.hot_bytes_max,
+            sql,
+            metrics: metrics.clone(),
+            shutdown: calls.clone(),
+        };
+        let server = FlightServiceServer::new(server)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let flushed = tokio_util::sync::CancellationToken::new();
+        let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
+        let serving = GrpcServer::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .add_service(server)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), calls.cancelled());
+        metrics.set_ready(Ok(()));
+        let served = async {
+            let served = serving.await;
+            flushed.cancel();
+            served
+        };
+        // A flusher that gives up (fenced) must end the calls as well.
+        let flushed = async {
+            let result = flusher.await;
+            calls.cancel();
+            result
+        };
+        let (served, flushed) = tokio::join!(served, flushed);
+        metrics.set_ready(Err("stopped".to_owned()));
+        flushed?;
+        Ok(served?)
+    })
 }

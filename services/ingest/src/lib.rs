@@ -14,6 +14,7 @@ mod source;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use futures::future::BoxFuture;
 use service::Context;
 use service::backoff::Backoff;
 use tokio::task::JoinSet;
@@ -71,21 +72,26 @@ impl Config {
 /// # Errors
 ///
 /// What a person must see to: [`Error::is_transient`] is false. All else is tried again.
-pub async fn run(config: Config, context: Context) -> Result<(), Error> {
-    let metrics = Metrics::register(&context.metrics);
-    let sink = Sink::new(&config, &metrics, context.clone());
-    let mut backoff = Backoff::default();
-    loop {
-        match membership(&config, &sink, &metrics, &context).await {
-            Err(error) if !error.is_transient() => return Err(error),
-            _ if context.shutdown.is_cancelled() => return Ok(()),
-            Ok(()) => (),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "joining the group again"),
+// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let metrics = Metrics::register(&context.metrics);
+        let sink = Sink::new(&config, &metrics, context.clone());
+        let mut backoff = Backoff::default();
+        loop {
+            match membership(&config, &sink, &metrics, &context).await {
+                Err(error) if !error.is_transient() => return Err(error),
+                _ if context.shutdown.is_cancelled() => return Ok(()),
+                Ok(()) => (),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "joining the group again")
+                }
+            }
+            if !backoff.pause(&context.shutdown).await {
+                return Ok(());
+            }
         }
-        if !backoff.pause(&context.shutdown).await {
-            return Ok(());
-        }
-    }
+    })
 }
 
 /// Joins the consumer group and runs sessions, until shutdown or until the group wants us no longer.
