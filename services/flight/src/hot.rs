@@ -299,4 +299,4 @@ fn row_of(rows: &RecordBatch, offset: i64) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -164,3 +164,6 @@ fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use proto::stream::offset_at;
 use super::{Gap, Hot, Next};
 
 /// Candles at the given offsets, one a minute.
-fn rows(partition: i32, offsets: &[i64]) -> RecordBatch {
+pub(crate) fn rows(partition: i32, offsets: &[i64]) -> RecordBatch {
     let count = offsets.len();
     let times: Vec<i64> = offsets.iter().map(|offset| offset * schema::MINUTE_MICROS).collect();
     let dates: Vec<i32> = times.iter().map(|time| schema::date_of(*time)).collect();
@@ -44,7 +44,7 @@ fn whole(partition: i32, first: i64, next: i64) -> (OffsetRange, RecordBatch) {
     (range(partition, first, next), rows(partition, &(first..next).collect::<Vec<_>>()))
 }
 
-async fn table(folder: &tempfile::TempDir) -> Table {
+pub(crate) async fn table(folder: &tempfile::TempDir) -> Table {
     let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
     Table::open(&lake, lake::bronze("candles")).await.unwrap()
 }
