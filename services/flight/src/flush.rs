@@ -58,6 +58,26 @@ fn is_full(hot: &Hot, config: &Config) -> bool {
     size.rows >= config.flush_rows_max || size.bytes >= config.hot_bytes_max / 2
 }
 
+/// Looks whether someone else has moved the position: a server without anything to flush would never learn that it is fenced.
+async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), LakeError> {
+    let known = table.snapshot();
+    match table.refresh().await {
+        Ok(latest) if latest.position() != known.position() => {
+            Err(LakeError::Fenced { table: "bronze", version: latest.version() })
+        }
+        Ok(latest) if latest.version() == known.version() => Ok(()),
+        // Other engines compact and vacuum.
+        Ok(latest) => {
+            metrics.observe_durable(&latest);
+            hot.set_durable(latest);
+            Ok(())
+        }
+        // The next flush retries and says so.
+        Err(error) if error.is_transient() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 async fn flush(
     table: &mut Table,
     hot: &Hot,
