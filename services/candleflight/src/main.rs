@@ -72,8 +72,16 @@ struct Service<T: clap::Args> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    run(Cli::parse().command).await.unwrap_or_else(|error| {
+        // The chain of causes in one line; a backtrace would say nothing to the person who mistyped a query.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Up(args) => up::run(*args).await?,
         Command::Producer(Service { config, service }) => {
             service::run(service, "producer", async |context| Ok(producer::run(config, context).await?))

@@ -42,7 +42,8 @@ impl Screen {
     /// Writes a line that stays.
     pub(super) fn line(&self, line: impl Display) {
         // Nobody reading is no reason to stop.
-        self.bar.suspend(|| writeln!(io::stdout(), "{line}").ok());
+        let write = || drop(writeln!(io::stdout(), "{line}"));
+        if self.bar.is_finished() { write() } else { self.bar.suspend(write) }
     }
 
     /// Says how often [`Screen::show`] is to be called.
