@@ -117,7 +117,8 @@ impl fmt::Display for Position {
 /// Reads the keys as the text that they are in JSON: inside a tagged enum serde would not parse them by itself.
 fn from_text_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<i32, i64>, D::Error> {
     let pairs = BTreeMap::<String, i64>::deserialize(deserializer)?;
-    let parse = |(partition, next): (String, i64)| Ok((partition.parse().map_err(serde::de::Error::custom)?, next));
+    let parse =
+        |(partition, next): (String, i64)| Ok((partition.parse().map_err(serde::de::Error::custom)?, next));
     pairs.into_iter().map(parse).collect()
 }
 
