@@ -37,7 +37,7 @@ impl Environment {
     fn read() -> Option<Environment> {
         Some(Environment {
             kafka: env::var("CANDLEFLIGHT_TEST_KAFKA").ok()?,
-            postgres: env::var("CANDLEFLIGHT_TEST_POSTGRES").ok()?,
+            postgres: env::var("CANDLEFLIGHT_TEST_POSTGRES").ok()?.rsplit_once('/')?.0.to_owned(),
             s3_endpoint: env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT").ok()?,
             python: env::var_os("CANDLEFLIGHT_TEST_PYTHON")?.into(),
             stack: env::var_os("CANDLEFLIGHT_TEST_STACK")?.into(),
