@@ -48,7 +48,7 @@ fn bad() -> Vec<(Option<Vec<u8>>, &'static str)> {
         (text(""), "null_value"),
         (Some(vec![0xff, 0x00, 0x9f, 0x92]), "not_json"),
         (text("{\"symbol\":"), "not_json"),
-        (text("[1,2,3]"), "not_json"),
+        (text("[1,2,3]"), "not_an_object"),
         (with("close", ""), "missing_field"),
         (text(&huge), "missing_field"),
         (with("close", "\"100\""), "not_a_number"),

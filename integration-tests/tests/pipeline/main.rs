@@ -2,7 +2,6 @@
 
 mod bad_input;
 mod crash;
-mod figures;
 mod interop;
 mod outages;
 mod real_input;
