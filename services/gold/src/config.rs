@@ -38,7 +38,7 @@ pub struct Config {
         value_parser = service::duration)]
     pub flush_interval: Duration,
     /// How many gold rows wait at most for their commit to the lake.
-    #[arg(long = "flush-rows-max", env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 250_000,
+    #[arg(long = "flush-rows-max", env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 150_000,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub flush_rows_max: u32,
 }
