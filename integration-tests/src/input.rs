@@ -33,6 +33,13 @@ impl Input {
     }
 }
 
+/// Returns the arguments of a producer of `inputs`, after its other `flags`.
+pub fn producer(inputs: &[Input], flags: &[&str]) -> Vec<String> {
+    let flags = flags.iter().map(|flag| (*flag).to_owned());
+    let inputs = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]);
+    ["producer".to_owned()].into_iter().chain(flags).chain(inputs).collect()
+}
+
 /// Returns the shipped sample, and every file of real market data that lies in `CANDLEFLIGHT_TEST_DATA` (by default
 /// `../shared/data`, beside the checkout), each under a symbol of its own.
 ///

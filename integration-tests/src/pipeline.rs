@@ -69,12 +69,13 @@ impl Pipeline {
     /// # Errors
     ///
     /// The program is missing.
-    pub fn start(&self, arguments: &[&str]) -> anyhow::Result<Process> {
+    pub fn start(&self, arguments: &[impl AsRef<str>]) -> anyhow::Result<Process> {
+        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let service = arguments.first().context("a service has a name")?;
         let log = (1..)
             .map(|count| self.folder.path().join(format!("{service}-{count}.log")))
             .find(|log| !log.exists());
-        Process::start(arguments, &self.variables, log.context("a name is free")?)
+        Process::start(&arguments, &self.variables, log.context("a name is free")?)
     }
 
     /// Runs a command that ends by itself, such as `["verify"]` or `["sql", "SELECT 1", "--format", "csv"]`.
@@ -82,9 +83,13 @@ impl Pipeline {
     /// # Errors
     ///
     /// The program is missing.
-    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    pub async fn run(&self, arguments: &[impl AsRef<str>]) -> anyhow::Result<Output> {
         let mut command = Command::new(program()?);
-        command.args(arguments).envs(self.variables.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args(arguments.iter().map(AsRef::as_ref))
+            .envs(self.variables.iter().cloned())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         Ok(command.output().await?)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use integration_tests::check::{drained, gold_is_exact, offsets_tile, pipeline};
 use integration_tests::environment::Environment;
-use integration_tests::input::{Input, synthetic};
+use integration_tests::input::{self, Input, synthetic};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
@@ -55,14 +55,10 @@ struct Walk {
 
 impl Walk {
     fn start(pipeline: &Pipeline, inputs: &[Input]) -> anyhow::Result<Walk> {
-        let flags: Vec<String> =
-            inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
-        let producer = ["producer", "--resume", "--rate", RATE, "--quiet"]
-            .into_iter()
-            .chain(flags.iter().map(String::as_str));
+        let producer = input::producer(inputs, &["--resume", "--rate", RATE, "--quiet"]);
         Ok(Walk {
             flight: pipeline.start(&["flight", "--flush-interval", "300ms"])?,
-            producer: pipeline.start(&producer.collect::<Vec<_>>())?,
+            producer: pipeline.start(&producer)?,
             ingest: pipeline.start(&["ingest", "--group-instance", "one"])?,
             gold: pipeline.start(&["gold", "--flush-interval", "500ms"])?,
         })
@@ -134,11 +130,8 @@ async fn finish(
     inputs: &[Input],
 ) -> anyhow::Result<()> {
     walk.producer.kill().await?;
-    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
-    let rest = ["producer", "--resume", "--rate", "max", "--quiet"]
-        .into_iter()
-        .chain(flags.iter().map(String::as_str));
-    let produced = pipeline.run(&rest.collect::<Vec<_>>()).await?;
+    let rest = input::producer(inputs, &["--resume", "--rate", "max", "--quiet"]);
+    let produced = pipeline.run(&rest).await?;
     ensure!(produced.status.success(), "producer: {}", String::from_utf8_lossy(&produced.stderr));
     drained(pipeline, &environment.kafka).await?;
     offsets_tile(pipeline, &environment.kafka, 0).await?;

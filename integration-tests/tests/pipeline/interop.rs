@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use integration_tests::check::{drained, pipeline};
-use integration_tests::input::synthetic;
+use integration_tests::input::{self, synthetic};
 use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,10 +12,8 @@ async fn deltalake_polars_and_adbc_in_python_see_the_same_rows() -> anyhow::Resu
     let _flight = pipeline.start(&["flight", "--flush-interval", "300ms"])?;
     let _gold = pipeline.start(&["gold", "--flush-interval", "300ms"])?;
     let _ingest = pipeline.start(&["ingest"])?;
-    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
-    let arguments =
-        ["producer", "--rate", "4000/s", "--quiet"].into_iter().chain(flags.iter().map(String::as_str));
-    ensure!(pipeline.run(&arguments.collect::<Vec<_>>()).await?.status.success(), "the producer ends well");
+    let arguments = input::producer(&inputs, &["--rate", "4000/s", "--quiet"]);
+    ensure!(pipeline.run(&arguments).await?.status.success(), "the producer ends well");
     drained(&pipeline, &environment.kafka).await?;
 
     let output = Command::new(&environment.python)

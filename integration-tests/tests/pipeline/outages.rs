@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use integration_tests::check::{drained, gold_is_exact, offsets_tile};
 use integration_tests::environment::Environment;
-use integration_tests::input::{Input, synthetic};
+use integration_tests::input::{self, Input, synthetic};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::server::Server;
@@ -17,11 +17,7 @@ const OUTAGE: Duration = Duration::from_secs(20);
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
 
 async fn produce(pipeline: &Pipeline, inputs: &[Input], rate: &str) -> anyhow::Result<Process> {
-    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
-    let arguments = ["producer", "--rate", rate, "--quiet", "--resume"]
-        .into_iter()
-        .chain(flags.iter().map(String::as_str));
-    pipeline.start(&arguments.collect::<Vec<_>>())
+    pipeline.start(&input::producer(inputs, &["--rate", rate, "--quiet", "--resume"]))
 }
 
 async fn gold_rows(pipeline: &Pipeline) -> Option<i64> {

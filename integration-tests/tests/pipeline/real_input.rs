@@ -16,9 +16,7 @@ async fn through(
 ) -> anyhow::Result<()> {
     let mut flight = pipeline.start(&["flight", "--flush-interval", "1s"])?;
     let mut gold = pipeline.start(&["gold", "--frame", frame, "--flush-interval", "1s"])?;
-    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
-    let arguments = ["producer", "--rate", "max"].into_iter().chain(flags.iter().map(String::as_str));
-    let produced = pipeline.run(&arguments.collect::<Vec<_>>()).await?;
+    let produced = pipeline.run(&input::producer(inputs, &["--rate", "max"])).await?;
     ensure!(produced.status.success(), "producer: {}", String::from_utf8_lossy(&produced.stderr));
     let mut ingest = pipeline.start(&["ingest"])?;
     drained(pipeline, &environment.kafka).await?;

@@ -9,7 +9,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt as _;
 use integration_tests::check::{pipeline, topic_ends};
-use integration_tests::input::synthetic;
+use integration_tests::input::{self, synthetic};
 use position::Position;
 use proto::client::{connect, read};
 use proto::stream::offset_at;
@@ -34,21 +34,16 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
         synthetic(&pipeline, "TWO-USD", 20, 2).await?,
         synthetic(&pipeline, "THREE-USD", 20, 3).await?,
     ];
-    let flags: Vec<String> = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]).collect();
     let mut flight = pipeline.start(&["flight", "--flush-interval", "50ms"])?;
     flight.ready().await;
-    let arguments =
-        ["producer", "--rate", "2000/s", "--quiet"].into_iter().chain(flags.iter().map(String::as_str));
-    let mut producer = pipeline.start(&arguments.collect::<Vec<_>>())?;
+    let mut producer = pipeline.start(&input::producer(&inputs, &["--rate", "2000/s", "--quiet"]))?;
     let _ingest = pipeline.start(&["ingest"])?;
 
     let mut tasks = JoinSet::new();
     for _client in 0..CLIENTS {
         tasks.spawn(query(pipeline.flight.clone()));
     }
-    let total = i64::try_from(
-        inputs.iter().map(integration_tests::input::Input::row_count).sum::<anyhow::Result<usize>>()?,
-    )?;
+    let total = i64::try_from(inputs.iter().map(input::Input::row_count).sum::<anyhow::Result<usize>>()?)?;
     producer.ended().await?;
     let ends: Position =
         topic_ends(&environment.kafka, &pipeline.topic)?.into_iter().filter(|(_, end)| *end > 0).collect();
