@@ -1,0 +1,73 @@
+-- What the dashboard reads. Event times may lie years back, when history is replayed, so nothing here is relative to now(): each view shows the moving
+-- front, by the primary key, at the same cost for a thousand rows as for ten million.
+
+-- Each symbol once: one step down the primary key for each, where DISTINCT would read every row.
+CREATE VIEW dashboard_symbols AS
+WITH RECURSIVE symbols AS (
+    (SELECT symbol FROM bitcoin_gold_data ORDER BY symbol LIMIT 1)
+    UNION ALL
+    SELECT (SELECT gold.symbol FROM bitcoin_gold_data gold WHERE gold.symbol > symbols.symbol ORDER BY gold.symbol LIMIT 1)
+    FROM symbols
+    WHERE symbols.symbol IS NOT NULL
+)
+SELECT symbol FROM symbols WHERE symbol IS NOT NULL;
+
+-- The latest 360 candles of each symbol (six hours, where none is missing), with the band of two standard deviations around the 30-minute average.
+CREATE VIEW dashboard_front AS
+SELECT
+    front.*,
+    front.price_ma_30m + 2 * front.price_volatility_30m AS band_upper,
+    front.price_ma_30m - 2 * front.price_volatility_30m AS band_lower,
+    extract(epoch FROM front.computed_at - front.kafka_time)::double precision AS lag_seconds
+FROM dashboard_symbols symbols
+CROSS JOIN LATERAL (
+    SELECT * FROM bitcoin_gold_data gold WHERE gold.symbol = symbols.symbol ORDER BY gold.event_time DESC LIMIT 360
+) front;
+
+-- The latest candle of each symbol, and how far its close is from that of an hour and of a day before, as a fraction; NULL before there is one.
+CREATE VIEW dashboard_latest AS
+SELECT
+    latest.*,
+    latest.close / nullif(hour.close, 0) - 1 AS change_1h,
+    latest.close / nullif(day.close, 0) - 1 AS change_24h,
+    extract(epoch FROM now() - latest.kafka_time)::double precision AS age_seconds
+FROM dashboard_symbols symbols
+CROSS JOIN LATERAL (
+    SELECT * FROM bitcoin_gold_data gold WHERE gold.symbol = symbols.symbol ORDER BY gold.event_time DESC LIMIT 1
+) latest
+LEFT JOIN LATERAL (
+    SELECT gold.close
+    FROM bitcoin_gold_data gold
+    WHERE gold.symbol = symbols.symbol AND gold.event_time <= latest.event_time - interval '1 hour'
+    ORDER BY gold.event_time DESC
+    LIMIT 1
+) hour ON true
+LEFT JOIN LATERAL (
+    SELECT gold.close
+    FROM bitcoin_gold_data gold
+    WHERE gold.symbol = symbols.symbol AND gold.event_time <= latest.event_time - interval '1 day'
+    ORDER BY gold.event_time DESC
+    LIMIT 1
+) day ON true;
+
+-- One row on the 1,000 candles of the front that were produced last: how old the newest is, how fast they came, and how long they took from Kafka to gold.
+CREATE VIEW dashboard_pipeline AS
+SELECT
+    extract(epoch FROM now() - max(kafka_time))::double precision AS age_seconds,
+    ((count(*) - 1) / nullif(extract(epoch FROM max(kafka_time) - min(kafka_time)), 0))::double precision AS candles_per_second,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_seconds) AS lag_p50_seconds,
+    percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_seconds) AS lag_p99_seconds,
+    (SELECT count(*) FROM bitcoin_dead_letters) AS dead_letters
+FROM (SELECT kafka_time, lag_seconds FROM dashboard_front ORDER BY kafka_time DESC LIMIT 1000) recent;
+
+-- The latest 100 dead letters; while there is none, one row that says so, for an empty table reads like an error.
+CREATE VIEW dashboard_dead_letters AS
+(
+    SELECT kafka_time, reason, detail, topic, kafka_partition, kafka_offset, key, message
+    FROM bitcoin_dead_letters
+    ORDER BY kafka_time DESC
+    LIMIT 100
+)
+UNION ALL
+SELECT NULL, 'none so far', 'every message was usable', NULL, NULL, NULL, NULL, NULL
+WHERE NOT EXISTS (SELECT FROM bitcoin_dead_letters);
