@@ -35,6 +35,13 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 /// Shortest wait, the resolution of a poll; records due within it are sent together.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
+/// Name of the Kaggle set.
+const FULL: &str = "bitcoin_data.csv";
+/// Name of the sample that is shipped.
+const SAMPLE: &str = "sample.csv";
+/// Symbol of both.
+const SYMBOL: &str = "BTC-USD";
+
 /// The flags of `candleflight producer`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "producer")]
@@ -42,14 +49,9 @@ pub struct Config {
     /// Kafka and the topic, which is created if need be.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, then merged by timestamp.
-    #[arg(
-        long = "input",
-        env = "CANDLEFLIGHT_INPUT",
-        value_name = "FILE=SYMBOL",
-        value_delimiter = ',',
-        default_value = "data/bitcoin_data.csv=BTC-USD"
-    )]
+    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, then merged by timestamp [default:
+    /// data/bitcoin_data.csv as BTC-USD, or data/sample.csv while that is not there].
+    #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL", value_delimiter = ',')]
     pub inputs: Vec<Input>,
     /// Time between two records.
     #[arg(long, env = "CANDLEFLIGHT_INTERVAL", default_value = "100ms", value_parser = service::duration)]
@@ -69,6 +71,9 @@ pub struct Config {
     /// Partitions of the topic, if it is created; a symbol's candles are always in one.
     #[arg(long, env = "CANDLEFLIGHT_PARTITIONS", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
+    /// The Flight server, which is told every second how the producer is, for the status pages.
+    #[arg(long, env = "CANDLEFLIGHT_FLIGHT", value_name = "URL", default_value = "grpc://127.0.0.1:50051")]
+    pub flight: String,
     /// Show no progress.
     #[arg(long, short, env = "CANDLEFLIGHT_QUIET")]
     pub quiet: bool,
@@ -79,7 +84,10 @@ pub struct Config {
 /// # Errors
 ///
 /// [`Error`]: an input that cannot be read, or Kafka for good. A line that cannot be used is counted and reported, not an error.
-pub async fn run(config: Config, context: Context) -> Result<(), Error> {
+pub async fn run(mut config: Config, context: Context) -> Result<(), Error> {
+    if config.inputs.is_empty() {
+        config.inputs.push(default_input(&[Path::new("data")]));
+    }
     for (index, input) in config.inputs.iter().enumerate() {
         let same = |other: &Input| other.name() == input.name() && other.symbol == input.symbol;
         if config.inputs[..index].iter().any(same) {
@@ -91,6 +99,15 @@ pub async fn run(config: Config, context: Context) -> Result<(), Error> {
     let Some(after) = run.prepare().await? else { return Ok(()) };
     let thread = tokio::task::spawn_blocking(move || run.send_all(after));
     thread.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Returns what is replayed when nothing was said: the Kaggle set in the first of `folders` that has it, else the sample that is
+/// shipped; the set where it is missed, if neither is there.
+pub fn default_input(folders: &[&Path]) -> Input {
+    let found = |name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    let missed = || Path::new("data").join(FULL);
+    let path = found(FULL).or_else(|| found(SAMPLE)).unwrap_or_else(missed);
+    Input { path, symbol: SYMBOL.to_owned() }
 }
 
 struct Run {

@@ -1,15 +1,13 @@
-//! What `up` replays when nothing was said: the Kaggle set where it was downloaded, else the sample that is shipped.
+//! What `up` replays when nothing was said: the producer's default, also where this program was built.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::ensure;
 
 use super::screen::Screen;
 
-/// Symbol of both files.
-const SYMBOL: &str = "BTC-USD";
-/// The checkout that this program was built in; it is used only for its data.
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// The data of the checkout that this program was built in.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
 /// Returns the inputs as the producer takes them, and says which.
 pub(super) fn choose(given: &[String], screen: &Screen) -> anyhow::Result<Vec<String>> {
@@ -17,22 +15,19 @@ pub(super) fn choose(given: &[String], screen: &Screen) -> anyhow::Result<Vec<St
         screen.line(format_args!("replaying {}", given.join(", ")));
         return Ok(given.to_vec());
     }
-    let found = |name: &str| {
-        let places = [PathBuf::from("data").join(name), Path::new(CHECKOUT).join("data").join(name)];
-        places.into_iter().find(|path| path.is_file())
-    };
-    let path = found("bitcoin_data.csv");
-    let is_sample = path.is_none();
-    let path = path.or_else(|| found("sample.csv")).context(
+    let input = producer::default_input(&[Path::new("data"), Path::new(CHECKOUT)]);
+    ensure!(
+        input.path.is_file(),
         "neither data/bitcoin_data.csv nor data/sample.csv here or in the checkout: name a file with --input FILE=SYMBOL, \
          or write a synthetic one with `candleflight sample`",
-    )?;
-    let path = path.canonicalize()?;
+    );
+    let (path, symbol) = (input.path.canonicalize()?, input.symbol);
+    let is_sample = path.ends_with("sample.csv");
     let hint = " (three synthetic days; put the Kaggle set at data/bitcoin_data.csv for the real thing)";
     screen.line(format_args!(
-        "replaying {} as {SYMBOL}{}",
+        "replaying {} as {symbol}{}",
         path.display(),
         if is_sample { hint } else { "" }
     ));
-    Ok(vec![format!("{}={SYMBOL}", path.display())])
+    Ok(vec![format!("{}={symbol}", path.display())])
 }
