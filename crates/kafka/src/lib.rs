@@ -1,5 +1,6 @@
 //! The only crate that knows how a Kafka client is configured: every option that decides durability, size or time is set here.
 
+pub mod dead_letter;
 mod error;
 mod topic;
 
@@ -8,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
@@ -162,6 +164,8 @@ impl ClientContext for Logs {
         log_error(&error, reason);
     }
 }
+
+impl ConsumerContext for Logs {}
 
 /// Writes a line of librdkafka's log to ours, a level lower: connections that come and go are its daily business.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

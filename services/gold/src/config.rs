@@ -26,9 +26,12 @@ pub struct Config {
     /// The lake: a folder, or s3://bucket with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
-    /// The Kafka topic that bronze comes from.
-    #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
-    pub topic: String,
+    /// The topic that bronze comes from, and the Kafka that has its dead letters.
+    #[command(flatten)]
+    pub kafka: kafka::Args,
+    /// Topic of the messages that could not be used; by default the topic's name with _dlq.
+    #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
     /// What a window of length w counts: minutes of event time, or rows as Spark's rowsBetween does. Not to be changed for a table
     /// that has rows.
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum, default_value = "time")]

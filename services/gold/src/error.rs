@@ -82,6 +82,9 @@ pub enum Error {
     /// A query on the gold Delta table failed.
     #[error("query the gold Delta table")]
     Query(#[from] DataFusionError),
+    /// The dead-letter topic cannot be read.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
     /// A task panicked: a bug.
     #[error("a task of gold ended abnormally")]
     Task(#[from] tokio::task::JoinError),
@@ -95,6 +98,7 @@ impl Error {
             Error::Postgres { source, .. } => postgres_is_transient(source),
             Error::Lake { source, .. } => source.is_transient(),
             Error::Query(source) => query_is_transient(source),
+            Error::Kafka(source) => source.is_transient(),
             Error::PostgresTimeout { .. } | Error::Moved => true,
             Error::Schema { .. }
             | Error::Gap { .. }

@@ -10,6 +10,8 @@ mod window;
 
 pub mod sink;
 
+mod dead_letters;
+
 mod config;
 mod error;
 pub mod metrics;
@@ -49,24 +51,32 @@ pub(crate) const NAME: &str = "gold";
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
-        let mut backoff = Backoff::default();
-        loop {
-            context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
-            let session = session(&config, &context, &metrics, &mut backoff).await;
-            match session {
-                Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "gold starts again from its sinks' positions"
-                    );
-                    if !backoff.pause(&context.shutdown).await {
-                        return Ok(());
-                    }
-                }
-                result => return result,
-            }
+        tokio::select! {
+            result = sessions(&config, &context, &metrics) => result,
+            never = dead_letters::run(&config, &metrics) => match never {},
         }
     })
+}
+
+/// Runs sessions until shutdown.
+async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
+        let session = session(config, context, metrics, &mut backoff).await;
+        match session {
+            Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "gold starts again from its sinks' positions"
+                );
+                if !backoff.pause(&context.shutdown).await {
+                    return Ok(());
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Opens the sinks and runs the walk from the lesser of their positions.
@@ -77,7 +87,8 @@ async fn session(
     backoff: &mut Backoff,
 ) -> Result<(), Error> {
     let open = async {
-        let postgres = sink::postgres::Sink::open(&config.postgres, &config.topic, metrics.clone()).await?;
+        let postgres =
+            sink::postgres::Sink::open(&config.postgres, &config.kafka.topic, metrics.clone()).await?;
         Ok::<_, Error>((postgres, sink::lake::Sink::open(config, metrics.clone()).await?))
     };
     let Some(opened) = context.shutdown.run_until_cancelled(open).await else { return Ok(()) };

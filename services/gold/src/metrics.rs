@@ -1,5 +1,8 @@
 //! The numbers of gold.
 
+use std::sync::atomic::AtomicU64;
+
+use position::Position;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,19 +15,51 @@ pub(crate) struct SinkLabel {
     sink: &'static str,
 }
 
+/// Labels of the position gauge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PositionLabel {
+    sink: &'static str,
+    partition: i32,
+}
+
 /// Label of the lag gauge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PartitionLabel {
     pub(crate) partition: i32,
 }
 
+/// The numbers that each sink has; clones share.
+#[derive(Clone, Debug)]
+pub(crate) struct SinkMetrics {
+    sink: &'static str,
+    pub(crate) rows: Counter,
+    commit_timestamp: Gauge<f64, AtomicU64>,
+    position_offset: Family<PositionLabel, Gauge>,
+}
+
+impl SinkMetrics {
+    /// Takes over where the sink stands when it is opened.
+    pub(crate) fn observe_position(&self, position: &Position) {
+        for (partition, next) in position.iter() {
+            self.position_offset.get_or_create(&PositionLabel { sink: self.sink, partition }).set(next);
+        }
+    }
+
+    /// Takes over where the sink stands after a commit, now.
+    pub(crate) fn observe_commit(&self, position: &Position) {
+        self.observe_position(position);
+        self.commit_timestamp.set(service::clock::now_seconds());
+    }
+}
+
 /// The metrics of gold; clones share.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    pub(crate) postgres_rows: Counter,
-    pub(crate) lake_rows: Counter,
+    pub(crate) postgres: SinkMetrics,
+    pub(crate) lake: SinkMetrics,
     pub(crate) corrections: Counter,
     pub(crate) late_reads: Counter,
+    pub(crate) dead_letters: Counter,
     pub(crate) postgres_commit_seconds: Histogram,
     pub(crate) lake_flush_seconds: Histogram,
     pub(crate) freshness_seconds: Histogram,
@@ -36,14 +71,29 @@ impl Metrics {
     pub fn register(metrics: &service::metrics::Metrics) -> Self {
         let rows: Family<SinkLabel, Counter> =
             metrics.register("gold_rows", "Gold rows committed", Family::default());
-        let rows = |sink| rows.get_or_create_owned(&SinkLabel { sink });
+        let commit_timestamps: Family<SinkLabel, Gauge<f64, AtomicU64>> = metrics.register(
+            "gold_commit_timestamp_seconds",
+            "When gold was last committed",
+            Family::default(),
+        );
+        let position_offset = metrics.register(
+            "gold_position_offset",
+            "Next offset that the sink does not hold",
+            Family::default(),
+        );
+        let sink = |sink| SinkMetrics {
+            sink,
+            rows: rows.get_or_create_owned(&SinkLabel { sink }),
+            commit_timestamp: commit_timestamps.get_or_create_owned(&SinkLabel { sink }),
+            position_offset: Family::clone(&position_offset),
+        };
         let histogram = |name, help| {
             // 1 ms to 3 minutes: 30 % apart, since p99 is read off the bucket bounds.
             metrics.register(name, help, Histogram::new(exponential_buckets(0.001, 1.3, 47)))
         };
         Metrics {
-            postgres_rows: rows("postgres"),
-            lake_rows: rows("lake"),
+            postgres: sink("postgres"),
+            lake: sink("lake"),
             corrections: metrics.register(
                 "gold_corrections",
                 "Gold rows recomputed in PostgreSQL",
@@ -52,6 +102,11 @@ impl Metrics {
             late_reads: metrics.register(
                 "gold_late_reads",
                 "Reads of history for late candles",
+                Counter::default(),
+            ),
+            dead_letters: metrics.register(
+                "gold_dead_letters",
+                "Dead letters copied to PostgreSQL",
                 Counter::default(),
             ),
             postgres_commit_seconds: histogram(

@@ -1,6 +1,9 @@
 //! Unusable messages to the dead-letter topic, with where they came from and why.
 
 use futures::future;
+use kafka::dead_letter::{
+    ERROR, PAYLOAD_BYTES, REASON, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC, TRUNCATED,
+};
 use position::OffsetRange;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
@@ -38,7 +41,8 @@ impl DeadLetters {
         let (offset, count) = (first.offset, letters.len());
         let (reason, detail) = (first.unusable.reason, first.unusable.detail.as_str());
         tracing::warn!(
-            topic = self.topic,
+            target: service::status::DEAD_LETTER_TARGET,
+            topic = self.config.kafka.topic,
             partition = range.partition,
             offset,
             reason,
@@ -89,16 +93,16 @@ impl DeadLetters {
 fn headers(topic: &str, partition: i32, letter: &DeadLetter) -> OwnedHeaders {
     let is_truncated = letter.payload.as_ref().is_some_and(|payload| payload.len() < letter.payload_bytes);
     let headers = [
-        ("source_topic", topic.to_owned()),
-        ("source_partition", partition.to_string()),
-        ("source_offset", letter.offset.to_string()),
-        ("reason", letter.unusable.reason.to_owned()),
-        ("error", letter.unusable.detail.clone()),
-        ("payload_bytes", letter.payload_bytes.to_string()),
-        ("truncated", is_truncated.to_string()),
+        (SOURCE_TOPIC, topic.to_owned()),
+        (SOURCE_PARTITION, partition.to_string()),
+        (SOURCE_OFFSET, letter.offset.to_string()),
+        (REASON, letter.unusable.reason.to_owned()),
+        (ERROR, letter.unusable.detail.clone()),
+        (PAYLOAD_BYTES, letter.payload_bytes.to_string()),
+        (TRUNCATED, is_truncated.to_string()),
     ];
     let with = |owned: OwnedHeaders, (key, value): &(&str, String)| insert(owned, key, Some(value.as_str()));
-    insert(headers.iter().fold(OwnedHeaders::new(), with), "source_key", letter.key.as_deref())
+    insert(headers.iter().fold(OwnedHeaders::new(), with), SOURCE_KEY, letter.key.as_deref())
 }
 
 fn insert<V: ToBytes + ?Sized>(headers: OwnedHeaders, key: &str, value: Option<&V>) -> OwnedHeaders {

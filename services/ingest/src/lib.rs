@@ -63,7 +63,7 @@ pub struct Config {
 impl Config {
     /// Returns the topic of the messages that cannot be used.
     pub fn dead_letter_topic(&self) -> String {
-        self.dead_letter_topic.clone().unwrap_or_else(|| format!("{}_dlq", self.kafka.topic))
+        kafka::dead_letter::topic_of(&self.kafka.topic, self.dead_letter_topic.as_deref())
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     pub(crate) restarts: Counter,
     pub(crate) dead_letters: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) lag_records: Family<[(&'static str, i32); 1], Gauge>,
+    pub(crate) end_offset: Family<[(&'static str, i32); 1], Gauge>,
 }
 
 impl Metrics {
@@ -34,6 +35,11 @@ impl Metrics {
             lag_records: metrics.register(
                 "ingest_lag_records",
                 "Messages of the topic that are not read yet",
+                Family::default(),
+            ),
+            end_offset: metrics.register(
+                "ingest_end_offset",
+                "Next offset of the topic that will be written",
                 Family::default(),
             ),
         }

@@ -80,7 +80,7 @@ pub(crate) fn open(
         options.set("group.instance.id", instance);
     }
     let (assignment_sender, assignment) = watch::channel(Assignment::default());
-    let member = Member::new(topic, assignment_sender, metrics.lag_records.clone());
+    let member = Member::new(topic, assignment_sender, metrics);
     let failed = || kafka::Error::new(format!("join consumer group {} of topic {topic}", config.group));
     let consumer = BaseConsumer::from_config_and_context(&options, member).map_err(failed())?;
     consumer.subscribe(&[topic]).map_err(failed())?;

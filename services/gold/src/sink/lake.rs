@@ -47,9 +47,10 @@ impl Sink {
     pub(crate) async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
         let failed = Error::lake("open");
         let lake = Lake::open(&config.lake).await.map_err(&failed)?;
-        let table = Table::open(&lake, ::lake::gold(&config.topic)).await.map_err(&failed)?;
+        let table = Table::open(&lake, ::lake::gold(&config.kafka.topic)).await.map_err(&failed)?;
         let snapshot = table.snapshot();
         let state = State { position: snapshot.position().clone(), newest: read_newest(snapshot).await? };
+        metrics.lake.observe_position(&state.position);
         Ok(Sink {
             table,
             state,
@@ -133,7 +134,8 @@ impl Sink {
                 return Err(error);
             }
         }
-        self.metrics.lake_rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+        self.metrics.lake.rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+        self.metrics.lake.observe_commit(&self.state.position);
         self.metrics.lake_flush_seconds.observe(begun.elapsed().as_secs_f64());
         tracing::debug!(rows, position = %self.state.position, all_fresh, "flushed gold to the lake");
         if self.maintained.elapsed() >= MAINTENANCE_INTERVAL && !shutdown.is_cancelled() {

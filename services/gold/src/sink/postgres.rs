@@ -1,7 +1,7 @@
 //! Gold in PostgreSQL: rows and position in one transaction, so that any crash leaves both or neither.
 
 mod encode;
-mod migrate;
+pub(crate) mod migrate;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -98,6 +98,7 @@ impl Sink {
         drop(transaction);
         drop(client);
         let state = State { position, newest };
+        metrics.postgres.observe_position(&state.position);
         Ok(Sink { pool, topic: topic.to_owned(), state, statements: Statements::new(), metrics })
     }
 
@@ -274,7 +275,8 @@ impl Sink {
 
     fn observe(&self, work: &Work, begun: Instant, new: &[&Computed]) {
         let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
-        self.metrics.postgres_rows.inc_by(count(work.fresh_count + work.correction_count));
+        self.metrics.postgres.rows.inc_by(count(work.fresh_count + work.correction_count));
+        self.metrics.postgres.observe_commit(&self.state.position);
         self.metrics.corrections.inc_by(count(work.correction_count));
         self.metrics.postgres_commit_seconds.observe(begun.elapsed().as_secs_f64());
         let now = service::clock::now_micros();

@@ -1,7 +1,5 @@
 //! Our membership in the consumer group, as librdkafka tells it.
 
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -11,22 +9,19 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
 use crate::source::Assignment;
 
 /// Takes in what the group and the brokers say.
 pub(crate) struct Member {
     topic: String,
     assignment: watch::Sender<Assignment>,
-    lag_records: Family<[(&'static str, i32); 1], Gauge>,
+    metrics: Metrics,
 }
 
 impl Member {
-    pub(crate) fn new(
-        topic: &str,
-        assignment: watch::Sender<Assignment>,
-        lag_records: Family<[(&'static str, i32); 1], Gauge>,
-    ) -> Self {
-        Member { topic: topic.to_owned(), assignment, lag_records }
+    pub(crate) fn new(topic: &str, assignment: watch::Sender<Assignment>, metrics: &Metrics) -> Self {
+        Member { topic: topic.to_owned(), assignment, metrics: metrics.clone() }
     }
 
     /// Tells whether the group has said nothing since `assignment`.
@@ -62,7 +57,8 @@ impl ConsumerContext for Member {
             tracing::warn!(%error, "cannot acknowledge a rebalance: the group will expel us and take us back");
         }
         tracing::info!(?partitions, "the consumer group rebalanced");
-        self.lag_records.clear();
+        self.metrics.lag_records.clear();
+        self.metrics.end_offset.clear();
         self.assignment.send_modify(|assignment| {
             *assignment = Assignment { generation: assignment.generation + 1, partitions };
         });
@@ -91,7 +87,9 @@ impl ClientContext for Member {
             // Below 0 librdkafka does not know yet.
             if partition.ls_offset >= 0 && partition.app_offset >= 0 {
                 let lag = (partition.ls_offset - partition.app_offset).max(0);
-                self.lag_records.get_or_create(&[("partition", partition.partition)]).set(lag);
+                let label = [("partition", partition.partition)];
+                self.metrics.lag_records.get_or_create(&label).set(lag);
+                self.metrics.end_offset.get_or_create(&label).set(partition.ls_offset);
             }
         }
     }

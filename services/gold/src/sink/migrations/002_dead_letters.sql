@@ -4,6 +4,7 @@ CREATE TABLE bitcoin_dead_letters (
     kafka_partition integer     NOT NULL,
     kafka_offset    bigint      NOT NULL,
     reason          text        NOT NULL,
+    detail          text        NOT NULL,
     -- What was in it, as text and cut: the whole message is in the dead-letter topic.
     key             text        NOT NULL,
     message         text        NOT NULL,

@@ -13,12 +13,18 @@ WITH RECURSIVE symbols AS (
 SELECT symbol FROM symbols WHERE symbol IS NOT NULL;
 
 -- The latest 360 candles of each symbol (six hours, where none is missing), with the band of two standard deviations around the 30-minute average.
+-- symbol is that of dashboard_symbols, so that a filter on it reads no other symbol's candles.
 CREATE VIEW dashboard_front AS
 SELECT
-    front.*,
-    front.price_ma_30m + 2 * front.price_volatility_30m AS band_upper,
-    front.price_ma_30m - 2 * front.price_volatility_30m AS band_lower,
-    extract(epoch FROM front.computed_at - front.kafka_time)::double precision AS lag_seconds
+    symbols.symbol,
+    event_time, open, high, low, close, volume,
+    price_ma_5m, price_volatility_5m, volume_ma_5m,
+    price_ma_10m, price_volatility_10m, volume_ma_10m,
+    price_ma_30m, price_volatility_30m, volume_ma_30m,
+    price_ma_30m + 2 * price_volatility_30m AS band_upper,
+    price_ma_30m - 2 * price_volatility_30m AS band_lower,
+    kafka_time, computed_at,
+    extract(epoch FROM computed_at - kafka_time)::double precision AS lag_seconds
 FROM dashboard_symbols symbols
 CROSS JOIN LATERAL (
     SELECT * FROM bitcoin_gold_data gold WHERE gold.symbol = symbols.symbol ORDER BY gold.event_time DESC LIMIT 360
@@ -27,7 +33,9 @@ CROSS JOIN LATERAL (
 -- The latest candle of each symbol, and how far its close is from that of an hour and of a day before, as a fraction; NULL before there is one.
 CREATE VIEW dashboard_latest AS
 SELECT
-    latest.*,
+    symbols.symbol,
+    latest.event_time,
+    latest.close,
     latest.close / nullif(hour.close, 0) - 1 AS change_1h,
     latest.close / nullif(day.close, 0) - 1 AS change_24h,
     extract(epoch FROM now() - latest.kafka_time)::double precision AS age_seconds
@@ -36,18 +44,14 @@ CROSS JOIN LATERAL (
     SELECT * FROM bitcoin_gold_data gold WHERE gold.symbol = symbols.symbol ORDER BY gold.event_time DESC LIMIT 1
 ) latest
 LEFT JOIN LATERAL (
-    SELECT gold.close
-    FROM bitcoin_gold_data gold
+    SELECT close FROM bitcoin_gold_data gold
     WHERE gold.symbol = symbols.symbol AND gold.event_time <= latest.event_time - interval '1 hour'
-    ORDER BY gold.event_time DESC
-    LIMIT 1
+    ORDER BY gold.event_time DESC LIMIT 1
 ) hour ON true
 LEFT JOIN LATERAL (
-    SELECT gold.close
-    FROM bitcoin_gold_data gold
+    SELECT close FROM bitcoin_gold_data gold
     WHERE gold.symbol = symbols.symbol AND gold.event_time <= latest.event_time - interval '1 day'
-    ORDER BY gold.event_time DESC
-    LIMIT 1
+    ORDER BY gold.event_time DESC LIMIT 1
 ) day ON true;
 
 -- One row on the 1,000 candles of the front that were produced last: how old the newest is, how fast they came, and how long they took from Kafka to gold.

@@ -6,7 +6,8 @@ use tokio_postgres::error::SqlState;
 use crate::error::Error;
 
 /// The steps from an empty database to today's tables; step n leads to version n + 1. A released step never changes.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/001_gold.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/001_gold.sql"), include_str!("../migrations/002_dead_letters.sql")];
 /// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;
 
@@ -15,7 +16,7 @@ const LOCK: i64 = 0x6361_6e64_6c65_666c;
 /// # Errors
 ///
 /// [`Error::PostgresVersion`] when they are newer, [`Error::PostgresTaken`], [`Error::Postgres`].
-pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
+pub(crate) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(&failed)?;
