@@ -5,13 +5,14 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{Action, FlightData};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::metadata::{BatchMetadata, Progress};
 use crate::ticket::Ticket;
-use crate::{DecodeError, PROGRESS_ACTION};
+use crate::{DecodeError, PROGRESS_ACTION, REPORT_ACTION};
 
 /// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -106,10 +107,25 @@ pub async fn connect(address: &str) -> Result<FlightServiceClient<Channel>, Clie
 /// [`ClientError`]; see [`ClientError::is_transient`].
 pub async fn progress(client: &mut FlightServiceClient<Channel>) -> Result<Progress, ClientError> {
     let action = "ask for the progress of bronze";
-    let request = Action { r#type: PROGRESS_ACTION.to_owned(), body: bytes::Bytes::new() };
+    let request = Action { r#type: PROGRESS_ACTION.to_owned(), body: Bytes::new() };
     let mut results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
     let result = results.message().await.map_err(ClientError::status(action))?;
     Ok(Progress::decode(&result.map(|result| result.body).unwrap_or_default())?)
+}
+
+/// Tells the server a process's report, JSON, and returns those of all processes that it knows.
+///
+/// # Errors
+///
+/// [`ClientError`]; see [`ClientError::is_transient`].
+pub async fn report(
+    client: &mut FlightServiceClient<Channel>,
+    report: Bytes,
+) -> Result<Vec<Bytes>, ClientError> {
+    let action = "report the status";
+    let request = Action { r#type: REPORT_ACTION.to_owned(), body: report };
+    let results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
+    results.map_ok(|result| result.body).try_collect().await.map_err(ClientError::status(action))
 }
 
 /// Reads what `ticket` says: batches with their ranges, in the order of the ticket; keep-alives are left out.

@@ -12,6 +12,8 @@ pub mod ticket;
 pub const BRONZE: &str = "bronze";
 /// DoAction type that returns a [`metadata::Progress`].
 pub const PROGRESS_ACTION: &str = "progress";
+/// DoAction type that takes a process's report of itself and returns those of all, one a result.
+pub const REPORT_ACTION: &str = "report";
 
 /// Why a ticket or an `app_metadata` could not be read.
 #[derive(Debug, thiserror::Error)]

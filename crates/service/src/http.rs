@@ -1,48 +1,68 @@
-//! The HTTP endpoint of a service: `/health` (the process answers), `/ready` (it does its work), `/metrics` (Prometheus).
+//! The HTTP endpoint of a service: `/` (the status page), `/status.json` (the same for programs), `/health` (the process answers), `/ready`
+//! (it does its work), `/metrics` (Prometheus).
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{Html, IntoResponse};
 use axum::routing;
+use axum::{Json, Router};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
-use crate::metrics::Metrics;
+use crate::status::{self, Status};
 
 /// How long an answer may take: the endpoint answers from memory.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Largest answer that is read, in bytes; the metrics of all services take a tenth of it.
+/// Largest answer that is read, in bytes; five minutes of status take a quarter of it.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Serves the endpoint on `listener` until the process ends.
+/// The status page: one file, which asks for `/status.json` every second and needs nothing else.
+const PAGE: &str = include_str!("status/page.html");
+
+/// Serves the endpoint on `listener`, and samples the numbers that it shows, until the process ends.
 ///
 /// # Errors
 ///
 /// The listener's error, if it stops accepting.
-pub async fn serve(listener: TcpListener, metrics: Metrics) -> anyhow::Result<()> {
+pub async fn serve(listener: TcpListener, status: Status) -> anyhow::Result<()> {
+    status.set_address(listener.local_addr()?);
     let router = Router::new()
+        .route("/", routing::get(async || Html(PAGE)))
+        .route("/status.json", routing::get(async |State(status): State<Status>| Json(status.view())))
         .route("/health", routing::get(async || "ok\n"))
         .route("/ready", routing::get(ready))
         .route("/metrics", routing::get(prometheus))
-        .with_state(metrics);
-    axum::serve(listener, router).await?;
-    Ok(())
+        .with_state(status.clone());
+    let sampling = async {
+        let mut ticks = tokio::time::interval(status::INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            status.sample();
+        }
+    };
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => Ok(served?),
+        never = sampling => never,
+    }
 }
 
-async fn ready(State(metrics): State<Metrics>) -> impl IntoResponse {
-    let (all_ready, lines) = metrics.readiness();
+async fn ready(State(status): State<Status>) -> impl IntoResponse {
+    let (all_ready, lines) = status.metrics().readiness();
     let status = if all_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines)
 }
 
-async fn prometheus(State(metrics): State<Metrics>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.encode())
+async fn prometheus(State(status): State<Status>) -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        status.metrics().encode(),
+    )
 }
 
 /// Asks the endpoint at `address` (`host:port`) for `path` and returns the status and the body.

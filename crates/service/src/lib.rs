@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod clock;
 pub mod http;
 pub mod metrics;
+pub mod status;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,16 +13,35 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::metrics::Metrics;
+use crate::status::{Events, Status};
 
-/// What every service is given: when to stop, and where its numbers go.
-#[derive(Clone, Debug, Default)]
+/// What every service is given: when to stop, where its numbers go, and what is known of the whole pipeline.
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Cancelled once the service is to drain and return.
     pub shutdown: CancellationToken,
     /// Where the service registers its metrics and says whether it is ready.
     pub metrics: Metrics,
+    /// What this process tells of itself and has heard of the others.
+    pub status: Status,
+}
+
+impl Context {
+    /// Starts the context of a process that runs `service`, whose warnings are kept in `events`.
+    pub fn new(service: &str, shutdown: CancellationToken, events: Events) -> Self {
+        let metrics = Metrics::default();
+        Context { shutdown, status: Status::new(service, metrics.clone(), events), metrics }
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context::new("candleflight", CancellationToken::new(), Events::default())
+    }
 }
 
 /// The flags that every service has.
@@ -86,11 +106,15 @@ pub fn defaults<A: clap::Args>() -> Result<A, clap::Error> {
     A::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
 }
 
-/// Sends log lines to standard error, as [`log_filter`] says.
-pub fn init_telemetry(default_level: &str) {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(log_filter(default_level));
+/// Sends log lines to standard error, as [`log_filter`] says, and keeps the latest warnings; returns where.
+pub fn init_telemetry(default_level: &str) -> Events {
+    let events = Events::default();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(log_filter(default_level));
+    let kept = events.clone().with_filter(log_filter(default_level));
     // A second call (tests) keeps the first subscriber.
-    let _already_set = subscriber.with_writer(std::io::stderr).try_init();
+    let _already_set = tracing_subscriber::registry().with(lines).with(kept).try_init();
+    events
 }
 
 /// Lets through what `RUST_LOG` says, or else `default_level`, but only errors of libraries that log each step.
@@ -133,13 +157,13 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    init_telemetry("info");
-    let context = Context { shutdown: shutdown_on_signal(), metrics: Metrics::default() };
+    let events = init_telemetry("info");
+    let context = Context::new(name, shutdown_on_signal(), events);
     let listener = tokio::net::TcpListener::bind(args.metrics_addr).await.with_context(|| {
         format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr)
     })?;
-    tracing::info!(service = name, metrics = %format!("http://{}/metrics", listener.local_addr()?), "starting");
-    let endpoint = http::serve(listener, context.metrics.clone());
+    tracing::info!(service = name, status = %format!("http://{}/", listener.local_addr()?), "starting");
+    let endpoint = http::serve(listener, context.status.clone());
     let service = bounded_drain(context.shutdown.clone(), args.drain_max, run(context));
     tokio::select! {
         result = service => result,

@@ -52,6 +52,12 @@ impl Metrics {
         (all_ready, readiness.iter().map(line).collect())
     }
 
+    /// Returns the services that have spoken, each ready (`None`) or why it is not.
+    pub fn services(&self) -> BTreeMap<String, Option<String>> {
+        let readiness = self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        readiness.iter().map(|(service, state)| ((*service).to_owned(), state.clone().err())).collect()
+    }
+
     /// Returns all metrics in Prometheus' text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -74,6 +80,23 @@ impl<'a> Samples<'a> {
     /// Sums the samples of `name` (full, as in the text) whose labels contain each of `labels`, such as `le="0.5"`.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         self.matching(name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
+    }
+
+    /// Returns what `label` says and the value, of each sample of `name` whose labels contain each of `labels`.
+    pub fn labelled(&self, name: &str, labels: &[&str], label: &str) -> impl Iterator<Item = (&'a str, f64)> {
+        let opening = format!("{label}=\"");
+        self.matching(name, labels).filter_map(move |(labels, value)| {
+            Some((labels.split_once(&opening)?.1.split('"').next()?, value))
+        })
+    }
+
+    /// Returns every sample: its name, its labels as they are in the text without braces, and its value.
+    pub fn all(&self) -> impl Iterator<Item = (&'a str, &'a str, f64)> {
+        self.0.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            Some((name, labels.trim_end_matches('}'), value.parse().ok()?))
+        })
     }
 
     /// Estimates the quantile `q` of the histogram `name`; see [`Buckets::quantile`].

@@ -2,7 +2,9 @@
 
 mod numbers;
 mod probe;
+mod report;
 mod sql;
+mod status;
 mod up;
 
 use std::io::Write as _;
@@ -39,11 +41,11 @@ enum Command {
     Gold(Service<gold::Config>),
     /// Recomputes gold from bronze and compares PostgreSQL and the lake bit by bit; exit code 1 where they differ.
     Verify(gold::verify::Config),
-    /// Runs a Flight SQL query on the tables `bronze` and `gold`, and prints the result.
+    /// Runs a Flight SQL query on the tables `bronze`, `gold` and `system.*`, and prints the result.
     #[command(after_help = SQL_EXAMPLES)]
     Sql(sql::Args),
-    /// Prints how far each stage of a running pipeline is.
-    Status(probe::Args),
+    /// Prints how a running pipeline is: each stage, its processes, what went wrong last.
+    Status(status::Args),
     /// Asks whether services are ready; exit code 1 where one is not.
     Health(probe::Args),
 }
@@ -71,6 +73,22 @@ struct Service<T: clap::Args> {
     service: service::Args,
 }
 
+/// Runs a service that is not the Flight server, and reports to that as long.
+async fn reporting<F>(
+    flight: String,
+    context: service::Context,
+    run: impl FnOnce(service::Context) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let status = context.status.clone();
+    tokio::select! {
+        result = run(context) => result,
+        never = report::run(&flight, &status) => match never {},
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     run(Cli::parse().command).await.unwrap_or_else(|error| {
@@ -84,17 +102,22 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(*args).await?,
         Command::Producer(Service { config, service }) => {
-            service::run(service, "producer", async |context| Ok(producer::run(config, context).await?))
-                .await?;
+            let flight = config.flight.clone();
+            let run = |context| async { Ok(producer::run(config, context).await?) };
+            service::run(service, "producer", |context| reporting(flight, context, run)).await?;
         }
         Command::Ingest(Service { config, service }) => {
-            service::run(service, "ingest", async |context| Ok(ingest::run(config, context).await?)).await?;
+            let flight = config.flight.clone();
+            let run = |context| async { Ok(ingest::run(config, context).await?) };
+            service::run(service, "ingest", |context| reporting(flight, context, run)).await?;
         }
         Command::Flight(Service { config, service }) => {
             service::run(service, "flight", async |context| Ok(flight::run(config, context).await?)).await?;
         }
         Command::Gold(Service { config, service }) => {
-            service::run(service, "gold", async |context| Ok(gold::run(config, context).await?)).await?;
+            let flight = config.flight.clone();
+            let run = |context| async { Ok(gold::run(config, context).await?) };
+            service::run(service, "gold", |context| reporting(flight, context, run)).await?;
         }
         Command::Sample(config) => drop(producer::sample::run(&config)?),
         Command::Verify(config) => {
@@ -103,7 +126,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if report.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Sql(args) => sql::run(args).await?,
-        Command::Status(args) => probe::status(args).await?,
+        Command::Status(args) => status::run(args).await?,
         Command::Health(args) => probe::health(args).await?,
     }
     Ok(ExitCode::SUCCESS)

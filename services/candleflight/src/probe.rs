@@ -1,13 +1,11 @@
-//! `health` and `status`: what a service's HTTP endpoint says, without curl.
+//! `health`: whether services are ready, without curl.
 
 use std::io::Write as _;
 
 use anyhow::ensure;
 use service::http;
 
-use crate::numbers::Numbers;
-
-/// The flags of `health` and `status`.
+/// The flags of `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Addresses of health endpoints: what a service was given as --metrics-addr, or printed at start.
@@ -27,29 +25,17 @@ pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the numbers of all addresses together: services that run apart count as one pipeline.
-pub(crate) async fn status(args: Args) -> anyhow::Result<()> {
-    let mut metrics = String::new();
-    for address in &args.addresses {
-        let (status, text) = http::get(address, "/metrics").await?;
-        ensure!(status == 200, "{address} answered with status {status}");
-        metrics.push_str(&text);
-    }
-    writeln!(std::io::stdout(), "{}", Numbers::read(&metrics).table())?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use service::Context;
     use service::http;
-    use service::metrics::Metrics;
     use tokio::net::TcpListener;
 
     use super::{Args, health};
 
     #[tokio::test]
     async fn health_follows_the_readiness_of_a_real_endpoint() {
-        let metrics = Metrics::default();
+        let Context { metrics, status, .. } = Context::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ask = || health(Args { addresses: vec![address.clone()] });
@@ -60,7 +46,7 @@ mod tests {
             ask().await.unwrap();
         };
         tokio::select! {
-            served = http::serve(listener, metrics.clone()) => panic!("{served:?}"),
+            served = http::serve(listener, status) => panic!("{served:?}"),
             () = asked => (),
         }
     }

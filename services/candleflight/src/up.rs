@@ -1,6 +1,7 @@
 //! `up`: the whole pipeline in one process, on a private Kafka, a private PostgreSQL and a folder, with nothing to configure.
 
 mod child;
+mod dashboard;
 mod folder;
 mod input;
 mod kafka;
@@ -15,16 +16,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use service::Context;
 use service::metrics::Metrics;
+use service::status::{Numbers, Status};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval};
-use tokio_util::sync::CancellationToken;
 
+use self::dashboard::Dashboard;
 use self::folder::Folder;
 use self::screen::Screen;
 use self::servers::Servers;
 use self::stages::Stages;
-use crate::numbers::{Live, Numbers};
 
 /// Where health and metrics are, if the port is free; `health` and `status` look there.
 pub(crate) const METRICS_ADDR: &str = "127.0.0.1:9464";
@@ -70,6 +72,12 @@ pub(crate) struct Args {
     /// Address of the health, readiness and Prometheus endpoints [default: 127.0.0.1:9464, or a free port].
     #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR")]
     metrics_addr: Option<SocketAddr>,
+    /// Program that installs, prepares and serves the dashboard [script/up names its own].
+    #[arg(long, env = "CANDLEFLIGHT_DASHBOARD", value_name = "PROGRAM")]
+    dashboard: Option<PathBuf>,
+    /// Start no dashboard.
+    #[arg(long)]
+    no_dashboard: bool,
     /// How long the services may take to drain after Ctrl-C or SIGTERM.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = service::duration)]
     drain_max: Duration,
@@ -81,7 +89,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = service::shutdown_on_signal();
     let mut folder = Folder::open(&args.data_dir.clone().map_or_else(folder::default_path, Ok)?)?;
     let screen = Screen::new();
-    screen.init_telemetry(&folder.join("candleflight.log"))?;
+    let events = screen.init_telemetry(&folder.join("candleflight.log"))?;
+    let context = Context::new("up", shutdown.clone(), events);
     let inputs = input::choose(&args.inputs, &screen)?;
 
     let servers = Servers::start(&args, &mut folder, &screen);
@@ -91,7 +100,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let ready = Instant::now();
     screen.line(format_args!("servers ready {:.1} s after the start", (ready - started).as_secs_f64()));
 
-    let outcome = run_services(&args, &inputs, &mut folder, &mut servers, &screen, ready, shutdown).await;
+    let outcome = run_services(&args, &inputs, &mut folder, &mut servers, &screen, ready, context).await;
     screen.finish();
     let stopped = servers.stop().await;
     outcome.and(stopped)?;
@@ -106,29 +115,32 @@ async fn run_services(
     servers: &mut Servers,
     screen: &Screen,
     ready: Instant,
-    shutdown: CancellationToken,
+    context: Context,
 ) -> anyhow::Result<()> {
-    let metrics = Metrics::default();
+    let Context { shutdown, status, metrics } = &context;
     let listener = listen(args.metrics_addr, folder).await?;
     let metrics_addr = listener.local_addr()?;
-    let mut stages = Stages::start(args, inputs, folder, servers, &metrics)?;
-    servers.describe(screen, &stages.flight_url, metrics_addr);
+    let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
+    let program = args.dashboard.as_deref().filter(|_| !args.no_dashboard);
+    let mut dashboard = Dashboard::start(program, &servers.postgres, folder).await?;
+    servers.describe(screen, &stages.flight_url, metrics_addr, &dashboard.describe());
 
-    let mut live = Live::default();
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = stages.failure(screen) => Err(error),
         error = servers.unexpected_end() => Err(error),
-        served = service::http::serve(listener, metrics.clone()) => served.context("serve health and metrics"),
-        never = show(screen, &metrics, &mut live, ready) => match never {},
+        never = dashboard.watch(screen) => match never {},
+        served = service::http::serve(listener, status.clone()) => served.context("serve health and metrics"),
+        never = show(screen, metrics, status, ready) => match never {},
     };
-    screen.show(&live.read(&metrics.encode(), Instant::now()));
+    screen.show(&status.numbers());
+    let (drained, stopped) = tokio::join!(stages.drain(args.drain_max), dashboard.stop());
     // What went wrong first is what a person must know.
-    outcome.and(stages.drain(args.drain_max).await)
+    outcome.and(drained).and(stopped)
 }
 
 /// Shows the numbers for ever, and once how long the first gold row took.
-async fn show(screen: &Screen, metrics: &Metrics, live: &mut Live, ready: Instant) -> Infallible {
+async fn show(screen: &Screen, metrics: &Metrics, status: &Status, ready: Instant) -> Infallible {
     let mut first_row = interval(FIRST_ROW_INTERVAL);
     let mut shown = interval(screen.interval());
     let mut has_gold = false;
@@ -140,7 +152,7 @@ async fn show(screen: &Screen, metrics: &Metrics, live: &mut Live, ready: Instan
                     screen.line(format_args!("first gold row {:.1} s after the servers were ready", ready.elapsed().as_secs_f64()));
                 }
             }
-            now = shown.tick() => screen.show(&live.read(&metrics.encode(), now)),
+            _ = shown.tick() => screen.show(&status.numbers()),
         }
     }
 }

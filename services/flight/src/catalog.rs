@@ -1,4 +1,4 @@
-//! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both.
+//! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both, and the schema `system`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,29 +15,41 @@ use datafusion::scalar::ScalarValue;
 use lake::{Lake, LakeError, Table};
 use proto::ticket::{History, Margin};
 use schema::bronze;
+use service::status::Status;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::hot::Hot;
+use crate::system::{self, System};
 
 /// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
 const GOLD_AGE_MAX: Duration = Duration::from_millis(250);
+
+/// DataFusion's name of a session's own catalog.
+const CATALOG: &str = "datafusion";
 
 /// Makes a session for each query.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     hot: Arc<Hot>,
     gold: Mutex<(Table, Instant)>,
+    system: Arc<System>,
     runtime: Arc<RuntimeEnv>,
 }
 
 impl Catalog {
     /// Opens gold, which another service writes.
-    pub(crate) async fn open(lake: &Lake, topic: &str, hot: Arc<Hot>) -> Result<Self, LakeError> {
+    pub(crate) async fn open(
+        lake: &Lake,
+        topic: &str,
+        hot: Arc<Hot>,
+        status: Status,
+    ) -> Result<Self, LakeError> {
         let gold = Table::open(lake, lake::gold(topic)).await?;
         Ok(Catalog {
             hot,
             gold: Mutex::new((gold, Instant::now())),
+            system: Arc::new(System::new(status)),
             runtime: Arc::new(RuntimeEnv::default()),
         })
     }
@@ -114,6 +126,8 @@ impl Catalog {
         let (durable, hot) = self.hot.snapshot();
         session.register_table("bronze", lake::provider(durable, hot))?;
         session.register_table("gold", lake::provider(self.gold().await?, Vec::new()))?;
+        let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
+        catalog.register_schema(system::SCHEMA, Arc::clone(&self.system) as _)?;
         Ok(session)
     }
 

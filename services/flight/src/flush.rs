@@ -107,7 +107,7 @@ async fn flush(
     hot.set_durable(durable);
     metrics.observe_hot(hot);
     metrics.set_ready(Ok(()));
-    metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
+    metrics.observe_flush(started.elapsed().as_secs_f64());
     tracing::debug!(%position, seconds = started.elapsed().as_secs_f64(), "flushed bronze");
     Ok(())
 }

@@ -11,6 +11,7 @@ mod follow;
 
 mod catalog;
 mod sql;
+mod system;
 
 mod error;
 mod metrics;
@@ -70,7 +71,9 @@ pub fn run_on(
         tracing::info!(version = durable.version(), rows = durable.row_count(), position = %durable.position(), "opened bronze");
         metrics.observe_durable(&durable);
         let hot = Arc::new(Hot::new(durable));
-        let catalog = Arc::new(Catalog::open(&lake, &config.topic, Arc::clone(&hot)).await?);
+        metrics.observe_hot(&hot);
+        let catalog =
+            Arc::new(Catalog::open(&lake, &config.topic, Arc::clone(&hot), context.status.clone()).await?);
         let sql = Sql { catalog, metrics: metrics.clone() };
 
         // Puts and followers end first; then the flusher makes what they left durable.
@@ -80,6 +83,7 @@ pub fn run_on(
             hot_bytes_max: config.hot_bytes_max,
             sql,
             metrics: metrics.clone(),
+            known: context.status.clone(),
             shutdown: calls.clone(),
         };
         let server = FlightServiceServer::new(server)

@@ -1,23 +1,33 @@
 //! The numbers of the Flight server.
 
+use std::sync::atomic::AtomicU64;
+
+use position::Position;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::hot::Hot;
+
+/// Offsets by partition.
+type Offsets = Family<[(&'static str, i32); 1], Gauge>;
 
 /// The numbers of the Flight server; clones share.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     pub(crate) rows: Counter,
     pub(crate) queries: Counter,
-    pub(crate) flush_seconds: Histogram,
+    flush_seconds: Histogram,
     hot_rows: Gauge,
     hot_bytes: Gauge,
     durable_rows: Gauge,
     durable_files: Gauge,
     durable_bytes: Gauge,
     table_version: Gauge,
+    received_offset: Offsets,
+    durable_offset: Offsets,
+    flush_timestamp: Gauge<f64, AtomicU64>,
     service: service::metrics::Metrics,
 }
 
@@ -45,6 +55,21 @@ impl Metrics {
             durable_files: gauge("bronze_durable_files", "Files of the bronze table"),
             durable_bytes: gauge("bronze_durable_bytes", "Bytes of the bronze table's files"),
             table_version: gauge("bronze_table_version", "Delta version of the bronze table"),
+            received_offset: service.register(
+                "bronze_received_offset",
+                "Next offset that bronze expects",
+                Offsets::default(),
+            ),
+            durable_offset: service.register(
+                "bronze_durable_offset",
+                "Next offset that is not durable in bronze",
+                Offsets::default(),
+            ),
+            flush_timestamp: service.register(
+                "bronze_flush_timestamp_seconds",
+                "When bronze was last flushed",
+                Gauge::default(),
+            ),
             service: service.clone(),
         }
     }
@@ -59,6 +84,7 @@ impl Metrics {
         let size = hot.size();
         self.hot_rows.set(gauge_value(size.rows));
         self.hot_bytes.set(gauge_value(size.bytes));
+        set_offsets(&self.received_offset, &hot.progress().received);
     }
 
     /// Takes over the size of the table.
@@ -67,6 +93,19 @@ impl Metrics {
         self.durable_files.set(gauge_value(durable.file_count()));
         self.durable_bytes.set(gauge_value(durable.bytes()));
         self.table_version.set(gauge_value(durable.version()));
+        set_offsets(&self.durable_offset, durable.position());
+    }
+
+    /// Takes over how long a flush took that ends now.
+    pub(crate) fn observe_flush(&self, seconds: f64) {
+        self.flush_seconds.observe(seconds);
+        self.flush_timestamp.set(service::clock::now_seconds());
+    }
+}
+
+fn set_offsets(offsets: &Offsets, position: &Position) {
+    for (partition, next) in position.iter() {
+        offsets.get_or_create(&[("partition", partition)]).set(next);
     }
 }
 

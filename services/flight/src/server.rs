@@ -16,6 +16,7 @@ use position::OffsetRange;
 use proto::metadata::Progress;
 use proto::stream::{encode_batch, encode_schema};
 use proto::ticket::{Bronze, History};
+use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     pub(crate) hot_bytes_max: usize,
     pub(crate) sql: Sql,
     pub(crate) metrics: Metrics,
+    pub(crate) known: service::status::Status,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -101,6 +103,16 @@ impl Server {
     fn follow(&self, ticket: Bronze) -> Messages {
         let messages = follow(Arc::clone(&self.hot), ticket, self.shutdown.clone());
         Box::pin(messages.map_err(|refusal| status(&refusal)))
+    }
+
+    /// Takes in a process's report and answers with those of all.
+    fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, Refusal> {
+        let bad =
+            |error| Refusal::BadRequest(format!("the report is not JSON of the expected shape: {error}"));
+        self.known.hear(serde_json::from_slice(body).map_err(bad)?);
+        let encode = |report: &Report| serde_json::to_vec(report).expect("a report has string keys");
+        let results = self.known.reports();
+        Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report).into() }).collect())
     }
 
     async fn history(&self, ticket: History) -> Result<Messages, Refusal> {
@@ -237,6 +249,10 @@ impl FlightService for Server {
             let result = arrow_flight::Result { body: self.hot.progress().encode() };
             return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
         }
+        if request.get_ref().r#type == proto::REPORT_ACTION {
+            let results = self.report(&request.get_ref().body).map_err(|refusal| status(&refusal))?;
+            return Ok(Response::new(Box::pin(futures::stream::iter(results.into_iter().map(Ok)))));
+        }
         self.sql.do_action(request).await
     }
 
@@ -249,7 +265,11 @@ impl FlightService for Server {
             description: "How far bronze is: {\"received\": position, \"durable\": position} as JSON"
                 .to_owned(),
         };
-        Ok(Response::new(Box::pin(futures::stream::iter([Ok(progress)]))))
+        let report = ActionType {
+            r#type: proto::REPORT_ACTION.to_owned(),
+            description: "Takes a process's report of itself and returns those of all, as JSON".to_owned(),
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(progress), Ok(report)]))))
     }
 
     async fn do_exchange(

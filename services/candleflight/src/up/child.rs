@@ -17,6 +17,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks at something that does not announce itself; adds at most this to the start.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between two looks at a server that takes long to start and that nothing waits for.
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How much of a server's log an error shows, in lines.
 const LOG_LINES_MAX: usize = 15;
 
@@ -50,10 +52,12 @@ impl Child {
         folder: &Path,
         program: &Path,
         arguments: &[S],
+        variables: &[(&str, &str)],
     ) -> anyhow::Result<Child> {
         let context = || format!("start {} ({})", kind.name, program.display());
         let log = File::create(folder.join("log")).with_context(context)?;
         let process = command(kind, program, arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use service::status::{Events, Numbers};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
-use crate::numbers::Numbers;
+use crate::numbers::{line, table};
 
 /// How often the numbers are drawn in a terminal: as fast as one reads.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
@@ -54,9 +55,9 @@ impl Screen {
     /// Shows the numbers.
     pub(super) fn show(&self, numbers: &Numbers) {
         if self.bar.is_hidden() {
-            self.line(numbers);
+            self.line(line(numbers));
         } else {
-            self.bar.set_message(format!("\n{}", numbers.table()));
+            self.bar.set_message(format!("\n{}", table(numbers)));
         }
     }
 
@@ -65,8 +66,8 @@ impl Screen {
         self.bar.abandon();
     }
 
-    /// Sends log lines to `file`, which the numbers would tear apart, and warnings here, too.
-    pub(super) fn init_telemetry(&self, file: &Path) -> anyhow::Result<()> {
+    /// Sends log lines to `file`, which the numbers would tear apart, and warnings here, too; returns where the latest are kept.
+    pub(super) fn init_telemetry(&self, file: &Path) -> anyhow::Result<Events> {
         if file.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
             std::fs::rename(file, file.with_extension("log.1"))?;
         }
@@ -77,7 +78,10 @@ impl Screen {
             .with_writer(Mutex::new(writer))
             .with_filter(service::log_filter("info"));
         let warnings = fmt::layer().with_writer(self.clone()).with_filter(LevelFilter::WARN);
-        Registry::default().with(log).with(warnings).try_init().context("start logging")
+        let events = Events::default();
+        let kept = events.clone().with_filter(service::log_filter("info"));
+        Registry::default().with(log).with(warnings).with(kept).try_init().context("start logging")?;
+        Ok(events)
     }
 }
 

@@ -74,17 +74,18 @@ impl Servers {
     }
 
     /// Prints where everything is and how to get in.
-    pub(super) fn describe(&self, screen: &Screen, flight: &str, metrics: SocketAddr) {
+    pub(super) fn describe(&self, screen: &Screen, flight: &str, status: SocketAddr, dashboard: &str) {
         // The private cluster's password is no secret, another's is.
         let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
         let Servers { kafka, lake, topic, log, .. } = self;
         screen.line(format_args!(
             "
+  dashboard   {dashboard}
+  status      http://{status}/   also /metrics, /ready and /health
   Kafka       {kafka}   topic {topic}
   PostgreSQL  psql {psql} -c 'SELECT * FROM bitcoin_gold_data ORDER BY event_time DESC LIMIT 5'
   Flight SQL  candleflight sql --flight {flight} 'SELECT * FROM bronze ORDER BY event_time DESC LIMIT 5'
   lake        {lake}   Delta tables streaming_raw, gold_aggregates
-  metrics     http://{metrics}/metrics   also /health and /ready
   log         {log}
 
 Ctrl-C drains and stops; the next start goes on where this one ends."

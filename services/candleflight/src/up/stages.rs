@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
 use service::Context;
-use service::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,8 @@ pub(super) struct Stages {
     running: JoinSet<(&'static str, anyhow::Result<()>)>,
     stage_names: Vec<&'static str>,
     tokens: Vec<CancellationToken>,
-    metrics: Metrics,
+    /// What every stage is given, each with a token of its own.
+    context: Context,
 }
 
 impl Stages {
@@ -37,7 +37,7 @@ impl Stages {
         inputs: &[String],
         folder: &mut Folder,
         servers: &Servers,
-        metrics: &Metrics,
+        context: &Context,
     ) -> anyhow::Result<Stages> {
         let listen = folder.choose_address("flight", FLIGHT_URL.trim_start_matches("grpc://"))?.to_string();
         let flight_url = format!("grpc://{listen}");
@@ -46,7 +46,7 @@ impl Stages {
             running: JoinSet::new(),
             stage_names: Vec::new(),
             tokens: Vec::new(),
-            metrics: metrics.clone(),
+            context: context.clone(),
         };
         let kafka = [("--kafka", &*servers.kafka), ("--topic", &*args.topic)];
         let lake = [("--lake", &*servers.lake), ("--topic", &*args.topic)];
@@ -61,7 +61,7 @@ impl Stages {
 
         let database =
             [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
-        let config: gold::Config = self::config(&[&lake[..], &database].concat())?;
+        let config: gold::Config = self::config(&[&kafka[..], &lake[..1], &database].concat())?;
         stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
         let mut flags = kafka.to_vec();
@@ -79,7 +79,7 @@ impl Stages {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let token = CancellationToken::new();
-        let service = run(Context { shutdown: token.clone(), metrics: self.metrics.clone() });
+        let service = run(Context { shutdown: token.clone(), ..self.context.clone() });
         self.running.spawn(async move { (name, service.await) });
         self.stage_names.push(name);
         self.tokens.push(token);

@@ -1,0 +1,112 @@
+//! The numbers of the walk, read from the same text that Prometheus gets.
+
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+use crate::metrics::{Buckets, Samples};
+
+/// How far each stage of the walk is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Records acknowledged by Kafka since the producer's start.
+    pub produced: f64,
+    /// Rows received by bronze since the Flight server's start.
+    pub received: f64,
+    /// Gold rows committed in PostgreSQL since gold's start.
+    pub gold: f64,
+    /// Messages of the topic that are not read yet.
+    pub lag: f64,
+    /// Rows in bronze that are visible, not yet durable.
+    pub hot: f64,
+    /// Rows in bronze that are durable.
+    pub durable: f64,
+    /// Messages that could not be used, since ingest's start.
+    pub dead_letters: f64,
+    /// When bronze was last flushed to the lake, seconds since the epoch; 0 for not yet.
+    pub bronze_flushed: f64,
+    /// When gold was last committed to PostgreSQL, likewise.
+    pub postgres_committed: f64,
+    /// When gold was last committed to the lake, likewise.
+    pub lake_committed: f64,
+    /// Positions, ascending by partition.
+    pub partitions: Vec<Partition>,
+    /// Seconds from produced to committed in PostgreSQL.
+    #[serde(skip)]
+    pub freshness: Buckets,
+}
+
+/// How far each stage is in one partition of the topic: the next offset, unless nobody has said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partition {
+    /// The partition.
+    pub partition: i32,
+    /// The topic's end.
+    pub end: Option<i64>,
+    /// What bronze has received.
+    pub received: Option<i64>,
+    /// What is durable in bronze.
+    pub durable: Option<i64>,
+    /// What gold has committed to PostgreSQL.
+    pub postgres: Option<i64>,
+    /// What gold has committed to the lake.
+    pub lake: Option<i64>,
+}
+
+impl Numbers {
+    /// Adds up what the processes say that are not silent.
+    pub fn of(reports: &[Report]) -> Numbers {
+        let now_micros = reports.iter().map(|report| report.at_micros).max().unwrap_or_default();
+        let heard = reports.iter().filter(|report| !report.is_silent(now_micros));
+        Numbers::read(&heard.map(|report| report.metrics.as_str()).collect::<String>())
+    }
+
+    /// Reads the metrics of one process, or of several one after the other.
+    pub fn read(text: &str) -> Numbers {
+        let samples = Samples::new(text);
+        let sum = |name| samples.sum(name, &[]);
+        Numbers {
+            produced: sum("candleflight_producer_records_total"),
+            received: sum("candleflight_bronze_rows_total"),
+            gold: samples.sum("candleflight_gold_rows_total", &[r#"sink="postgres""#]),
+            lag: sum("candleflight_ingest_lag_records"),
+            hot: sum("candleflight_bronze_hot_rows"),
+            durable: sum("candleflight_bronze_durable_rows"),
+            dead_letters: sum("candleflight_ingest_dead_letters_total"),
+            bronze_flushed: sum("candleflight_bronze_flush_timestamp_seconds"),
+            postgres_committed: samples
+                .sum("candleflight_gold_commit_timestamp_seconds", &[r#"sink="postgres""#]),
+            lake_committed: samples.sum("candleflight_gold_commit_timestamp_seconds", &[r#"sink="lake""#]),
+            partitions: partitions(&samples),
+            freshness: samples.buckets("candleflight_freshness_seconds"),
+        }
+    }
+
+    /// Tells whether a gold row has been committed.
+    pub fn has_gold(&self) -> bool {
+        self.gold > 0.0
+    }
+}
+
+fn partitions(samples: &Samples<'_>) -> Vec<Partition> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    let mut read = |name, labels: &[&str], set: fn(&mut Partition, i64)| {
+        for (partition, offset) in samples.labelled(name, labels, "partition") {
+            let Ok(partition) = partition.parse() else { continue };
+            let index = partitions.binary_search_by_key(&partition, |known| known.partition).unwrap_or_else(
+                |index| {
+                    partitions.insert(index, Partition { partition, ..Partition::default() });
+                    index
+                },
+            );
+            #[expect(clippy::cast_possible_truncation, reason = "offsets are far below 2^53")]
+            set(&mut partitions[index], offset as i64);
+        }
+    };
+    read("candleflight_ingest_end_offset", &[], |partition, offset| partition.end = Some(offset));
+    read("candleflight_bronze_received_offset", &[], |partition, offset| partition.received = Some(offset));
+    read("candleflight_bronze_durable_offset", &[], |partition, offset| partition.durable = Some(offset));
+    let gold = "candleflight_gold_position_offset";
+    read(gold, &[r#"sink="postgres""#], |partition, offset| partition.postgres = Some(offset));
+    read(gold, &[r#"sink="lake""#], |partition, offset| partition.lake = Some(offset));
+    partitions
+}

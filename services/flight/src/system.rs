@@ -1,0 +1,277 @@
+//! The schema `system`: what is known of the pipeline, as tables. They are made when a query names them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use arrow::json::ReaderBuilder;
+use async_trait::async_trait;
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::error::DataFusionError;
+use serde::Serialize;
+use serde_json::{Value, json};
+use service::metrics::Samples;
+use service::status::{Report, Said, Status, View};
+
+/// Name of the schema.
+pub(crate) const SCHEMA: &str = "system";
+
+/// A table: its name, its columns, and its rows, each an object.
+struct SystemTable {
+    name: &'static str,
+    columns: &'static [(&'static str, Kind)],
+    rows: fn(&Status) -> Vec<Value>,
+}
+
+/// The type of a column; every column may be null.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Whole,
+    Number,
+    Truth,
+    /// Microseconds UTC.
+    Time,
+}
+
+const TABLES: &[SystemTable] = &[
+    SystemTable {
+        name: "lag",
+        columns: &[
+            ("partition", Kind::Whole),
+            ("end_offset", Kind::Whole),
+            ("received_offset", Kind::Whole),
+            ("durable_offset", Kind::Whole),
+            ("postgres_offset", Kind::Whole),
+            ("lake_offset", Kind::Whole),
+            ("ingest_lag", Kind::Whole),
+            ("gold_lag", Kind::Whole),
+        ],
+        rows: lag,
+    },
+    SystemTable {
+        name: "services",
+        columns: &[
+            ("service", Kind::Text),
+            ("process", Kind::Text),
+            ("is_ready", Kind::Truth),
+            ("reason", Kind::Text),
+            ("is_silent", Kind::Truth),
+            ("version", Kind::Text),
+            ("started_at", Kind::Time),
+            ("heard_at", Kind::Time),
+            ("address", Kind::Text),
+        ],
+        rows: services,
+    },
+    SystemTable {
+        name: "history",
+        columns: &[
+            ("at", Kind::Time),
+            ("produced_per_second", Kind::Number),
+            ("received_per_second", Kind::Number),
+            ("gold_per_second", Kind::Number),
+            ("lag", Kind::Number),
+            ("hot", Kind::Number),
+            ("durable", Kind::Number),
+            ("freshness_p50", Kind::Number),
+            ("freshness_p99", Kind::Number),
+        ],
+        rows: history,
+    },
+    SystemTable {
+        name: "events",
+        columns: &[
+            ("at", Kind::Time),
+            ("process", Kind::Text),
+            ("level", Kind::Text),
+            ("target", Kind::Text),
+            ("message", Kind::Text),
+            ("detail", Kind::Text),
+        ],
+        rows: events,
+    },
+    SystemTable {
+        name: "dead_letters",
+        columns: &[
+            ("at", Kind::Time),
+            ("process", Kind::Text),
+            ("topic", Kind::Text),
+            ("partition", Kind::Whole),
+            ("offset", Kind::Whole),
+            ("reason", Kind::Text),
+            ("detail", Kind::Text),
+            ("count", Kind::Whole),
+        ],
+        rows: dead_letters,
+    },
+    SystemTable {
+        name: "metrics",
+        columns: &[
+            ("process", Kind::Text),
+            ("name", Kind::Text),
+            ("labels", Kind::Text),
+            ("value", Kind::Number),
+        ],
+        rows: metrics,
+    },
+];
+
+fn lag(status: &Status) -> Vec<Value> {
+    let behind = |ahead: Option<i64>, behind: Option<i64>| Some((ahead? - behind?).max(0));
+    let row = |partition: &service::status::Partition| {
+        json!({
+            "partition": partition.partition,
+            "end_offset": partition.end,
+            "received_offset": partition.received,
+            "durable_offset": partition.durable,
+            "postgres_offset": partition.postgres,
+            "lake_offset": partition.lake,
+            "ingest_lag": behind(partition.end, partition.received),
+            "gold_lag": behind(partition.received, partition.postgres),
+        })
+    };
+    status.numbers().partitions.iter().map(row).collect()
+}
+
+fn services(status: &Status) -> Vec<Value> {
+    let View { processes, .. } = status.view();
+    let rows = processes.iter().flat_map(|seen| {
+        seen.services.iter().map(|(service, reason)| {
+            json!({
+                "service": service,
+                "process": seen.process.id,
+                "is_ready": reason.is_none() && !seen.is_silent,
+                "reason": reason,
+                "is_silent": seen.is_silent,
+                "version": seen.process.version,
+                "started_at": seen.process.started_micros,
+                "heard_at": seen.heard_micros,
+                "address": seen.process.address,
+            })
+        })
+    });
+    rows.collect()
+}
+
+fn history(status: &Status) -> Vec<Value> {
+    let row = |sample: &service::status::Sample| {
+        let mut row = object(sample);
+        row["at"] = sample.at_micros.into();
+        row
+    };
+    status.view().history.iter().map(row).collect()
+}
+
+fn events(status: &Status) -> Vec<Value> {
+    let row = |Said { process, event }: &Said| {
+        let detail: Vec<String> =
+            event.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        json!({
+            "at": event.at_micros,
+            "process": process,
+            "level": event.level,
+            "target": event.target,
+            "message": event.message,
+            "detail": detail.join(" "),
+        })
+    };
+    status.view().events.iter().map(row).collect()
+}
+
+fn dead_letters(status: &Status) -> Vec<Value> {
+    let row = |Said { process, event }: &Said| {
+        let mut row = object(&event.fields);
+        for whole in ["partition", "offset", "count"] {
+            row[whole] = event.fields.get(whole).and_then(|text| text.parse::<i64>().ok()).into();
+        }
+        row["at"] = event.at_micros.into();
+        row["process"] = process.as_str().into();
+        row
+    };
+    status.view().dead_letters.iter().map(row).collect()
+}
+
+fn metrics(status: &Status) -> Vec<Value> {
+    let rows_of = |report: &Report| {
+        let row = |(name, labels, value): (&str, &str, f64)| json!({ "process": report.process.id, "name": name, "labels": labels, "value": value });
+        Samples::new(&report.metrics).all().map(row).collect::<Vec<_>>()
+    };
+    status.reports().iter().flat_map(rows_of).collect()
+}
+
+fn object(row: &impl Serialize) -> Value {
+    serde_json::to_value(row).expect("a row is a plain struct with string keys")
+}
+
+impl SystemTable {
+    fn schema(&self) -> SchemaRef {
+        let field = |(name, kind): &(&str, Kind)| {
+            let kind = match kind {
+                Kind::Text => DataType::Utf8,
+                Kind::Whole => DataType::Int64,
+                Kind::Number => DataType::Float64,
+                Kind::Truth => DataType::Boolean,
+                Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            };
+            Field::new(*name, kind, true)
+        };
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    fn read(&self, status: &Status) -> Result<RecordBatch, ArrowError> {
+        let schema = self.schema();
+        let rows = (self.rows)(status);
+        let mut decoder =
+            ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder()?;
+        decoder.serialize(&rows)?;
+        Ok(decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+    }
+}
+
+/// The schema `system` of one server.
+#[derive(Debug)]
+pub(crate) struct System {
+    status: Status,
+}
+
+impl System {
+    pub(crate) fn new(status: Status) -> Self {
+        System { status }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for System {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.iter().map(|table| table.name.to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
+        let rows = table.read(&self.status)?;
+        Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.iter().any(|table| table.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service::status::Status;
+
+    use super::TABLES;
+
+    #[test]
+    fn every_table_can_be_read_whatever_is_known() {
+        let status = Status::default();
+        status.sample();
+        for table in TABLES {
+            let rows = table.read(&status).unwrap();
+            assert_eq!(rows.num_columns(), table.columns.len(), "{}", table.name);
+        }
+    }
+}
