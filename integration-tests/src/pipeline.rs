@@ -114,7 +114,12 @@ impl Pipeline {
     }
 }
 
-async fn connect(url: &str) -> anyhow::Result<Client> {
+/// Connects to a PostgreSQL.
+///
+/// # Errors
+///
+/// It does not answer, or refuses.
+pub async fn connect(url: &str) -> anyhow::Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.context("connect to PostgreSQL")?;
     #[expect(clippy::disallowed_methods, reason = "it ends with its client; a test has no JoinSet")]
     tokio::spawn(connection);

@@ -1,0 +1,195 @@
+//! The pipeline as its users deploy it: `deploy/compose.yaml` itself, on a Docker engine.
+
+mod compose;
+mod start_order;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use integration_tests::check::topic_ends;
+use integration_tests::environment::Environment;
+use integration_tests::input::Input;
+use integration_tests::pipeline::connect;
+use integration_tests::process::program;
+use integration_tests::wait::eventually;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use crate::compose::{Compose, checked, deploy};
+use crate::start_order::StartOrder;
+
+/// How long the pipeline may take to show something, on a machine that is busy with itself.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Time between two candles: the sample lasts a minute and a half, long enough to kill and scale services while it flows.
+const INTERVAL: &str = "20ms";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing() -> anyhow::Result<()> {
+    let Some(environment) = Environment::get() else { return Ok(()) };
+    let sample = sample();
+    let data = sample.file.parent().context("the sample lies in a folder")?.display().to_string();
+    let settings = [("CANDLEFLIGHT_DATA", data.as_str()), ("CANDLEFLIGHT_INTERVAL", INTERVAL)];
+    let Some(compose) = Compose::new(&settings).await? else { return Ok(()) };
+    let begin = Instant::now();
+    let say = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
+
+    compose.build().await?;
+    say("images built");
+    let order = StartOrder::watch(&compose)?;
+    compose.compose(&["up", "--detach"]).await?;
+    compose.compose(&["--profile", "tools", "up", "--detach", "prometheus"]).await?;
+    order.check().await?;
+    say("up, each service after those it needs");
+
+    more_gold(&compose).await?;
+    log_ins_are_ours(&compose).await?;
+    say("gold grows");
+    compose.crash("flight").await?;
+    more_gold(&compose).await?;
+    compose.healthy("flight", 1).await;
+    ensure!(compose.inspect("flight", "{{.RestartCount}}").await? != "0", "Docker has started flight again");
+    say("flight was killed, is back, and gold grows");
+    compose.compose(&["up", "--detach", "--no-recreate", "--scale", "ingest=2", "ingest"]).await?;
+    compose.healthy("ingest", 2).await;
+    say("two ingests are healthy");
+    compose.healthy("prometheus", 1).await;
+    panels_have_data(&compose).await?;
+    say("Prometheus has data for every panel of Grafana's");
+
+    compose.healthy("superset", 1).await;
+    dashboard_is_imported(&compose).await?;
+    say("Superset shows the dashboard");
+    everything_arrives(&compose, &environment, i64::try_from(sample.row_count()?)?).await?;
+    say("every candle is in PostgreSQL and in MinIO");
+    eprintln!("{}", compose.compose(&["run", "--rm", "--no-deps", "-T", "gold", "verify"]).await?);
+    say("verified");
+    compose.down().await?;
+    say("nothing is left");
+    Ok(())
+}
+
+/// Returns the shipped sample, which the producer of `deploy/compose.yaml` replays.
+fn sample() -> Input {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/sample.csv");
+    Input { file, symbol: "BTC-USD".to_owned() }
+}
+
+fn postgres_url(compose: &Compose, user: &str, password: &str) -> String {
+    format!("postgres://{user}:{password}@{}/crypto_db", compose.address("POSTGRES_PORT"))
+}
+
+/// Counts the gold rows, with the log-in of `.env`.
+async fn gold_rows(compose: &Compose) -> anyhow::Result<i64> {
+    let (user, password) = (compose.setting("POSTGRES_USER"), compose.setting("POSTGRES_PASSWORD"));
+    let client = connect(&postgres_url(compose, user, password)).await?;
+    Ok(client.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await?.get(0))
+}
+
+async fn more_gold(compose: &Compose) -> anyhow::Result<()> {
+    let before = gold_rows(compose).await?;
+    eventually("gold grows", DEADLINE, async || gold_rows(compose).await.ok().filter(|rows| *rows > before))
+        .await;
+    Ok(())
+}
+
+/// Checks that the defaults, which `.env` replaces, open nothing. (MinIO's keys are those of the services: without them no row would flow.)
+async fn log_ins_are_ours(compose: &Compose) -> anyhow::Result<()> {
+    let Err(error) = connect(&postgres_url(compose, "postgres", "postgres")).await else {
+        bail!("PostgreSQL takes its default password");
+    };
+    let code = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+    ensure!(code == Some(&SqlState::INVALID_PASSWORD), "PostgreSQL refuses for another reason: {error:#}");
+    Ok(())
+}
+
+/// Checks that Prometheus, configured as it is, has a number for each expression that a panel of Grafana's shows.
+async fn panels_have_data(compose: &Compose) -> anyhow::Result<()> {
+    let dashboard = std::fs::read_to_string(deploy().join("grafana/dashboards/candleflight.json"))?;
+    let dashboard: Value = serde_json::from_str(&dashboard)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    ensure!(expressions.len() >= panels.len(), "each panel has an expression");
+    let url = format!("http://{}/api/v1/query", compose.address("PROMETHEUS_PORT"));
+    for expression in expressions {
+        let query = format!("query={}", expression.replace("$__rate_interval", "1m"));
+        eventually(expression, DEADLINE, async || {
+            let answer = curl(&["--get", "--data-urlencode", &query, &url]).await.ok()?;
+            let number: f64 = answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()?;
+            number.is_finite().then_some(())
+        })
+        .await;
+    }
+    Ok(())
+}
+
+/// Checks that Superset has the dashboard, that its datasets read PostgreSQL, and that the log-in is that of `.env`.
+async fn dashboard_is_imported(compose: &Compose) -> anyhow::Result<()> {
+    let url = format!("http://{}/api/v1", compose.address("SUPERSET_PORT"));
+    let log_in = async |user: &str, password: &str| {
+        let body = json!({"username": user, "password": password, "provider": "db"}).to_string();
+        curl(&["--json", &body, &format!("{url}/security/login")]).await
+    };
+    ensure!(log_in("admin", "admin").await.is_err(), "Superset takes its default password");
+    let answer = log_in(compose.setting("SUPERSET_USER"), compose.setting("SUPERSET_PASSWORD")).await?;
+    let token = answer["access_token"].as_str().context("an access token")?;
+    let header = format!("Authorization: Bearer {token}");
+    let datasets = curl(&["--header", &header, &format!("{url}/dashboard/candleflight/datasets")]).await?;
+    let datasets = datasets["result"].as_array().context("datasets")?;
+    ensure!(!datasets.is_empty(), "the dashboard has datasets");
+    for dataset in datasets {
+        let count = json!({"expressionType": "SQL", "sqlExpression": "COUNT(*)", "label": "rows"});
+        let source = json!({"id": dataset["id"], "type": "table"});
+        let body =
+            json!({"datasource": source, "queries": [{"columns": [], "metrics": [count]}]}).to_string();
+        let answer = curl(&["--header", &header, "--json", &body, &format!("{url}/chart/data")]).await?;
+        let rows = answer["result"][0]["data"][0]["rows"].as_i64().context("a count")?;
+        eprintln!("Superset reads {rows} rows of {}", dataset["table_name"]);
+    }
+    Ok(())
+}
+
+/// Waits until all `rows` of the input are in the topic, in PostgreSQL and in both tables of the lake, and not one more.
+async fn everything_arrives(compose: &Compose, environment: &Environment, rows: i64) -> anyhow::Result<()> {
+    eventually("the producer has sent its input, and ended", DEADLINE, async || {
+        compose.containers("producer").await.ok()?.is_empty().then_some(())
+    })
+    .await;
+    let topic = topic_ends(&compose.address("KAFKA_PORT"), "bitcoin_data")?;
+    ensure!(topic.iter().map(|(_, end)| end).sum::<i64>() == rows, "{rows} candles in the topic: {topic:?}");
+    eventually("all gold in PostgreSQL", DEADLINE, async || {
+        (gold_rows(compose).await.ok()? == rows).then_some(())
+    })
+    .await;
+    let flight = format!("grpc://{}", compose.address("FLIGHT_PORT"));
+    eventually("all rows durable in the lake", DEADLINE, async || {
+        let query = "SELECT count(*) FROM gold";
+        let sql = ["sql", "--flight", &flight, "--format", "csv", query];
+        let output = Command::new(program().ok()?).args(sql).output().await.ok()?;
+        (integration_tests::check::count(&String::from_utf8(output.stdout).ok()?)? == rows).then_some(())
+    })
+    .await;
+    let tables = Command::new(&environment.python)
+        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/containers/rows.py"), "s3://bitcoin-data"])
+        .env("AWS_ENDPOINT_URL", format!("http://{}", compose.address("MINIO_PORT")))
+        .env("AWS_ACCESS_KEY_ID", compose.setting("MINIO_USER"))
+        .env("AWS_SECRET_ACCESS_KEY", compose.setting("MINIO_PASSWORD"))
+        .output()
+        .await?;
+    let tables: Value = serde_json::from_str(&checked("rows.py", tables)?)?;
+    ensure!(
+        tables == json!({"streaming_raw": rows, "gold_aggregates": rows}),
+        "{rows} candles in both tables of the lake: {tables}"
+    );
+    Ok(())
+}
+
+/// Asks a server that must answer well, and in JSON.
+async fn curl(arguments: &[&str]) -> anyhow::Result<Value> {
+    let bound = ["--silent", "--show-error", "--fail", "--max-time", "60"];
+    let output = Command::new("curl").args(bound).args(arguments).output().await?;
+    Ok(serde_json::from_str(&checked("curl", output)?)?)
+}
