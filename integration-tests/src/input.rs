@@ -47,8 +47,8 @@ pub fn producer(inputs: &[Input], flags: &[&str]) -> Vec<String> {
 ///
 /// A folder cannot be listed.
 pub fn all() -> anyhow::Result<Vec<Input>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the checkout")?;
-    let mut inputs = vec![Input { file: root.join("data/sample.csv"), symbol: "SAMPLE-USD".to_owned() }];
+    let root = root()?;
+    let mut inputs = vec![Input { file: sample()?, symbol: "SAMPLE-USD".to_owned() }];
     let folder =
         std::env::var_os("CANDLEFLIGHT_TEST_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
     if folder.is_dir() {
@@ -65,6 +65,19 @@ pub fn all() -> anyhow::Result<Vec<Input>> {
         eprintln!("no real market data in {}: the sample alone", folder.display());
     }
     Ok(inputs)
+}
+
+/// Returns the shipped sample.
+///
+/// # Errors
+///
+/// The tests do not run in a checkout.
+pub fn sample() -> anyhow::Result<PathBuf> {
+    Ok(root()?.join("data/sample.csv"))
+}
+
+fn root() -> anyhow::Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the checkout")
 }
 
 /// Writes `days` of synthetic candles from `seed` into the pipeline's folder.

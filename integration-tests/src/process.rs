@@ -147,6 +147,11 @@ impl Process {
         }
     }
 
+    /// Returns where its status page is, `host:port`.
+    pub fn address(&self) -> &str {
+        &self.metrics_addr
+    }
+
     /// Waits until `/ready` says so.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.name());

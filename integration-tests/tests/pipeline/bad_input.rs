@@ -131,6 +131,17 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     let (kafka, topic) = (environment.kafka.clone(), format!("{}_dlq", pipeline.topic));
     let letters = tokio::task::spawn_blocking(move || dead_letters(&kafka, &topic, count)).await??;
     ensure!(letters == expected, "dead letters: {letters:#?}\nexpected: {expected:#?}");
+    let what = "all dead letters are in PostgreSQL, each once";
+    integration_tests::wait::eventually(what, DEADLINE, async || {
+        let query = "SELECT reason, kafka_offset FROM bitcoin_dead_letters ORDER BY kafka_offset";
+        let rows = pipeline.database().await.ok()?.query(query, &[]).await.ok()?;
+        let found: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        (found == expected).then_some(())
+    })
+    .await;
+    let told =
+        pipeline.sql("SELECT count(*) > 0 FROM system.dead_letters WHERE reason = 'null_value'").await?;
+    ensure!(told.ends_with("true\n"), "system.dead_letters knows them: {told}");
     let counted = ingest.metric("candleflight_ingest_dead_letters_total", &[]).await?;
     ensure!(counted >= 18.0, "the dead letters are counted: {counted}");
     drained(&pipeline, &environment.kafka).await?;

@@ -6,3 +6,4 @@ mod interop;
 mod outages;
 mod real_input;
 mod snapshots;
+mod status;

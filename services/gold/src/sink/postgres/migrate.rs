@@ -6,8 +6,11 @@ use tokio_postgres::error::SqlState;
 use crate::error::Error;
 
 /// The steps from an empty database to today's tables; step n leads to version n + 1. A released step never changes.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/001_gold.sql"), include_str!("../migrations/002_dead_letters.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/001_gold.sql"),
+    include_str!("../migrations/002_dead_letters.sql"),
+    include_str!("../migrations/003_dashboard.sql"),
+];
 /// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;
 

@@ -1,0 +1,71 @@
+"""Looks at a status page in a real Chromium while candles and a bad message come in: the numbers are those of /metrics, and they move.
+
+check_status_page.py URL SCREENSHOT      `candleflight up` must be running, and a message that is no candle have been sent
+"""
+
+import json
+import re
+import sys
+import time
+import urllib.request
+
+from playwright.sync_api import expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+WAIT_SECONDS_MAX = 60
+
+
+def get(url, path):
+    with urllib.request.urlopen(url + path, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def metric(url, name):
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", get(url, "/metrics"), re.M))
+
+
+def number(text):
+    return float(text.replace(",", ""))
+
+
+def main():
+    url, screenshot = sys.argv[1:]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        page = browser.new_page(viewport={"width": 1250, "height": 1000})
+        errors, asked = [], []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        stage = lambda name: page.locator(".stage", has_text=name).locator("b")
+        try:
+            expect(page.locator("#state")).to_have_text("all 4 services ready", timeout=WAIT_SECONDS_MAX * 1000)
+            letter = page.locator("#letters tr", has_text="not_json")
+            expect(letter).to_have_count(1, timeout=WAIT_SECONDS_MAX * 1000)
+            until = time.monotonic() + WAIT_SECONDS_MAX
+            # The page shows the last second: what it says was true between two looks at the metrics.
+            while True:
+                before = metric(url, "candleflight_producer_records_total")
+                page.wait_for_timeout(1500)
+                shown = number(stage("produced to Kafka").inner_text())
+                after = metric(url, "candleflight_producer_records_total")
+                if before <= shown <= after and before < after:
+                    break
+                assert time.monotonic() < until, f"the page says {shown} produced, the metrics said {before}, then {after}"
+            expect(page.locator("#freshness b").first).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+            assert page.locator("#freshness-line path").count() == 2, "the sparkline has a median and a p99"
+            assert page.locator("#freshness-line path").first.get_attribute("d").count("L") >= 2, "the sparkline has points"
+            position = page.locator("#positions td.num").all_inner_texts()
+            assert len(position) >= 6 and "–" not in position, f"every stage has a position: {position}"
+            view = json.loads(get(url, "/status.json"))
+            assert view["dead_letters"][0]["fields"]["reason"] == "not_json", view["dead_letters"]
+            assert not errors, f"errors of the page: {errors}"
+            assert all(address.startswith(url) for address in asked), f"the page asks other sites: {asked}"
+        finally:
+            page.screenshot(path=screenshot, full_page=True)
+            browser.close()
+    print(f"status page: {shown:.0f} produced, positions {position}; screenshot: {screenshot}")
+
+
+main()
