@@ -115,6 +115,8 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", &environment.kafka)
         .set("message.max.bytes", MESSAGE_BYTES_MAX)
+        // What a topic may be packed with, and what needs a library of its own.
+        .set("compression.type", "zstd")
         .create()?;
     let mut expected = Vec::new();
     for (minute, (payload, reason)) in (0..).zip(bad()) {
