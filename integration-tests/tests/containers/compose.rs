@@ -99,6 +99,18 @@ impl Compose {
         format!("127.0.0.1:{}", self.setting(port))
     }
 
+    /// Returns the file as compose understands it, with the settings of a file `.env` alone.
+    pub(crate) async fn config(&self, settings: &Path) -> anyhow::Result<String> {
+        let mut command = Command::new(self.program[0]);
+        command
+            .args(&self.program[1..])
+            .arg("--env-file")
+            .arg(settings)
+            .arg("--file")
+            .arg(deploy().join("compose.yaml"));
+        checked("compose config", command.args(["--profile", "tools", "config"]).output().await?)
+    }
+
     /// Makes the image of our services by the stage that takes a binary, and Superset's.
     pub(crate) async fn build(&self) -> anyhow::Result<()> {
         let context = self.folder.path().join("image");

@@ -36,6 +36,8 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
     let begin = Instant::now();
     let say = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
 
+    let documented = compose.config(&deploy().join(".env.example")).await?;
+    ensure!(documented == compose.config(Path::new("/dev/null")).await?, ".env.example tells the defaults");
     compose.build().await?;
     say("images built");
     let order = StartOrder::watch(&compose)?;
@@ -154,10 +156,9 @@ async fn dashboard_is_imported(compose: &Compose) -> anyhow::Result<()> {
 
 /// Waits until all `rows` of the input are in the topic, in PostgreSQL and in both tables of the lake, and not one more.
 async fn everything_arrives(compose: &Compose, environment: &Environment, rows: i64) -> anyhow::Result<()> {
-    eventually("the producer has sent its input, and ended", DEADLINE, async || {
-        compose.containers("producer").await.ok()?.is_empty().then_some(())
-    })
-    .await;
+    producer_ended(compose).await;
+    compose.compose(&["start", "producer"]).await?; // As after a crash: it goes on where it was, and that is the end.
+    producer_ended(compose).await;
     let topic = topic_ends(&compose.address("KAFKA_PORT"), "bitcoin_data")?;
     ensure!(topic.iter().map(|(_, end)| end).sum::<i64>() == rows, "{rows} candles in the topic: {topic:?}");
     eventually("all gold in PostgreSQL", DEADLINE, async || {
@@ -185,6 +186,13 @@ async fn everything_arrives(compose: &Compose, environment: &Environment, rows: 
         "{rows} candles in both tables of the lake: {tables}"
     );
     Ok(())
+}
+
+async fn producer_ended(compose: &Compose) {
+    eventually("the producer has sent its input, and ended", DEADLINE, async || {
+        compose.containers("producer").await.ok()?.is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Asks a server that must answer well, and in JSON.
