@@ -41,7 +41,7 @@ pub enum Error {
     /// Messages are there but cannot be unpacked; skipping them would lose them.
     #[error(
         "topic {topic} holds messages packed with a codec that this build cannot read: \
-         have its producers use lz4, snappy or gzip, or build librdkafka with the codec"
+         have its producers use zstd, lz4, snappy or gzip"
     )]
     Codec {
         /// The topic.
