@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 /// How long a service may take to be healthy, or an image to be built; Superset, the slowest, takes a minute on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_mins(5);
 /// How many ports after one another are published for the members of a scaled service.
 const SCALE_MAX: u16 = 4;
 /// How much of each container's log a failed test shows.
@@ -99,13 +99,15 @@ impl Compose {
         format!("127.0.0.1:{}", self.setting(port))
     }
 
-    /// Returns the file as compose understands it, with the settings of a file `.env` alone.
-    pub(crate) async fn config(&self, settings: &Path) -> anyhow::Result<String> {
+    /// Returns the file as compose understands it where `settings` is all that `.env` says.
+    pub(crate) async fn config(&self, settings: &str) -> anyhow::Result<String> {
+        let file = self.folder.path().join("settings");
+        fs::write(&file, settings)?;
         let mut command = Command::new(self.program[0]);
         command
             .args(&self.program[1..])
             .arg("--env-file")
-            .arg(settings)
+            .arg(file)
             .arg("--file")
             .arg(deploy().join("compose.yaml"));
         checked("compose config", command.args(["--profile", "tools", "config"]).output().await?)
