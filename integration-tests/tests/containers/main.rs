@@ -3,7 +3,8 @@
 mod compose;
 mod start_order;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,9 +31,10 @@ const INTERVAL: &str = "20ms";
 #[tokio::test(flavor = "multi_thread")]
 async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing() -> anyhow::Result<()> {
     let Some(environment) = Environment::get() else { return Ok(()) };
-    let sample = sample();
-    let data = sample.file.parent().context("the sample lies in a folder")?.display().to_string();
-    let settings = [("CANDLEFLIGHT_DATA", data.as_str()), ("CANDLEFLIGHT_INTERVAL", INTERVAL)];
+    let data = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
+    let sample = sample(data.path())?;
+    let folder = data.path().display().to_string();
+    let settings = [("CANDLEFLIGHT_DATA", folder.as_str()), ("CANDLEFLIGHT_INTERVAL", INTERVAL)];
     let Some(compose) = Compose::new(&settings).await? else { return Ok(()) };
     let begin = Instant::now();
     let say = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
@@ -74,10 +76,11 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
     Ok(())
 }
 
-/// Returns the shipped sample, which the producer of `deploy/compose.yaml` replays.
-fn sample() -> Input {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/sample.csv");
-    Input { file, symbol: "BTC-USD".to_owned() }
+/// Puts the shipped sample into a folder of its own, so that the producer finds nothing else, such as the whole Kaggle set.
+fn sample(folder: &Path) -> anyhow::Result<Input> {
+    let file = folder.join("sample.csv");
+    fs::copy(deploy().join("../data/sample.csv"), &file)?;
+    Ok(Input { file, symbol: "BTC-USD".to_owned() })
 }
 
 fn postgres_url(compose: &Compose, user: &str, password: &str) -> String {
