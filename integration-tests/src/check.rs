@@ -11,7 +11,7 @@ use crate::pipeline::Pipeline;
 use crate::wait::eventually;
 
 /// How long a pipeline may take to work off what the tests give it.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
+pub const DRAIN_DEADLINE: Duration = Duration::from_mins(3);
 /// How long the broker may take to answer.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 

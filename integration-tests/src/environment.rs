@@ -12,7 +12,7 @@ pub struct Environment {
     pub postgres: String,
     /// URL of MinIO; its keys are in the usual `AWS_…` variables, which child processes inherit.
     pub s3_endpoint: String,
-    /// A Python with deltalake, polars, pandas, pyarrow, psycopg2 and adbc_driver_flightsql.
+    /// A Python with deltalake, polars, pandas, pyarrow, psycopg2, playwright and `adbc_driver_flightsql`.
     pub python: PathBuf,
     /// `script/stack`, which starts, stops and kills servers.
     pub stack: PathBuf,

@@ -10,6 +10,8 @@ use tokio_postgres::{Client, NoTls};
 use crate::environment::Environment;
 use crate::process::{Process, free_port, program};
 
+/// Most logs of one service in one test.
+const LOGS_MAX: usize = 1000;
 /// Bucket of all tests; each has a prefix of its own.
 const BUCKET: &str = "candleflight-test";
 
@@ -72,7 +74,7 @@ impl Pipeline {
     pub fn start(&self, arguments: &[impl AsRef<str>]) -> anyhow::Result<Process> {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let service = arguments.first().context("a service has a name")?;
-        let log = (1..)
+        let log = (1..=LOGS_MAX)
             .map(|count| self.folder.path().join(format!("{service}-{count}.log")))
             .find(|log| !log.exists());
         Process::start(&arguments, &self.variables, log.context("a name is free")?)
@@ -83,7 +85,7 @@ impl Pipeline {
     /// # Errors
     ///
     /// The program is missing.
-    pub async fn run(&self, arguments: &[impl AsRef<str>]) -> anyhow::Result<Output> {
+    pub async fn run(&self, arguments: &[impl AsRef<str> + Sync]) -> anyhow::Result<Output> {
         let mut command = Command::new(program()?);
         command
             .args(arguments.iter().map(AsRef::as_ref))

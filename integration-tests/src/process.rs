@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::wait::eventually;
 
 /// How long a process may take to be ready, or to end after a signal; far more than it takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How much of its log a failed test shows, in lines.
 const LOG_LINES_MAX: usize = 40;
 

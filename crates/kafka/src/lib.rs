@@ -48,7 +48,7 @@ pub struct Args {
     /// Topic of the candles.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
-    /// Passed on to librdkafka as it is, such as security.protocol=SASL_SSL; repeatable, in the variable one a line.
+    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable, in the variable one a line.
     #[arg(
         long = "kafka-option",
         env = "CANDLEFLIGHT_KAFKA_OPTIONS",

@@ -34,7 +34,7 @@ const OFFSET_GAP_MAX: i64 = 1_048_576;
 /// Files that are read at once.
 const FILES_AT_ONCE: usize = 8;
 /// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
-const RETENTION_MAX: Duration = Duration::from_secs(3600);
+const RETENTION_MAX: Duration = Duration::from_hours(1);
 
 impl Table {
     /// Merges small files of dates before `today` (days since the epoch) that hold neighbouring rows; a bounded part of them a call.

@@ -1,4 +1,4 @@
-//! A snapshot and hot batches as one DataFusion table.
+//! A snapshot and hot batches as one `DataFusion` table.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl TableProvider for LakeTable {
         }
         if !self.hot.is_empty() || inputs.is_empty() {
             inputs.push(MemorySourceConfig::try_new_exec(
-                &[self.hot.clone()],
+                std::slice::from_ref(&self.hot),
                 self.schema(),
                 projection.cloned(),
             )?);
@@ -184,7 +184,7 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Option<ScalarValue> {
     })?
 }
 
-/// The bounds of the files in the log, as DataFusion's pruning asks for them: an array for each column, an entry for each file.
+/// The bounds of the files in the log, as `DataFusion`'s pruning asks for them: an array for each column, an entry for each file.
 struct FileBounds<'a>(&'a [Arc<DataFile>]);
 
 impl FileBounds<'_> {

@@ -29,7 +29,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// How long a request is tried again inside one call; longer outages surface as transient errors, which the services wait out.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the link is valid that asks for or creates the bucket.
-const SIGNED_MAX: Duration = Duration::from_secs(60);
+const SIGNED_MAX: Duration = Duration::from_mins(1);
 /// Where the AWS client finds credentials; without any it would wait for an EC2 host that is not there.
 const CREDENTIALS: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
@@ -94,7 +94,7 @@ impl Lake {
             let mut created = 0;
             for outcome in outcomes {
                 match outcome {
-                    Ok(_) => created += 1,
+                    Ok(()) => created += 1,
                     Err(object_store::Error::AlreadyExists { .. }) => (),
                     Err(source) => {
                         return Err(LakeError::store(format!("create a probe object in {}", self.url))(

@@ -126,7 +126,7 @@ fn seconds<S: Serializer>(timestamp: &f64, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64(*timestamp)
 }
 
-/// Reads a number to the nearest float64: what serde_json reads by itself may differ in the last bit, so that bronze would not be
+/// Reads a number to the nearest float64: what `serde_json` reads by itself may differ in the last bit, so that bronze would not be
 /// what was sent.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let text = <&RawValue>::deserialize(deserializer)?.get();

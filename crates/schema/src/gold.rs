@@ -33,8 +33,8 @@ pub fn samples(window: u16) -> String {
 
 /// Returns the schema of gold: one row a (symbol, event time).
 ///
-/// Order: symbol, event_time, open, high, low, close, volume; for each w price_ma, price_volatility, volume_ma, samples;
-/// kafka_time, computed_at, date.
+/// Order: `symbol, event_time, open, high, low, close, volume`; for each w `price_ma, price_volatility, volume_ma, samples`;
+/// `kafka_time, computed_at, date`.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let float = |name| Field::new(name, DataType::Float64, false);

@@ -30,7 +30,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// Age at which a report counts for nothing any more: its process is silent, perhaps dead.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// Age at which it is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 /// Most processes that are remembered: many times what one pipeline has.
 const PROCESSES_MAX: usize = 64;
 

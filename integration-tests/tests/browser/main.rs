@@ -12,9 +12,9 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::process::Command;
 
 /// How long Superset may take to be prepared from nothing: several times what it takes on two busy cores.
-const DASHBOARD_DEADLINE: Duration = Duration::from_secs(480);
+const DASHBOARD_DEADLINE: Duration = Duration::from_mins(8);
 /// How long the rest may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// What `up` prints of where things are.
 struct Addresses {

@@ -21,7 +21,7 @@ const DAYS: u32 = 348;
 /// Symbols of the backfill.
 const SYMBOLS: u64 = 4;
 /// How long the backfill may take.
-const BACKFILL_DEADLINE: Duration = Duration::from_secs(300);
+const BACKFILL_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Prints a figure past the test harness, which keeps the output of tests that pass to itself.
 fn figure(text: &str) {

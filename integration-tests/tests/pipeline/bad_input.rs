@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// Larger than the largest message below.
 const MESSAGE_BYTES_MAX: &str = "12000000";
 /// How long a message may take to arrive.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How long one poll waits.
 const POLL_MAX: Duration = Duration::from_millis(200);
 

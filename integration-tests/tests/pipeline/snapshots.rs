@@ -21,7 +21,7 @@ const CLIENTS: usize = 8;
 /// Queries of each client.
 const QUERIES: usize = 250;
 /// How long the server may take to start.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 /// On a topic without bad messages the count of a partition is always max − min + 1.
 const QUERY: &str = "SELECT kafka_partition, count(*) AS rows, min(kafka_offset) AS first, max(kafka_offset) AS last \
                      FROM bronze GROUP BY kafka_partition";

@@ -11,7 +11,7 @@ use service::http;
 use service::status::View;
 
 /// How long it may take until all have heard of all: reports are a second apart, and a start takes a few.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn view(process: &Process) -> Option<View> {
     serde_json::from_str(&http::get(process.address(), "/status.json").await.ok()?.1).ok()

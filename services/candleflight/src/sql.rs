@@ -74,6 +74,7 @@ fn is_closed(printed: anyhow::Result<()>) -> anyhow::Result<bool> {
 
 type Output = Box<dyn Write + Send>;
 
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Printer {
     Table(Table),
     Csv(csv::Writer<Output>),
@@ -199,7 +200,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result");
         let mut printer = Printer::new(format, Some(path.clone()), batch(0..0).schema()).unwrap();
-        batches.iter().for_each(|batch| printer.print(batch).unwrap());
+        for batch in batches {
+            printer.print(batch).unwrap();
+        }
         printer.finish().unwrap();
         std::fs::read(path).unwrap()
     }

@@ -53,10 +53,10 @@ pub(crate) struct Args {
     /// A PostgreSQL to use instead of a private one.
     #[arg(long, env = "CANDLEFLIGHT_POSTGRES", value_name = "URL", hide_env_values = true)]
     postgres: Option<String>,
-    /// The lake: a folder, or s3://bucket with the usual AWS_… variables [default: a folder in the data folder].
+    /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables [default: a folder in the data folder].
     #[arg(long, env = "CANDLEFLIGHT_LAKE")]
     lake: Option<String>,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable [default: data/bitcoin_data.csv as BTC-USD,
+    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable [default: `data/bitcoin_data.csv` as BTC-USD,
     /// or the shipped data/sample.csv while that is not there].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL", value_delimiter = ',')]
     inputs: Vec<String>,

@@ -25,7 +25,7 @@ use crate::system::{self, System};
 /// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
 const GOLD_AGE_MAX: Duration = Duration::from_millis(250);
 
-/// DataFusion's name of a session's own catalog.
+/// `DataFusion`'s name of a session's own catalog.
 const CATALOG: &str = "datafusion";
 
 /// Makes a session for each query.

@@ -10,7 +10,7 @@ pub struct Config {
     /// Address that Flight and Flight SQL clients connect to.
     #[arg(long, env = "CANDLEFLIGHT_LISTEN", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
-    /// The lake: a folder, or s3://bucket with the usual AWS_… variables.
+    /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
     /// The Kafka topic whose offsets the tables' positions count.

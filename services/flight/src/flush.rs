@@ -14,7 +14,7 @@ use crate::hot::Hot;
 use crate::metrics::Metrics;
 
 /// How often small files are compacted and old ones vacuumed: each pass lists the files of closed dates.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Flushes until `shutdown`, and once more then.
 ///

@@ -92,10 +92,7 @@ impl Follower {
     fn look(&mut self) -> Result<bool, Refusal> {
         let mut found = false;
         for partition in self.hot.partitions() {
-            let until = match &self.until {
-                Some(until) => Some(until.next(partition).unwrap_or(0)),
-                None => None,
-            };
+            let until = self.until.as_ref().map(|until| until.next(partition).unwrap_or(0));
             match self.hot.read(partition, self.cursor.next(partition), until) {
                 Next::Nothing => {}
                 Next::Durable(snapshot, range) => {

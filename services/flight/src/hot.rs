@@ -129,7 +129,9 @@ impl Hot {
             .values()
             .flat_map(|partition| partition.batches.iter().map(HotBatch::size))
             .collect();
-        sizes.into_iter().for_each(|size| state.size.add(size));
+        for size in sizes {
+            state.size.add(size);
+        }
         state.durable = durable;
         self.changes.send_modify(|changes| *changes += 1);
     }

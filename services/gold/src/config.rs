@@ -23,7 +23,7 @@ pub struct Config {
         default_value = "postgres://postgres:postgres@127.0.0.1:5432/crypto_db"
     )]
     pub postgres: PostgresUrl,
-    /// The lake: a folder, or s3://bucket with the usual AWS_… variables.
+    /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
     /// The topic that bronze comes from, and the Kafka that has its dead letters.

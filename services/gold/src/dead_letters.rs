@@ -103,8 +103,8 @@ async fn partitions(consumer: &Arc<StreamConsumer<kafka::Logs>>, topic: &str) ->
         let asked = move || consumer.fetch_metadata(Some(&wanted), kafka::REQUEST_MAX);
         let asked = tokio::task::spawn_blocking(asked).await?;
         let metadata = asked.map_err(kafka::Error::new(format!("look for topic {topic}")))?;
-        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        let partitions: Vec<i32> = partitions.map(|partition| partition.id()).collect();
+        let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let partitions: Vec<i32> = partitions.map(rdkafka::metadata::MetadataPartition::id).collect();
         if !partitions.is_empty() {
             return Ok(partitions);
         }

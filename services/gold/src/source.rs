@@ -85,7 +85,7 @@ impl Source {
             match stop.run_until_cancelled(self.follow_once(&mut cursor, &batches, &mut backoff)).await {
                 None | Some(Ok(Ended::NextStage)) => return Ok(()),
                 Some(Ok(Ended::Server)) => {
-                    tracing::info!(%cursor, "the Flight server ended the stream, following it again")
+                    tracing::info!(%cursor, "the Flight server ended the stream, following it again");
                 }
                 Some(Err(error)) if error.is_transient() => warn(&error, "follow bronze, trying again"),
                 Some(Err(error)) => return Err(error),

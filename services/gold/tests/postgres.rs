@@ -1,5 +1,7 @@
 //! The PostgreSQL sink on a real PostgreSQL: `CANDLEFLIGHT_TEST_POSTGRES=postgres://…`, whose user may create databases.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};

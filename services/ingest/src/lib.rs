@@ -84,7 +84,7 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
                 _ if context.shutdown.is_cancelled() => return Ok(()),
                 Ok(()) => (),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "joining the group again")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "joining the group again");
                 }
             }
             if !backoff.pause(&context.shutdown).await {

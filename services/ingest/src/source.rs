@@ -136,7 +136,7 @@ impl SourceThread {
                     Some(reader) => reader.stop(&self.consumer, error)?,
                     None if !error.is_transient() => return Err(error),
                     None => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "waiting for partitions")
+                        tracing::debug!(error = &error as &dyn std::error::Error, "waiting for partitions");
                     }
                 }
                 // librdkafka does nothing more with this client.

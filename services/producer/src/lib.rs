@@ -50,7 +50,7 @@ pub struct Config {
     #[command(flatten)]
     pub kafka: kafka::Args,
     /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, then merged by timestamp [default:
-    /// data/bitcoin_data.csv as BTC-USD, or data/sample.csv while that is not there].
+    /// `data/bitcoin_data.csv` as BTC-USD, or `data/sample.csv` while that is not there].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL", value_delimiter = ',')]
     pub inputs: Vec<Input>,
     /// Time between two records.
@@ -124,7 +124,7 @@ impl Run {
         let names = config.inputs.iter().map(Input::name).collect();
         let interval = config.rate.map_or(config.interval, Rate::interval);
         let run = Run { config, context, names, interval, now_micros };
-        run.source(&run.from_the_start())?;
+        run.source(&run.start_lines())?;
         Ok(run)
     }
 
@@ -151,7 +151,7 @@ impl Run {
         let kafka = self.config.kafka.clone();
         let created = kafka::ensure_topic(&kafka, &kafka.topic, self.config.partitions).await?;
         if created || !self.config.resume {
-            return Ok(self.from_the_start());
+            return Ok(self.start_lines());
         }
         let inputs = self.config.inputs.clone();
         let shutdown = self.context.shutdown.clone();
@@ -172,7 +172,7 @@ impl Run {
             Report::new(self.config.quiet, self.byte_count(), &self.context.metrics, Instant::now());
         self.context.metrics.set_ready(SERVICE, Ok(()));
         let mut pace = Pace::new(self.interval, Instant::now());
-        let (mut is_whole_pass, mut sent_before) = (after == self.from_the_start(), 0);
+        let (mut is_whole_pass, mut sent_before) = (after == self.start_lines(), 0);
         while !shutdown.is_cancelled() && self.config.limit.is_none_or(|limit| sink.sent() < limit) {
             let now = Instant::now();
             report.progress(now, sink.sent(), source.bytes_read());
@@ -188,12 +188,12 @@ impl Run {
                     }
                 }
                 Some(Next { input, line, candle: Err(reason) }) => {
-                    report.reject(&self.names[input], line, reason)
+                    report.reject(&self.names[input], line, reason);
                 }
                 // A whole pass that sent nothing would be repeated for ever.
                 None if self.config.repeat && !(is_whole_pass && sink.sent() == sent_before) => {
                     (is_whole_pass, sent_before) = (true, sink.sent());
-                    source = self.source(&self.from_the_start())?;
+                    source = self.source(&self.start_lines())?;
                 }
                 None => break,
             }
@@ -207,7 +207,7 @@ impl Run {
         Source::open(&self.config.inputs, after, self.now_micros)
     }
 
-    fn from_the_start(&self) -> Vec<u64> {
+    fn start_lines(&self) -> Vec<u64> {
         vec![0; self.config.inputs.len()]
     }
 

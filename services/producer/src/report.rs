@@ -66,7 +66,7 @@ impl Report {
         let count: u64 = self.rejected.values().sum();
         if count <= EXAMPLES_MAX {
             self.suspended(|| {
-                tracing::warn!(file, line, reason, "the line holds no usable candle: not sent")
+                tracing::warn!(file, line, reason, "the line holds no usable candle: not sent");
             });
         }
         if count == EXAMPLES_MAX {

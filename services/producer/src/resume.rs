@@ -74,7 +74,7 @@ pub(crate) fn last_lines(
 
 fn tails(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Tail>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), kafka::REQUEST_MAX)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
     partitions
         .map(|partition| {
             let (low, high) = consumer.fetch_watermarks(topic, partition.id(), kafka::REQUEST_MAX)?;

@@ -1,6 +1,15 @@
 //! What the lake promises, on a folder, and on S3 too when `CANDLEFLIGHT_TEST_S3_ENDPOINT` is set (with the same `AWS_ENDPOINT_URL`,
 //! and `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`).
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    reason = "a test may panic, and its numbers are small"
+)]
+
 mod append;
 mod interop;
 mod maintain;
@@ -16,7 +25,7 @@ use tempfile::TempDir;
 struct TestLake {
     lake: Lake,
     url: String,
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 /// Returns an empty lake on each kind of store there is.
@@ -42,7 +51,7 @@ async fn lakes() -> Vec<TestLake> {
     }
     let mut lakes = Vec::new();
     for (url, folder) in urls {
-        lakes.push(TestLake { lake: Lake::open(&url).await.unwrap(), url, _folder: folder });
+        lakes.push(TestLake { lake: Lake::open(&url).await.unwrap(), url, folder });
     }
     lakes
 }

@@ -43,7 +43,7 @@ async fn queries_answer_as_over_plain_rows() {
         let (snapshot, hot, all) = table(&test.lake).await;
         let plain = Arc::new(MemTable::try_new(schema::bronze::schema(), vec![all]).unwrap());
         for sql in queries {
-            let expected = query(plain.clone(), sql).await;
+            let expected = query(Arc::clone(&plain) as _, sql).await;
             assert_eq!(query(lake::provider(snapshot.clone(), hot.clone()), sql).await, expected, "{sql}");
         }
     }

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a server may take until it answers: many times what it takes on a slow machine that recovers from a crash.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_mins(1);
 /// How long a server may take to end after a signal, before it is killed; both servers recover from that.
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks at something that does not announce itself; adds at most this to the start.
@@ -47,7 +47,7 @@ impl Child {
     /// Starts `program` with its output in `folder/log`; the caller has made sure that nothing else runs on `folder`.
     ///
     /// To be called on the main thread: the kernel ties a child to the *thread* that started it.
-    pub(super) async fn start<S: AsRef<OsStr>>(
+    pub(super) fn start<S: AsRef<OsStr>>(
         kind: &'static Kind,
         folder: &Path,
         program: &Path,
@@ -128,7 +128,7 @@ impl Child {
 }
 
 /// Runs a program that ends by itself, as the user of `kind`, and requires it to succeed.
-pub(super) async fn run_to_end<S: AsRef<OsStr>>(
+pub(super) async fn run_to_end<S: AsRef<OsStr> + Sync>(
     kind: &'static Kind,
     program: &Path,
     arguments: &[S],

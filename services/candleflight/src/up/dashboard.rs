@@ -58,7 +58,7 @@ impl Dashboard {
             ("CANDLEFLIGHT_POSTGRES", postgres),
         ];
         // The folder on the command line is how a later start knows the process.
-        dashboard.child = Some(Child::start(&SUPERSET, &home, program, &[&home], &variables).await?);
+        dashboard.child = Some(Child::start(&SUPERSET, &home, program, &[&home], &variables)?);
         Ok(dashboard)
     }
 
@@ -106,7 +106,7 @@ async fn until_healthy(address: &str) {
     }
 }
 
-/// Names the metadata database on gold's server, as SQLAlchemy writes it.
+/// Names the metadata database on gold's server, as `SQLAlchemy` writes it.
 fn metadata_url(postgres: &str) -> anyhow::Result<String> {
     // Its text is not shown: it holds the password.
     let mut url = Url::parse(postgres).ok().context("read the URL of PostgreSQL, for Superset")?;

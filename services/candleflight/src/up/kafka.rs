@@ -54,7 +54,7 @@ pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::R
             .context("format Apache Kafka's data folder")?;
     }
     let serve = [OsString::from("kafka.Kafka"), properties.into()];
-    let mut child = Child::start(&KAFKA, folder, &java, &arguments(&serve), &[]).await?;
+    let mut child = Child::start(&KAFKA, folder, &java, &arguments(&serve), &[])?;
     child.until_ready(async || Ok(child_log(folder).contains(READY))).await?;
     Ok(child)
 }

@@ -42,7 +42,7 @@ pub(super) async fn start(folder: &Path, port: u16) -> anyhow::Result<(Child, St
     arguments.extend(setting("listen_addresses=127.0.0.1".to_owned()));
     arguments.extend(setting("unix_socket_directories=".to_owned()));
     let program = binaries(Some(major.trim()))?.join("postgres");
-    let mut child = Child::start(&POSTGRES, folder, &program, &arguments, &[]).await?;
+    let mut child = Child::start(&POSTGRES, folder, &program, &arguments, &[])?;
     child.until_ready(async || database_answers(port).await).await?;
     Ok((child, format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}")))
 }

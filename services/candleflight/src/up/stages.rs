@@ -90,7 +90,7 @@ impl Stages {
         while let Some((name, result)) = self.next_end().await {
             match result {
                 Ok(()) if name == "producer" => {
-                    screen.line("the input has been replayed to its end; the pipeline stays up")
+                    screen.line("the input has been replayed to its end; the pipeline stays up");
                 }
                 Ok(()) => return anyhow!("{name} ended unexpectedly"),
                 Err(error) => return error.context(format!("{name} failed")),

@@ -4,7 +4,7 @@ use schema::gold::WINDOWS;
 
 use super::{Averages, Frame, Series, compute};
 
-/// Minutes and closes with minutes 4 to 6 missing; the means were computed by pandas, Polars, DuckDB, Spark and TA-Lib.
+/// Minutes and closes with minutes 4 to 6 missing; the means were computed by pandas, Polars, `DuckDB`, Spark and TA-Lib.
 const GAPPED: [(i64, f64); 10] = [
     (0, 100.0),
     (1, 101.0),

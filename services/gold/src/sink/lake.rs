@@ -17,9 +17,9 @@ use crate::queue;
 use crate::sink::{Computed, Newest, State};
 
 /// How often small files of past days are compacted and unused ones removed, between two flushes.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a file that was replaced stays for readers of older versions.
-const VACUUM_RETENTION: Duration = Duration::from_secs(3600);
+const VACUUM_RETENTION: Duration = Duration::from_hours(1);
 /// Name of the gold table in queries.
 const TABLE: &str = "gold";
 

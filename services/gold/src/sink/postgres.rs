@@ -39,7 +39,7 @@ const UPSERT_ROWS_MAX: usize = 8192;
 /// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
 const COPY_BYTES: usize = 128 * 1024;
 /// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
-const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(60);
+const TRANSACTION_TIME_MAX: Duration = Duration::from_mins(1);
 /// Longest wait for a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Idle time after which a connection is probed, and time after which unacknowledged data means that it is lost.

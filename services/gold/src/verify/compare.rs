@@ -37,7 +37,7 @@ pub(super) async fn compare(
             Ordering::Less => report.missing(|| Difference::whole_row(expected.row_key(), "expected")),
             Ordering::Greater => report.extra(|| Difference::whole_row(found.row_key(), "found")),
             Ordering::Equal if expected.bytes() != found.bytes() => {
-                report.different(|| differences(&expected, &found))
+                report.different(|| differences(&expected, &found));
             }
             Ordering::Equal => (),
         }

@@ -154,7 +154,7 @@ fn in_order(bronze: &[Message]) -> Vec<Message> {
     sorted
 }
 
-/// Drops what the order of arrival decides by itself: the offset, which travels here as kafka_time.
+/// Drops what the order of arrival decides by itself: the offset, which travels here as `kafka_time`.
 fn without_kafka_time(gold: Gold) -> Gold {
     gold.into_iter()
         .map(|(key, mut values)| {

@@ -47,7 +47,7 @@ impl ConsumerContext for Member {
             let partitions = partitions
                 .elements_for_topic(&self.topic)
                 .iter()
-                .map(|element| element.partition())
+                .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
                 .collect();
             (consumer.assign(&TopicPartitionList::new()), Some(partitions))
         } else {

@@ -59,7 +59,7 @@ fn a_stray_quote_does_not_swallow_the_lines_after_it() {
 
 #[test]
 fn a_line_without_end_is_cut_and_counted() {
-    let endless = "1,".repeat(LINE_BYTES_MAX as usize);
+    let endless = "1,".repeat(usize::try_from(LINE_BYTES_MAX).unwrap());
     let row = "1325412060.0,4.58,4.6,4.5,4.59,0.25\n";
     check(&format!("{HEADER}{endless}\n{row}"), &[(2, Err("line_too_long")), (3, Ok(ROW))]);
 }

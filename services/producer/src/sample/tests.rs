@@ -50,7 +50,8 @@ fn high_and_low_enclose_open_and_close() {
 fn volatility_clusters() {
     let close = column(&sample(1), 4);
     let squares: Vec<f64> = close.windows(2).map(|pair| (pair[1] / pair[0] - 1.0).powi(2)).collect();
-    let mean = squares.iter().sum::<f64>() / squares.len() as f64;
+    let count = f64::from(u32::try_from(squares.len()).unwrap());
+    let mean = squares.iter().sum::<f64>() / count;
     let variance: f64 = squares.iter().map(|square| (square - mean).powi(2)).sum();
     let covariance: f64 = squares.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum();
     assert!(covariance / variance > 0.05, "{}", covariance / variance);

@@ -89,7 +89,9 @@ proptest! {
     fn merging_sorts_sorted_inputs_and_loses_nothing(
         mut minutes in prop::collection::vec(prop::collection::vec(0_u32..1000, 0..30), 1..5)
     ) {
-        minutes.iter_mut().for_each(|minutes| minutes.sort_unstable());
+        for minutes in &mut minutes {
+            minutes.sort_unstable();
+        }
         let lines: Vec<Vec<String>> =
             minutes.iter().map(|minutes| minutes.iter().map(|minute| format!("{minute},1,1,1,1,1")).collect()).collect();
         let files: Vec<Vec<&str>> = lines.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();

@@ -29,8 +29,8 @@ fn gold(symbol: &str, candles: &[(i64, f64)]) -> RecordBatch {
 
 async fn check(expected: &[RecordBatch], found: &[RecordBatch]) -> TableReport {
     let mut report = TableReport::default();
-    let found = stream::iter(found.to_vec().into_iter().map(Ok));
-    compare(expected.to_vec().into_iter(), found, &mut report).await.unwrap();
+    let found = stream::iter(found.iter().cloned().map(Ok));
+    compare(expected.iter().cloned(), found, &mut report).await.unwrap();
     report
 }
 
