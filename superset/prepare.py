@@ -69,8 +69,8 @@ def connect(url):
 
 def create_if_missing(url):
     if not sqlalchemy_utils.database_exists(url):
-        say(f"creating database {url.database}")
         sqlalchemy_utils.create_database(url)
+        say(f"created database {url.database}")
 
 
 def fingerprint(files):

@@ -33,6 +33,9 @@ SERIES = {
     "Delay from Kafka to gold, in milliseconds": ("p50 (typical)", "p99 (slowest)"),
 }
 PIXELS_MIN = 30
+# Changes by their hours; while history is shorter, Superset writes NO_CHANGE, and so may no other chart.
+CHANGES = {"Change over 1 hour": 1, "Change over 24 hours": 24}
+NO_CHANGE = "No data"
 # Counts the pixels of a colour in all canvases of an element, give or take what antialiasing and a line's opacity do.
 COUNT_PIXELS = """(element, colour) => [...element.querySelectorAll('canvas')].reduce((count, canvas) => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -79,7 +82,7 @@ class Check:
         self.values_are_those_of_postgres(symbols[0], symbols)
         self.rows_arrive(symbols[0])
         self.charts_are_drawn()
-        self.page.screenshot(path=screenshot, full_page=True)
+        self.page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": VIEWPORT["width"], "height": self.bottom() + 24})
         self.filter_works(symbols[1], symbols)
         # Superset's counting pixel is refused by the page's own policy, before it leaves the machine.
         assert all("scarf.sh" in address for address in self.foreign), f"the page asks other sites: {self.foreign}"
@@ -115,15 +118,19 @@ class Check:
             expect(drawn.or_(chart.locator('[role="alert"]')).first, f"{name}: nothing is drawn").to_be_visible()
             text = chart.inner_text()
             assert chart.locator('[role="alert"], .ant-alert, .ant-empty').count() == 0, f"{name}: {text}"
-            assert not re.search("error|no results|no data", text, re.I), f"{name}: {text}"
+            said = text.replace(NO_CHANGE, "") if name in CHANGES else text
+            assert not re.search("error|no results|no data", said, re.I), f"{name}: {text}"
             for series in SERIES.get(name, ()):
                 colour = [int(colours[series][i : i + 2], 16) for i in (0, 2, 4)]
                 self.await_true(lambda: chart.evaluate(COUNT_PIXELS, colour) >= PIXELS_MIN, f"{name}: no line of {series} (#{colours[series]})")
             if chart.locator(".header-line").count():
                 value = chart.locator(".header-line").inner_text()
-                assert re.search(r"\d", value), f"{name}: shows {value}"
+                assert re.search(r"\d", value) or name in CHANGES and value == NO_CHANGE, f"{name}: shows {value}"
         assert set(SERIES) <= set(names), "a chart that this check looks at is gone"
         print(f"{len(names)} charts are drawn")
+
+    def bottom(self):
+        return self.page.evaluate("Math.max(...[...document.querySelectorAll('[data-test-chart-name]')].map(chart => chart.getBoundingClientRect().bottom))")
 
     def await_true(self, condition, message):
         until = time.monotonic() + REFRESH_SECONDS_MAX
@@ -158,7 +165,7 @@ class Check:
     def compare(self, symbol, symbols, earliest, letters_before):
         candles, table, letters = self.rows("Latest candles"), self.rows("All symbols"), self.rows("Dead letters (messages that could not be used)")
         price, price_time = self.value("Latest price"), self.chart("Latest price").locator(".kicker").inner_text()
-        changes = {hours: self.value(name) for name, hours in (("Change over 1 hour", 1), ("Change over 24 hours", 24))}
+        changes = {hours: self.value(name) for name, hours in CHANGES.items()}
         count = self.value("Dead letters")
         last = self.latest(symbol)
 
@@ -203,7 +210,7 @@ class Check:
         rows = self.query(
             "SELECT close, (SELECT close FROM bitcoin_gold_data WHERE symbol = gold.symbol AND event_time <= gold.event_time - %s * interval '1 hour' "
             "ORDER BY event_time DESC LIMIT 1) FROM bitcoin_gold_data gold WHERE symbol = %s AND event_time BETWEEN %s AND %s", hours, symbol, earliest, last)
-        return {"N/A" if before is None else f"{'-' if close < before else '+'}{fixed(abs(close / before - 1) * 100, 2)}%" for close, before in rows}
+        return {NO_CHANGE if before is None else f"{'-' if close < before else '+'}{fixed(abs(close / before - 1) * 100, 2)}%" for close, before in rows}
 
     def rows_arrive(self, symbol):
         """Nobody clicks, and a candle is on the screen that was not in PostgreSQL when we began to look."""
