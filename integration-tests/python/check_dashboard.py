@@ -180,7 +180,9 @@ class Check:
             for column, wanted in zip(CANDLE_COLUMNS, known[row["event_time"][0]]):
                 text, title = row[column]
                 digits = 3 if column == "volume" else 2
-                assert float(title) == wanted and text == fixed(wanted, digits), f"latest candles {row['event_time'][0]}: {column} is {text} ({title}), not {wanted}"
+                shown = float(title) if title else None
+                expected = "N/A" if wanted is None else fixed(wanted, digits)
+                assert shown == wanted and text == expected, f"latest candles {row['event_time'][0]}: {column} is {text} ({title}), not {wanted}"
 
         assert between(earliest, price_time.removesuffix(" UTC"), last), f"latest price: of {price_time}, not from {earliest} to {last}"
         close = known[price_time.removesuffix(" UTC")][CANDLE_COLUMNS.index("close")]
@@ -194,7 +196,7 @@ class Check:
         assert len(letters_before) <= int(count.replace(",", "")) <= len(letters_after), f"dead letters: {count}, not {len(letters_after)}"
         if letters_after:
             for row in letters:
-                shown = row["reason"][0], row["kafka_partition"][0], row["kafka_offset"][0].replace(",", "")
+                shown = row["reason"][0], row["kafka_partition"][0], row["kafka_offset"][0].replace(",", ""), row["message"][0]
                 assert shown in letters_after, f"dead letters: {shown} is not in PostgreSQL"
             assert len(letters) >= min(3, len(letters_before)), f"dead letters: {len(letters)} rows"
         else:
@@ -202,8 +204,8 @@ class Check:
         print(f"{symbol}: {len(candles)} candles, price, changes and {count} dead letters are those of PostgreSQL")
 
     def dead_letters(self):
-        return {(reason, str(partition), str(offset)) for reason, partition, offset in
-                self.query("SELECT reason, kafka_partition, kafka_offset FROM bitcoin_dead_letters")}
+        return {(reason, str(partition), str(offset), message) for reason, partition, offset, message in
+                self.query("SELECT reason, kafka_partition, kafka_offset, message FROM bitcoin_dead_letters")}
 
     def changes(self, symbol, hours, earliest, last):
         """Returns the changes of all candles that were the latest meanwhile, written as on screen."""
