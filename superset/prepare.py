@@ -91,6 +91,9 @@ def prepare(files):
         from superset.utils.core import override_user
 
         flask_migrate.upgrade()
+        # Encrypted with a key that may have changed since, and about to be replaced.
+        db.session.execute("UPDATE dbs SET password = NULL WHERE database_name = 'Candleflight'")
+        db.session.commit()
         appbuilder.add_permissions(update_perms=True)
         security_manager.sync_role_definitions()
         name = os.environ["SUPERSET_ADMIN_USER"]
@@ -99,9 +102,6 @@ def prepare(files):
         )
         if not admin:
             sys.exit(f"superset: cannot create user {name}")
-        # Encrypted with a key that may have changed since, and about to be replaced.
-        db.session.execute("UPDATE dbs SET password = NULL WHERE database_name = 'Candleflight'")
-        db.session.commit()
         with override_user(admin):
             ImportAssetsCommand(files).run()
 

@@ -57,9 +57,12 @@ def main():
         page = browser.new_page(viewport=VIEWPORT)
         page.set_default_timeout(LOAD_MILLIS_MAX)
         expect.set_options(timeout=LOAD_MILLIS_MAX)
+        failed = []
+        page.on("requestfailed", lambda request: failed.append((request.failure, request.url)))
         try:
             Check(page, database).run(url, user, password, screenshot)
         except Exception:
+            print(f"requests that failed, such as those that a new page makes needless: {failed}")
             page.screenshot(path=screenshot, full_page=True)
             raise
         finally:
