@@ -1,5 +1,6 @@
 //! The only crate that knows how a Kafka client is configured: every option that decides durability, size or time is set here.
 
+mod closing;
 pub mod dead_letter;
 mod error;
 mod topic;
@@ -13,6 +14,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
+pub use crate::closing::Closing;
 pub use crate::error::{Error, is_fatal};
 pub use crate::topic::ensure_topic;
 

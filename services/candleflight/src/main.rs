@@ -9,10 +9,14 @@ mod up;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 /// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
+/// How long threads may take to end after the command has.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+
 #[derive(Parser)]
 #[command(
     version,
@@ -89,13 +93,17 @@ where
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    run(Cli::parse().command).await.unwrap_or_else(|error| {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Runtime::new().expect("the system has threads to give");
+    let exit_code = runtime.block_on(run(command)).unwrap_or_else(|error| {
         // The chain of causes in one line; a backtrace would say nothing to the person who mistyped a query.
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
-    })
+    });
+    // A drain has its own bound; a thread that is stuck after it must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    exit_code
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -39,6 +39,9 @@ const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
 const MOVE: &str = "INSERT INTO candleflight_position (topic, partition, next_offset) VALUES ($1, $2, $3) \
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset";
 
+/// A consumer whose drop does not hold up a shutdown.
+type Consumer = kafka::Closing<StreamConsumer<kafka::Logs>>;
+
 /// Copies dead letters for ever; whatever goes wrong is tried again, and told once.
 pub(crate) async fn run(config: &Config, metrics: &Metrics) -> Infallible {
     let never = CancellationToken::new();
@@ -72,7 +75,7 @@ async fn copy(
         config.kafka.consumer(GROUP).set("auto.offset.reset", "earliest"),
         kafka::Logs,
     );
-    let consumer: Arc<StreamConsumer<kafka::Logs>> = Arc::new(consumer.map_err(failed())?);
+    let consumer: Arc<Consumer> = Arc::new(kafka::Closing::new(consumer.map_err(failed())?));
     let partitions = partitions(&consumer, &topic).await?;
     let position = read_position(&snapshot(&mut client).await?, &topic).await?;
     let mut assigned = TopicPartitionList::new();
@@ -96,7 +99,7 @@ async fn copy(
 }
 
 /// Returns the partitions of `topic`, once there is such a topic.
-async fn partitions(consumer: &Arc<StreamConsumer<kafka::Logs>>, topic: &str) -> Result<Vec<i32>, Error> {
+async fn partitions(consumer: &Arc<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
     loop {
         let (consumer, wanted) = (Arc::clone(consumer), topic.to_owned());
         // It blocks for as long as the broker takes.

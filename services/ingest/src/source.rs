@@ -58,7 +58,7 @@ pub(crate) struct Source {
 
 /// The thread's side of the source.
 pub(crate) struct SourceThread {
-    consumer: BaseConsumer<Member>,
+    consumer: kafka::Closing<BaseConsumer<Member>>,
     config: Config,
     starts: mpsc::Receiver<Start>,
     durable: watch::Receiver<Position>,
@@ -83,6 +83,7 @@ pub(crate) fn open(
     let member = Member::new(topic, assignment_sender, metrics);
     let failed = || kafka::Error::new(format!("join consumer group {} of topic {topic}", config.group));
     let consumer = BaseConsumer::from_config_and_context(&options, member).map_err(failed())?;
+    let consumer = kafka::Closing::new(consumer);
     consumer.subscribe(&[topic]).map_err(failed())?;
     // One session at a time: the next is asked for when the last is over.
     let (start_sender, starts) = mpsc::channel(1);

@@ -120,7 +120,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=5000
 log.cleaner.dedupe.buffer.size=16777216
 ",
         data = data.display()

@@ -1,0 +1,72 @@
+//! Closing a consumer within a bound.
+
+use std::ops::Deref;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a consumer may take to leave its group; a healthy broker answers within milliseconds.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
+
+/// A consumer that is dropped within three seconds.
+///
+/// librdkafka leaves the group first and waits for its coordinator without a bound: after a broker has been away, for ever. What
+/// takes longer goes on closing on a thread of its own, which nobody waits for.
+#[derive(Debug)]
+pub struct Closing<C: Send + 'static>(Option<C>);
+
+impl<C: Send + 'static> Closing<C> {
+    /// Wraps a consumer.
+    pub fn new(consumer: C) -> Self {
+        Closing(Some(consumer))
+    }
+}
+
+impl<C: Send + 'static> Deref for Closing<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<C: Send + 'static> Drop for Closing<C> {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        let (closed, is_closed) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(consumer);
+            // Nobody may be waiting any more.
+            let _too_late = closed.send(());
+        });
+        if is_closed.recv_timeout(CLOSE_MAX).is_err() {
+            tracing::warn!("a Kafka consumer does not leave its group, going on without it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::Closing;
+
+    /// Waits for a word in its drop, as librdkafka does.
+    struct Stuck(mpsc::Receiver<()>, mpsc::Sender<()>);
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            let _released = self.0.recv();
+            let _nobody = self.1.send(());
+        }
+    }
+
+    #[test]
+    fn what_does_not_close_is_left_behind_and_closes_later() {
+        let (release, released) = mpsc::channel();
+        let (closed, is_closed) = mpsc::channel();
+        drop(Closing::new(Stuck(released, closed)));
+        release.send(()).unwrap();
+        is_closed.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+}
