@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod status;
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -109,8 +110,10 @@ pub fn defaults<A: clap::Args>() -> Result<A, clap::Error> {
 /// Sends log lines to standard error, as [`log_filter`] says, and keeps the latest warnings; returns where.
 pub fn init_telemetry(default_level: &str) -> Events {
     let events = Events::default();
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(log_filter(default_level));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_filter(log_filter(default_level));
     let kept = events.clone().with_filter(log_filter(default_level));
     // A second call (tests) keeps the first subscriber.
     let _already_set = tracing_subscriber::registry().with(lines).with(kept).try_init();
