@@ -1,4 +1,4 @@
-//! A snapshot and hot batches as one `DataFusion` table.
+//! A snapshot and hot batches as one DataFusion table.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -184,7 +184,7 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Option<ScalarValue> {
     })?
 }
 
-/// The bounds of the files in the log, as `DataFusion`'s pruning asks for them: an array for each column, an entry for each file.
+/// The bounds of the files in the log, as DataFusion's pruning asks for them: an array for each column, an entry for each file.
 struct FileBounds<'a>(&'a [Arc<DataFile>]);
 
 impl FileBounds<'_> {

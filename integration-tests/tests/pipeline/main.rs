@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod flight_sql;
 mod interop;
 mod outages;
 mod real_input;

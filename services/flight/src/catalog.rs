@@ -25,8 +25,10 @@ use crate::system::{self, System};
 /// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
 const GOLD_AGE_MAX: Duration = Duration::from_millis(250);
 
-/// `DataFusion`'s name of a session's own catalog.
-const CATALOG: &str = "datafusion";
+/// The one catalog, as clients see it.
+pub(crate) const CATALOG: &str = "candleflight";
+/// The schema of `bronze` and `gold`.
+pub(crate) const PUBLIC: &str = "public";
 
 /// Makes a session for each query.
 #[derive(Debug)]
@@ -117,6 +119,7 @@ impl Catalog {
     async fn session(&self) -> Result<SessionContext, DataFusionError> {
         let config = SessionConfig::new()
             .with_information_schema(true)
+            .with_default_catalog_and_schema(CATALOG, PUBLIC)
             // Clients in other languages cannot read view types.
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)

@@ -13,6 +13,7 @@ use arrow_flight::{
 use datafusion::error::DataFusionError;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
+use prost::Message as _;
 use proto::metadata::Progress;
 use proto::stream::{encode_batch, encode_schema};
 use proto::ticket::{Bronze, History};
@@ -34,7 +35,7 @@ pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 pub(crate) type Messages = Answers<FlightData>;
 
 /// Tables with a Flight of their own, for clients that do not speak SQL.
-const TABLES: [&str; 2] = ["bronze", "gold"];
+pub(crate) const TABLES: [&str; 2] = ["bronze", "gold"];
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -226,13 +227,17 @@ impl FlightService for Server {
         let first = Pin::new(&mut messages).peek().await;
         let descriptor =
             first.and_then(|first| first.as_ref().ok()?.flight_descriptor.clone()).unwrap_or_default();
-        let table = table_of(&descriptor);
-        if table.as_deref() != Some(proto::BRONZE) {
-            let what =
-                table.map_or_else(|| "a put by command".to_owned(), |table| format!("a put to {table:?}"));
-            return Err(status(&Refusal::Unsupported(what)));
-        }
         let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+        match table_of(&descriptor) {
+            Some(table) if table == proto::BRONZE => {}
+            Some(table) => return Err(status(&Refusal::Unsupported(format!("a put to {table:?}")))),
+            None => {
+                let bound =
+                    self.sql.put(&descriptor.cmd, messages).await.map_err(|refusal| status(&refusal))?;
+                let result = PutResult { app_metadata: bound.encode_to_vec().into() };
+                return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
+            }
+        }
         let answers = put(
             Arc::clone(&self.hot),
             self.hot_bytes_max,
@@ -269,7 +274,10 @@ impl FlightService for Server {
             r#type: proto::REPORT_ACTION.to_owned(),
             description: "Takes a process's report of itself and returns those of all, as JSON".to_owned(),
         };
-        Ok(Response::new(Box::pin(futures::stream::iter([Ok(progress), Ok(report)]))))
+        let prepared = ["CreatePreparedStatement", "ClosePreparedStatement"]
+            .map(|name| ActionType { r#type: name.to_owned(), description: "Flight SQL's".to_owned() });
+        let all = [progress, report].into_iter().chain(prepared).map(Ok);
+        Ok(Response::new(Box::pin(futures::stream::iter(all))))
     }
 
     async fn do_exchange(

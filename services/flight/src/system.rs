@@ -230,6 +230,11 @@ impl SystemTable {
     }
 }
 
+/// Returns each table's name and columns.
+pub(crate) fn tables() -> impl Iterator<Item = (&'static str, SchemaRef)> {
+    TABLES.iter().map(|table| (table.name, table.schema()))
+}
+
 /// The schema `system` of one server.
 #[derive(Debug)]
 pub(crate) struct System {

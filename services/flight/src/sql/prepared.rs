@@ -1,0 +1,197 @@
+//! Prepared statements. Their handles hold everything, the query and its bound parameters, so that the server keeps no state: a handle
+//! survives a restart, and nothing is left behind by a client that vanishes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use crate::error::Refusal;
+
+/// Most rows of parameters in one execution: each is a query of its own.
+const ROWS_MAX: usize = 1000;
+
+/// A query with the parameters that were bound to it, if any.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    /// The query, its parameters written `$1`, `$2`, ….
+    pub(crate) query: String,
+    /// A row of parameters for each execution; none while nothing was bound.
+    pub(crate) parameters: Option<RecordBatch>,
+}
+
+impl Prepared {
+    /// Prepares a query; `?`, as JDBC and ADBC write parameters, becomes `$1`, `$2`, …, as the engine does.
+    ///
+    /// # Errors
+    ///
+    /// The query is not SQL.
+    pub(crate) fn new(query: &str) -> Result<Prepared, Refusal> {
+        let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location();
+        let tokens = tokens.map_err(|error| Refusal::BadRequest(format!("the query is not SQL: {error}")))?;
+        let is_mark = |token: &TokenWithSpan| token.token == Token::Placeholder("?".to_owned());
+        // Replaced in the text, by their places, since tokens do not remember how they were quoted.
+        let marks = tokens.iter().filter(|token| is_mark(token));
+        let mut marks = marks.map(|token| (token.span.start.line, token.span.start.column)).peekable();
+        let (mut line, mut column, mut count) = (1, 1, 0);
+        let mut numbered = String::with_capacity(query.len());
+        for c in query.chars() {
+            if marks.next_if_eq(&(line, column)).is_some() {
+                count += 1;
+                numbered.push('$');
+                numbered.push_str(&count.to_string());
+            } else {
+                numbered.push(c);
+            }
+            (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        let query = numbered;
+        Ok(Prepared { query, parameters: None })
+    }
+
+    /// Writes the handle: the length of the query, the query, and the parameters as an Arrow stream.
+    ///
+    /// # Errors
+    ///
+    /// The parameters cannot be written.
+    pub(crate) fn encode(&self) -> Result<Bytes, Refusal> {
+        let length = u32::try_from(self.query.len());
+        let length = length.map_err(|_| Refusal::BadRequest("the query is too long".to_owned()))?;
+        let mut bytes = [&length.to_le_bytes()[..], self.query.as_bytes()].concat();
+        if let Some(parameters) = &self.parameters {
+            let mut writer = StreamWriter::try_new(&mut bytes, &parameters.schema())?;
+            writer.write(parameters)?;
+            writer.finish()?;
+        }
+        Ok(bytes.into())
+    }
+
+    /// Reads a handle.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no handle of ours.
+    pub(crate) fn decode(handle: &[u8]) -> Result<Prepared, Refusal> {
+        let bad = || Refusal::BadRequest("this is not a handle of a prepared statement".to_owned());
+        let (length, rest) = handle.split_first_chunk().ok_or_else(bad)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| bad())?;
+        let (query, parameters) = rest.split_at_checked(length).ok_or_else(bad)?;
+        let query = std::str::from_utf8(query).map_err(|_| bad())?.to_owned();
+        let prepared = Prepared { query, parameters: None };
+        if parameters.is_empty() {
+            return Ok(prepared);
+        }
+        prepared.bind(decode_batch(parameters).ok_or_else(bad)?)
+    }
+
+    /// Binds rows of parameters, in place of those that were bound before.
+    ///
+    /// # Errors
+    ///
+    /// There are too many, or none.
+    pub(crate) fn bind(self, parameters: RecordBatch) -> Result<Prepared, Refusal> {
+        match parameters.num_rows() {
+            0 => Err(Refusal::BadRequest("no row of parameters was bound".to_owned())),
+            rows if rows > ROWS_MAX => Err(Refusal::BadRequest(format!(
+                "{rows} rows of parameters were bound; at most {ROWS_MAX} are executed together"
+            ))),
+            _ => Ok(Prepared { parameters: Some(parameters), ..self }),
+        }
+    }
+
+    /// Returns the parameters of each execution, in order; one without any while nothing was bound.
+    ///
+    /// # Errors
+    ///
+    /// A parameter is of a type that the engine does not know.
+    pub(crate) fn executions(&self) -> Result<Vec<Vec<ScalarValue>>, Refusal> {
+        let Some(parameters) = &self.parameters else { return Ok(vec![Vec::new()]) };
+        let row = |row| {
+            let columns = parameters.columns().iter();
+            columns.map(|column| Ok(ScalarValue::try_from_array(column, row)?)).collect()
+        };
+        (0..parameters.num_rows()).map(row).collect()
+    }
+}
+
+/// Reads the first batch of an Arrow stream that anybody may have made up; `None` where it is none.
+fn decode_batch(bytes: &[u8]) -> Option<RecordBatch> {
+    // Unlike the reader of streams this decoder allocates no more than it is given, whatever lengths the bytes claim. It panics over
+    // offsets outside of them.
+    let decode = || StreamDecoder::new().decode(&mut Buffer::from(bytes));
+    std::panic::catch_unwind(decode).ok()?.ok()?
+}
+
+/// Returns the parameters as a schema, in order: text, where the query leaves the type open.
+pub(crate) fn parameter_schema(fields: &HashMap<String, Option<FieldRef>>) -> SchemaRef {
+    let number = |name: &str| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
+    let mut names: Vec<&String> = fields.keys().collect();
+    names.sort_by_key(|name| (number(name), (*name).clone()));
+    let field = |name: &String| {
+        let kind = fields[name].as_ref().map_or(DataType::Utf8, |field| field.data_type().clone());
+        Field::new(name, kind, true)
+    };
+    Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use proptest::prelude::*;
+
+    use super::Prepared;
+
+    #[track_caller]
+    fn check(written: &str, planned: &str) {
+        assert_eq!(Prepared::new(written).unwrap().query, planned);
+    }
+
+    #[test]
+    fn question_marks_become_numbers_but_not_in_text_names_or_comments() {
+        check("SELECT ? + ?", "SELECT $1 + $2");
+        check("SELECT '?', \"a?\" FROM t WHERE x = ? -- ?", "SELECT '?', \"a?\" FROM t WHERE x = $1 -- ?");
+        check("SELECT  $1 , '' FROM  t", "SELECT  $1 , '' FROM  t");
+        check("SELECT 'it''s', 'ü?'\n, ?  WHERE\n\na = ?", "SELECT 'it''s', 'ü?'\n, $1  WHERE\n\na = $2");
+    }
+
+    #[test]
+    fn a_handle_holds_the_query_and_its_parameters() {
+        let prepared = Prepared::new("SELECT ?").unwrap();
+        assert_eq!(Prepared::decode(&prepared.encode().unwrap()).unwrap(), prepared);
+        let rows = Arc::new(Int64Array::from(vec![1, 2])) as _;
+        let bound = prepared.bind(RecordBatch::try_from_iter([("$1", rows)]).unwrap()).unwrap();
+        let decoded = Prepared::decode(&bound.encode().unwrap()).unwrap();
+        assert_eq!(decoded, bound);
+        assert_eq!(decoded.executions().unwrap(), [vec![1_i64.into()], vec![2_i64.into()]]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_handle_panics(handle: Vec<u8>, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8)) {
+            let _refused = Prepared::decode(&handle);
+            let rows = Arc::new(Int64Array::from(vec![1, 2])) as _;
+            let bound = Prepared::new("SELECT ?").unwrap().bind(RecordBatch::try_from_iter([("$1", rows)]).unwrap()).unwrap();
+            let mut handle = bound.encode().unwrap().to_vec();
+            for (index, byte) in flips {
+                let index = index.index(handle.len());
+                handle[index] = byte;
+            }
+            let _read_or_refused = Prepared::decode(&handle);
+        }
+
+        #[test]
+        fn no_query_panics(query: String) {
+            let _prepared_or_refused = Prepared::new(&query);
+        }
+    }
+}
