@@ -14,6 +14,8 @@ pub struct Environment {
     pub s3_endpoint: String,
     /// A Python with deltalake, polars, pandas, pyarrow, psycopg2, playwright and `adbc_driver_flightsql`.
     pub python: PathBuf,
+    /// The Arrow Flight SQL JDBC driver, a jar.
+    pub jdbc_driver: String,
     /// `script/stack`, which starts, stops and kills servers.
     pub stack: PathBuf,
 }
@@ -40,6 +42,7 @@ impl Environment {
             postgres: env::var("CANDLEFLIGHT_TEST_POSTGRES").ok()?.rsplit_once('/')?.0.to_owned(),
             s3_endpoint: env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT").ok()?,
             python: env::var_os("CANDLEFLIGHT_TEST_PYTHON")?.into(),
+            jdbc_driver: env::var("CANDLEFLIGHT_TEST_JDBC_DRIVER").ok()?,
             stack: env::var_os("CANDLEFLIGHT_TEST_STACK")?.into(),
         })
     }

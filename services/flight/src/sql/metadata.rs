@@ -12,8 +12,8 @@ use arrow_flight::sql::metadata::{
 };
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables, Nullable, Searchable,
-    SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
-    SqlSupportedTransaction, XdbcDataType, XdbcDatetimeSubcode,
+    SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity, SqlSupportedTransaction, XdbcDataType,
+    XdbcDatetimeSubcode,
 };
 
 use crate::catalog::{CATALOG, Catalog, PUBLIC};
@@ -178,7 +178,8 @@ pub(super) static SQL_INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
     info.append(SqlInfo::SqlSupportedGroupBy, GROUP_BY_UNRELATED_AND_BEYOND_SELECT);
     info.append(SqlInfo::SqlSupportedGrammar, MINIMUM_GRAMMAR);
     info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    info.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i64);
+    info.append(SqlInfo::SqlOuterJoinsSupportLevel, LIMITED_AND_FULL_OUTER_JOINS);
+    info.append(SqlInfo::SqlAnsi92SupportedLevel, ENTRY_LEVEL);
     info.append(SqlInfo::SqlSupportedSubqueries, ALL_FOUR_SUBQUERIES);
     info.append(SqlInfo::SqlSupportedUnions, UNION_AND_UNION_ALL);
     info.append(SqlInfo::SqlSchemasSupportedActions, 0_i32);
@@ -202,6 +203,8 @@ pub(super) static SQL_INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
 /// Bits of the protocol's enumerations, each by its number.
 const GROUP_BY_UNRELATED_AND_BEYOND_SELECT: i32 = 0b11;
 const MINIMUM_GRAMMAR: i32 = 0b1;
+const ENTRY_LEVEL: i32 = 0b1;
+const LIMITED_AND_FULL_OUTER_JOINS: i32 = 0b110;
 /// In comparisons, EXISTS, IN and quantified ones.
 const ALL_FOUR_SUBQUERIES: i32 = 0b1111;
 const UNION_AND_UNION_ALL: i32 = 0b11;

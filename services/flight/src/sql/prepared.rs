@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
@@ -130,13 +130,18 @@ fn decode_batch(bytes: &[u8]) -> Option<RecordBatch> {
     std::panic::catch_unwind(decode).ok()?.ok()?
 }
 
-/// Returns the parameters as a schema, in order: text, where the query leaves the type open.
+/// Returns the parameters as a schema, in order: text, where the query leaves the type open; times in milliseconds, since the JDBC
+/// driver (18.3) writes milliseconds into whatever unit is announced, and the engine compares any.
 pub(crate) fn parameter_schema(fields: &HashMap<String, Option<FieldRef>>) -> SchemaRef {
     let number = |name: &str| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
     let mut names: Vec<&String> = fields.keys().collect();
     names.sort_by_key(|name| (number(name), (*name).clone()));
     let field = |name: &String| {
-        let kind = fields[name].as_ref().map_or(DataType::Utf8, |field| field.data_type().clone());
+        let kind = match fields[name].as_ref().map(|field| field.data_type()) {
+            None => DataType::Utf8,
+            Some(DataType::Timestamp(_, zone)) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+            Some(kind) => kind.clone(),
+        };
         Field::new(name, kind, true)
     };
     Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>()))
