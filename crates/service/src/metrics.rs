@@ -43,13 +43,12 @@ impl Metrics {
 
     /// Returns whether every service that has spoken is ready, and a line for each.
     pub fn readiness(&self) -> (bool, String) {
-        let readiness = self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = |(service, state): (&&str, &Result<(), String>)| match state {
-            Ok(()) => format!("{service}: ready\n"),
-            Err(reason) => format!("{service}: {reason}\n"),
+        let services = self.services();
+        let line = |(service, reason): (&String, &Option<String>)| {
+            format!("{service}: {}\n", reason.as_deref().unwrap_or("ready"))
         };
-        let all_ready = !readiness.is_empty() && readiness.values().all(Result::is_ok);
-        (all_ready, readiness.iter().map(line).collect())
+        let all_ready = !services.is_empty() && services.values().all(Option::is_none);
+        (all_ready, services.iter().map(line).collect())
     }
 
     /// Returns the services that have spoken, each ready (`None`) or why it is not.

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use kafka::dead_letter::{
     ERROR, REASON, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC, topic_of,
 };
+use position::Position;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -132,9 +133,10 @@ async fn write(client: &mut Object, topic: &str, letters: &[Letter]) -> Result<(
         .map_err(&failed)?;
     let moved = transaction.prepare_cached(MOVE).await.map_err(&failed)?;
     // Offsets ascend, so the last of a partition stays.
-    for Letter { place, .. } in letters {
-        let next = place.offset + 1;
-        transaction.execute(&moved, &[&topic, &place.partition, &next]).await.map_err(&failed)?;
+    let position: Position =
+        letters.iter().map(|letter| (letter.place.partition, letter.place.offset + 1)).collect();
+    for (partition, next) in position.iter() {
+        transaction.execute(&moved, &[&topic, &partition, &next]).await.map_err(&failed)?;
     }
     transaction.commit().await.map_err(&failed)
 }
