@@ -152,11 +152,7 @@ impl Table {
         position: &'a Position,
     ) -> BoxFuture<'a, Result<Snapshot, LakeError>> {
         Box::pin(async move {
-            let position = committable(position);
-            if self.has_landed(&position).await? || self.is_idle(batches, &position) {
-                return Ok(self.snapshot());
-            }
-            self.check_forward(&position)?;
+            let Some(position) = self.begin(batches, position).await? else { return Ok(self.snapshot()) };
             let files = split(&self.spec, batches, false)?;
             let added = put_files(&self.spec, &self.store, batches.to_vec(), files, true).await?;
             for _ in 0..=REBASES_MAX {
@@ -186,11 +182,7 @@ impl Table {
         position: &'a Position,
     ) -> BoxFuture<'a, Result<Snapshot, LakeError>> {
         Box::pin(async move {
-            let position = committable(position);
-            if self.has_landed(&position).await? || self.is_idle(batches, &position) {
-                return Ok(self.snapshot());
-            }
-            self.check_forward(&position)?;
+            let Some(position) = self.begin(batches, position).await? else { return Ok(self.snapshot()) };
             for _ in 0..=REBASES_MAX {
                 let (removed, added) = self.plan_upsert(batches).await?;
                 let change =
@@ -248,6 +240,20 @@ impl Table {
             }
         }
         Ok(matches!(landed, PutCommit::Landed))
+    }
+
+    /// Returns what a write commits as its position; `None` where nothing is left to do: it is in the log already, or nothing has come.
+    async fn begin(
+        &mut self,
+        batches: &[RecordBatch],
+        position: &Position,
+    ) -> Result<Option<Position>, LakeError> {
+        let position = committable(position);
+        if self.has_landed(&position).await? || self.is_idle(batches, &position) {
+            return Ok(None);
+        }
+        self.check_forward(&position)?;
+        Ok(Some(position))
     }
 
     /// Tells whether an earlier call with this position failed, but its commit is in the log.
