@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use access::Client as Identity;
 use anyhow::{Context as _, ensure};
 use service::http;
 use service::metrics::Samples;
@@ -157,7 +158,10 @@ impl Process {
         let what = format!("{} is ready", self.name());
         eventually(&what, DEADLINE, async || {
             assert!(self.is_running().unwrap_or(false), "{} ended; {}", self.name(), log_end(&self.log));
-            http::get(&self.metrics_addr, "/ready").await.ok().filter(|(status, _)| *status == 200)
+            http::get(&self.metrics_addr, "/ready", &Identity::default())
+                .await
+                .ok()
+                .filter(|(status, _)| *status == 200)
         })
         .await;
     }
@@ -177,7 +181,7 @@ impl Process {
     ///
     /// It does not answer.
     pub async fn metrics(&self) -> anyhow::Result<String> {
-        Ok(http::get(&self.metrics_addr, "/metrics").await?.1)
+        Ok(http::get(&self.metrics_addr, "/metrics", &Identity::default()).await?.1)
     }
 
     /// Returns the process id while it runs, for what `/proc` tells, such as its peak memory.

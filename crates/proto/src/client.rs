@@ -1,5 +1,8 @@
 //! The client side of our tickets.
 
+use std::time::Duration;
+
+use access::Client as Identity;
 use arrow::array::RecordBatch;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
@@ -8,7 +11,11 @@ use arrow_flight::{Action, FlightData};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
-use tonic::transport::{Channel, Endpoint};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status};
 
 use crate::metadata::{BatchMetadata, Progress};
 use crate::ticket::Ticket;
@@ -16,6 +23,27 @@ use crate::{DecodeError, PROGRESS_ACTION, REPORT_ACTION};
 
 /// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long connecting may take, the TLS handshake included.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How often a quiet connection is asked whether it still is one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A connection to a Flight server; a clone shares it.
+pub type Client = FlightServiceClient<InterceptedService<Channel, Login>>;
+
+/// Shows a password or a token with each call.
+#[derive(Clone, Debug)]
+pub struct Login(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Login {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.0 {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// Why a call to the Flight server failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +57,9 @@ pub enum ClientError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The own login or certificate cannot be used.
+    #[error(transparent)]
+    Access(#[from] access::Error),
     /// The server cannot be reached.
     #[error("connect to the Flight server at {address}")]
     Connect {
@@ -44,7 +75,7 @@ pub enum ClientError {
         /// What was asked for.
         action: &'static str,
         /// The answer.
-        status: Box<tonic::Status>,
+        status: Box<Status>,
     },
     /// The stream is not the Arrow data that the ticket promises.
     #[error("decode the Flight stream")]
@@ -57,7 +88,7 @@ pub enum ClientError {
 impl ClientError {
     /// Tells whether the same call may succeed later: the server is starting, stopping or overloaded.
     pub fn is_transient(&self) -> bool {
-        let transient = |status: &tonic::Status| {
+        let transient = |status: &Status| {
             use tonic::Code::{
                 Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable, Unknown,
             };
@@ -70,34 +101,64 @@ impl ClientError {
             ClientError::Connect { .. } => true,
             ClientError::Status { status, .. } => transient(status),
             ClientError::Stream(FlightError::Tonic(status)) => transient(status),
-            ClientError::Address { .. } | ClientError::Stream(_) | ClientError::Metadata(_) => false,
+            ClientError::Address { .. }
+            | ClientError::Access(_)
+            | ClientError::Stream(_)
+            | ClientError::Metadata(_) => false,
         }
     }
 
-    fn status(action: &'static str) -> impl FnOnce(tonic::Status) -> ClientError {
+    fn status(action: &'static str) -> impl FnOnce(Status) -> ClientError {
         move |status| ClientError::Status { action, status: Box::new(status) }
     }
 }
 
-/// Connects to a Flight server at `grpc://host:port`.
+/// Connects, as `identity`, to a Flight server at `grpc://host:port`, or over TLS at `grpc+tls://host:port`.
 ///
 /// # Errors
 ///
-/// [`ClientError::Address`] when the address does not parse, [`ClientError::Connect`] (transient) when nobody answers.
-pub async fn connect(address: &str) -> Result<FlightServiceClient<Channel>, ClientError> {
-    let url = address.replacen("grpc://", "http://", 1);
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+/// [`ClientError::Address`] when the address does not parse, [`ClientError::Access`] when a certificate cannot be read,
+/// [`ClientError::Connect`] (transient) when nobody answers, or not with a certificate that is trusted.
+pub async fn connect(address: &str, identity: &Identity) -> Result<Client, ClientError> {
+    let (url, is_tls) = url(address);
+    let bad_address = |source| ClientError::Address { address: address.to_owned(), source };
+    let mut endpoint = Endpoint::from_shared(url)
+        .map_err(bad_address)?
+        .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(std::time::Duration::from_secs(10))
+        .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true);
+    if is_tls {
+        access::install_provider();
+        let mut tls = match identity.authorities()? {
+            Some(authorities) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = identity.identity()? {
+            tls = tls.identity(tonic::transport::Identity::from_pem(certificate, key));
+        }
+        endpoint = endpoint.tls_config(tls).map_err(bad_address)?;
+    }
     let channel = endpoint
         .connect()
         .await
         .map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
-    Ok(FlightServiceClient::new(channel)
+    let login = identity.authorization().and_then(|header| MetadataValue::try_from(header.as_bytes()).ok());
+    Ok(FlightServiceClient::with_interceptor(channel, Login(login))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Returns the address as HTTP's schemes have it, and whether it is one over TLS.
+fn url(address: &str) -> (String, bool) {
+    for (scheme, http, is_tls) in
+        [("grpc+tls://", "https://", true), ("grpc+tcp://", "http://", false), ("grpc://", "http://", false)]
+    {
+        if let Some(rest) = address.strip_prefix(scheme) {
+            return (format!("{http}{rest}"), is_tls);
+        }
+    }
+    (address.to_owned(), address.starts_with("https://"))
 }
 
 /// Asks how far bronze is.
@@ -105,7 +166,7 @@ pub async fn connect(address: &str) -> Result<FlightServiceClient<Channel>, Clie
 /// # Errors
 ///
 /// [`ClientError`]; see [`ClientError::is_transient`].
-pub async fn progress(client: &mut FlightServiceClient<Channel>) -> Result<Progress, ClientError> {
+pub async fn progress(client: &mut Client) -> Result<Progress, ClientError> {
     let action = "ask for the progress of bronze";
     let request = Action { r#type: PROGRESS_ACTION.to_owned(), body: Bytes::new() };
     let mut results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
@@ -118,10 +179,7 @@ pub async fn progress(client: &mut FlightServiceClient<Channel>) -> Result<Progr
 /// # Errors
 ///
 /// [`ClientError`]; see [`ClientError::is_transient`].
-pub async fn report(
-    client: &mut FlightServiceClient<Channel>,
-    report: Bytes,
-) -> Result<Vec<Bytes>, ClientError> {
+pub async fn report(client: &mut Client, report: Bytes) -> Result<Vec<Bytes>, ClientError> {
     let action = "report the status";
     let request = Action { r#type: REPORT_ACTION.to_owned(), body: report };
     let results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
@@ -134,7 +192,7 @@ pub async fn report(
 ///
 /// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
 pub async fn read(
-    client: &mut FlightServiceClient<Channel>,
+    client: &mut Client,
     ticket: &Ticket,
 ) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
     let messages =

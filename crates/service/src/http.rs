@@ -1,43 +1,50 @@
 //! The HTTP endpoint of a service: `/` (the status page), `/status.json` (the same for programs), `/health` (the process answers), `/ready`
 //! (it does its work), `/metrics` (Prometheus).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{Html, IntoResponse};
+use access::{Access, Client, Denied};
+use anyhow::Context as _;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing;
 use axum::{Json, Router};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, timeout};
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use reqwest::{Certificate, Identity, Url};
+use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 
 use crate::status::{self, Status};
 
 /// How long an answer may take: the endpoint answers from memory.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Largest answer that is read, in bytes; five minutes of status take a quarter of it.
-const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The status page: one file, which asks for `/status.json` every second and needs nothing else.
 const PAGE: &str = include_str!("status/page.html");
 
-/// Serves the endpoint on `listener`, and samples the numbers that it shows, until the process ends.
+/// Serves the endpoint on `listener`, and samples the numbers that it shows, until the process ends. Everyone may ask whether the process
+/// is well; for all else a caller must be one whom `access` lets in.
 ///
 /// # Errors
 ///
 /// The listener's error, if it stops accepting.
-pub async fn serve(listener: TcpListener, status: Status) -> anyhow::Result<()> {
+pub async fn serve(listener: TcpListener, status: Status, access: &Access) -> anyhow::Result<()> {
     status.set_address(listener.local_addr()?);
-    let router = Router::new()
+    let guarded = Router::new()
         .route("/", routing::get(async || Html(PAGE)))
         .route("/status.json", routing::get(async |State(status): State<Status>| Json(status.view())))
+        .route("/metrics", routing::get(prometheus))
+        .layer(middleware::from_fn_with_state(access.clone(), admit));
+    let router = Router::new()
         .route("/health", routing::get(async || "ok\n"))
         .route("/ready", routing::get(ready))
-        .route("/metrics", routing::get(prometheus))
-        .with_state(status.clone());
+        .merge(guarded)
+        .with_state(status.clone())
+        .into_make_service_with_connect_info::<SocketAddr>();
     let sampling = async {
         let mut ticks = tokio::time::interval(status::INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,10 +53,44 @@ pub async fn serve(listener: TcpListener, status: Status) -> anyhow::Result<()> 
             status.sample();
         }
     };
+    let server = axum_server::Server::<SocketAddr>::from_listener(listener).http1_only();
+    let serving = async {
+        match &access.tls {
+            None => server.serve(router).await,
+            Some(tls) => {
+                let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.http_config()));
+                server.acceptor(acceptor).serve(router).await
+            }
+        }
+    };
     tokio::select! {
-        served = async { axum::serve(listener, router).await } => Ok(served?),
+        served = serving => Ok(served?),
         never = sampling => never,
     }
+}
+
+/// Returns where the endpoint is that listens on `address`.
+pub fn url(access: &Access, address: SocketAddr) -> String {
+    format!("{}://{address}/", if access.tls.is_some() { "https" } else { "http" })
+}
+
+/// Lets a request pass if its caller is let in; else says how to log in.
+async fn admit(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let denied = match access.guard.admit(request.headers().get(AUTHORIZATION), peer.ip()).await {
+        Ok(_) => return next.run(request).await,
+        Err(denied) => denied,
+    };
+    let status = match denied {
+        Denied::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let challenge = HeaderValue::from_static("Basic realm=\"Candleflight\", charset=\"UTF-8\"");
+    (status, [(WWW_AUTHENTICATE, challenge)], format!("{denied}\n")).into_response()
 }
 
 async fn ready(State(status): State<Status>) -> impl IntoResponse {
@@ -65,40 +106,45 @@ async fn prometheus(State(status): State<Status>) -> impl IntoResponse {
     )
 }
 
-/// Asks the endpoint at `address` (`host:port`) for `path` and returns the status and the body.
+/// Asks the endpoint at `address` (`host:port`, or a URL) for `path`, as `client`, and returns the status and the body.
+///
+/// An address without a scheme is asked over TLS where the client has a certificate: then the machine's services do, too. At the
+/// machine itself, any certificate is taken.
 ///
 /// # Errors
 ///
-/// Nobody answers there in time, or not in HTTP.
-pub async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    // HTTP/1.0 needs neither chunks nor keep-alive.
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-        Ok::<String, std::io::Error>(answer)
+/// Nobody answers there in time, or not in HTTP; a certificate cannot be read.
+pub async fn get(address: &str, path: &str, client: &Client) -> anyhow::Result<(u16, String)> {
+    let identity = client.identity()?;
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let url = if address.contains("://") {
+        format!("{address}{path}")
+    } else {
+        format!("{scheme}://{address}{path}")
     };
-    let answer = match timeout(ANSWER_MAX, exchange).await {
-        Ok(answer) => answer.with_context(|| format!("ask http://{address}{path}"))?,
-        Err(_) => bail!("http://{address}{path} did not answer within {ANSWER_MAX:?}"),
-    };
-    parse(&answer).with_context(|| format!("http://{address}{path} does not speak HTTP"))
-}
-
-fn parse(answer: &str) -> Option<(u16, String)> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/")?.split(' ').nth(1)?.parse().ok()?;
-    Some((status, body.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn an_answer_without_a_status_is_not_http() {
-        assert_eq!(parse("SSH-2.0-OpenSSH_9.2\r\n\r\n"), None);
-        assert_eq!(parse("HTTP/1.1 503 Service Unavailable\r\nx: y\r\n\r\nno"), Some((503, "no".to_owned())));
+    let context = || format!("ask {url}");
+    let url = Url::parse(&url).with_context(context)?;
+    let is_here = url
+        .socket_addrs(|| None)?
+        .iter()
+        .all(|address| address.ip().is_loopback() || address.ip().is_unspecified());
+    access::install_provider();
+    let mut asking = reqwest::Client::builder()
+        .timeout(ANSWER_MAX)
+        .no_proxy()
+        .tls_built_in_root_certs(url.scheme() == "https" && client.tls_ca.is_none() && !is_here)
+        .danger_accept_invalid_certs(is_here);
+    for authority in Certificate::from_pem_bundle(&client.authorities()?.unwrap_or_default())? {
+        asking = asking.add_root_certificate(authority);
     }
+    if let Some((certificate, key)) = identity {
+        asking = asking.identity(Identity::from_pem(&[certificate, key].concat())?);
+    }
+    let mut request = asking.build()?.get(url.clone());
+    if let Some(authorization) = client.authorization() {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    let answer = request.send().await.with_context(context)?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.text().await.with_context(context)?))
 }

@@ -11,6 +11,7 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::Access;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -29,19 +30,21 @@ pub struct Context {
     pub metrics: Metrics,
     /// What this process tells of itself and has heard of the others.
     pub status: Status,
+    /// Who this process is to others, and what it asks of those who come.
+    pub access: Access,
 }
 
 impl Context {
     /// Starts the context of a process that runs `service`, whose warnings are kept in `events`.
-    pub fn new(service: &str, shutdown: CancellationToken, events: Events) -> Self {
+    pub fn new(service: &str, shutdown: CancellationToken, events: Events, access: Access) -> Self {
         let metrics = Metrics::default();
-        Context { shutdown, status: Status::new(service, metrics.clone(), events), metrics }
+        Context { shutdown, status: Status::new(service, metrics.clone(), events), metrics, access }
     }
 }
 
 impl Default for Context {
     fn default() -> Self {
-        Context::new("candleflight", CancellationToken::new(), Events::default())
+        Context::new("candleflight", CancellationToken::new(), Events::default(), Access::default())
     }
 }
 
@@ -54,6 +57,9 @@ pub struct Args {
     /// How long a drain may take after SIGTERM or Ctrl-C before the service gives up on it (what is lost is done again at the next start).
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = duration)]
     pub drain_max: Duration,
+    /// Who may connect.
+    #[command(flatten)]
+    pub access: access::Args,
 }
 
 /// Parses a duration such as `100ms`, `10s` or `1m`, for clap.
@@ -161,12 +167,14 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let events = init_telemetry("info");
-    let context = Context::new(name, shutdown_on_signal(), events);
+    let access = Access::open(&args.access)?;
+    access.check_listen(args.metrics_addr).context("--metrics-addr")?;
+    let context = Context::new(name, shutdown_on_signal(), events, access.clone());
     let listener = tokio::net::TcpListener::bind(args.metrics_addr).await.with_context(|| {
         format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr)
     })?;
-    tracing::info!(service = name, status = %format!("http://{}/", listener.local_addr()?), "starting");
-    let endpoint = http::serve(listener, context.status.clone());
+    tracing::info!(service = name, status = %http::url(&access, listener.local_addr()?), "starting");
+    let endpoint = http::serve(listener, context.status.clone(), &access);
     let service = bounded_drain(context.shutdown.clone(), args.drain_max, run(context));
     tokio::select! {
         result = service => result,

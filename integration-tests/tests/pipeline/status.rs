@@ -14,7 +14,10 @@ use service::status::View;
 const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn view(process: &Process) -> Option<View> {
-    serde_json::from_str(&http::get(process.address(), "/status.json").await.ok()?.1).ok()
+    serde_json::from_str(
+        &http::get(process.address(), "/status.json", &access::Client::default()).await.ok()?.1,
+    )
+    .ok()
 }
 
 /// Returns the services that are ready, as a process tells.

@@ -6,6 +6,7 @@ mod report;
 mod sql;
 mod status;
 mod up;
+mod users;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-/// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
 /// How long threads may take to end after the command has.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
+/// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
 #[derive(Parser)]
 #[command(
     version,
@@ -50,6 +51,9 @@ enum Command {
     Sql(sql::Args),
     /// Prints how a running pipeline is: each stage, its processes, what went wrong last.
     Status(status::Args),
+    /// Adds, changes and removes those who may connect, in a users file.
+    #[command(subcommand)]
+    Users(users::Command),
     /// Asks whether services are ready; exit code 1 where one is not.
     Health(probe::Args),
 }
@@ -86,10 +90,10 @@ async fn reporting<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let status = context.status.clone();
+    let reporter = context.clone();
     tokio::select! {
         result = run(context) => result,
-        never = report::run(&flight, &status) => match never {},
+        never = report::run(&flight, &reporter) => match never {},
     }
 }
 
@@ -135,6 +139,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Sql(args) => sql::run(args).await?,
         Command::Status(args) => status::run(args).await?,
+        Command::Users(command) => users::run(command)?,
         Command::Health(args) => probe::health(args).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,13 +11,15 @@ pub(crate) struct Args {
     /// Addresses of health endpoints: what a service was given as --metrics-addr, or printed at start.
     #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
     addresses: Vec<String>,
+    #[command(flatten)]
+    access: access::Client,
 }
 
 /// Prints the readiness of each address; an error when one does not answer or is not ready.
 pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
     let mut unready = 0;
     for address in &args.addresses {
-        let (status, lines) = http::get(address, "/ready").await?;
+        let (status, lines) = http::get(address, "/ready", &args.access).await?;
         write!(std::io::stdout(), "{lines}")?;
         unready += usize::from(status != 200);
     }
@@ -27,6 +29,7 @@ pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use access::Access;
     use service::Context;
     use service::http;
     use tokio::net::TcpListener;
@@ -38,7 +41,7 @@ mod tests {
         let Context { metrics, status, .. } = Context::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let ask = || health(Args { addresses: vec![address.clone()] });
+        let ask = || health(Args { addresses: vec![address.clone()], access: access::Client::default() });
         let asked = async {
             metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
             assert_eq!(ask().await.unwrap_err().to_string(), "1 of 1 not ready");
@@ -46,7 +49,7 @@ mod tests {
             ask().await.unwrap();
         };
         tokio::select! {
-            served = http::serve(listener, status) => panic!("{served:?}"),
+            served = http::serve(listener, status, &Access::default()) => panic!("{served:?}"),
             () = asked => (),
         }
     }

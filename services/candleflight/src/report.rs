@@ -4,23 +4,23 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arrow_flight::flight_service_client::FlightServiceClient;
-use service::status::{INTERVAL, Status};
+use proto::client::Client;
+use service::Context as Service;
+use service::status::INTERVAL;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::transport::Channel;
 
 /// How long one exchange may take; the next one connects anew.
 const EXCHANGE_MAX: Duration = Duration::from_secs(3);
 
 /// Tells the Flight server every second how this process is, and takes in how the others are; for ever. While the server cannot be
 /// reached, which the service itself tells of, this process knows only itself.
-pub(crate) async fn run(flight: &str, status: &Status) -> Infallible {
+pub(crate) async fn run(flight: &str, service: &Service) -> Infallible {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut client = None;
     loop {
         ticks.tick().await;
-        let exchanged = timeout(EXCHANGE_MAX, exchange(&mut client, flight, status)).await;
+        let exchanged = timeout(EXCHANGE_MAX, exchange(&mut client, flight, service)).await;
         if let Err(error) = exchanged.context("no answer in time").flatten() {
             tracing::debug!(error = format!("{error:#}"), "cannot report to the Flight server");
             client = None;
@@ -28,18 +28,14 @@ pub(crate) async fn run(flight: &str, status: &Status) -> Infallible {
     }
 }
 
-async fn exchange(
-    client: &mut Option<FlightServiceClient<Channel>>,
-    flight: &str,
-    status: &Status,
-) -> anyhow::Result<()> {
+async fn exchange(client: &mut Option<Client>, flight: &str, service: &Service) -> anyhow::Result<()> {
     let client = match client {
         Some(client) => client,
-        None => client.insert(proto::client::connect(flight).await?),
+        None => client.insert(proto::client::connect(flight, &service.access.client).await?),
     };
-    let own = serde_json::to_vec(&status.own())?;
+    let own = serde_json::to_vec(&service.status.own())?;
     for report in proto::client::report(client, own.into()).await? {
-        status.hear(serde_json::from_slice(&report)?);
+        service.status.hear(serde_json::from_slice(&report)?);
     }
     Ok(())
 }

@@ -31,6 +31,8 @@ pub(crate) struct Args {
     /// File to write the result to, instead of standard output.
     #[arg(long, short)]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Client,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -44,7 +46,7 @@ enum Format {
 /// Runs the query and prints its result as it arrives.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let query = if args.query == "-" { io::read_to_string(io::stdin())? } else { args.query };
-    let client = proto::client::connect(&args.flight).await?;
+    let client = proto::client::connect(&args.flight, &args.access).await?;
     let mut client = FlightSqlServiceClient::new_from_inner(client);
     let result = client.execute(query, None).await.map_err(server_error)?;
     let schema = SchemaRef::new(result.clone().try_decode_schema().context("read the schema of the result")?);

@@ -25,13 +25,15 @@ pub(crate) struct Args {
     /// Print again every second.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
+    #[command(flatten)]
+    access: access::Client,
 }
 
 /// Prints the status once, or for ever.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     loop {
-        let (status, json) = http::get(&args.address, "/status.json").await?;
-        ensure!(status == 200, "{} answered with status {status}", args.address);
+        let (status, json) = http::get(&args.address, "/status.json", &args.access).await?;
+        ensure!(status == 200, "{} answered with status {status}: {}", args.address, json.trim());
         let text = if args.json {
             json + "\n"
         } else {

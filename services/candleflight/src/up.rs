@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use access::Access;
 use anyhow::Context as _;
 use service::Context;
 use service::metrics::Metrics;
@@ -81,6 +82,8 @@ pub(crate) struct Args {
     /// How long the services may take to drain after Ctrl-C or SIGTERM.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = service::duration)]
     drain_max: Duration,
+    #[command(flatten)]
+    access: access::Args,
 }
 
 /// Starts everything, shows it, and drains it on Ctrl-C or SIGTERM.
@@ -90,7 +93,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut folder = Folder::open(&args.data_dir.clone().map_or_else(folder::default_path, Ok)?)?;
     let screen = Screen::new();
     let events = screen.init_telemetry(&folder.join("candleflight.log"))?;
-    let context = Context::new("up", shutdown.clone(), events);
+    let context = Context::new("up", shutdown.clone(), events, Access::open(&args.access)?);
     let inputs = input::choose(&args.inputs, &screen)?;
 
     let servers = Servers::start(&args, &mut folder, &screen);
@@ -117,20 +120,21 @@ async fn run_services(
     ready: Instant,
     context: Context,
 ) -> anyhow::Result<()> {
-    let Context { shutdown, status, metrics } = &context;
+    let Context { shutdown, status, metrics, access } = &context;
     let listener = listen(args.metrics_addr, folder).await?;
-    let metrics_addr = listener.local_addr()?;
+    access.check_listen(listener.local_addr()?).context("--metrics-addr")?;
+    let status_url = service::http::url(access, listener.local_addr()?);
     let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
     let program = args.dashboard.as_deref().filter(|_| !args.no_dashboard);
     let mut dashboard = Dashboard::start(program, &servers.postgres, folder).await?;
-    servers.describe(screen, &stages.flight_url, metrics_addr, &dashboard.describe());
+    servers.describe(screen, &stages.flight_url, &status_url, &dashboard.describe());
 
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = stages.failure(screen) => Err(error),
         error = servers.unexpected_end() => Err(error),
         never = dashboard.watch(screen) => match never {},
-        served = service::http::serve(listener, status.clone()) => served.context("serve health and metrics"),
+        served = service::http::serve(listener, status.clone(), access) => served.context("serve health and metrics"),
         never = show(screen, metrics, status, ready) => match never {},
     };
     screen.show(&status.numbers());

@@ -34,7 +34,7 @@ pub use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::rows::Rows;
 use crate::sink::Computed;
-use crate::source::{Batch, Histories, Source};
+use crate::source::{Batch, Connection, Histories, Source};
 use crate::window::{Arrivals, Run, Window};
 
 /// Most rows between two stages: a backlog is worked off in transactions of this size, and three such queues are 40 MB.
@@ -104,10 +104,11 @@ async fn session(
     let (to_compute, batches) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_postgres, for_postgres) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_lake, for_lake) = queue::bounded(QUEUE_ROWS_MAX);
+    let identity = &context.access.client;
     let (reached, committed) = watch::channel(postgres.state().position.clone());
     let computing = Computing {
         batches,
-        histories: Histories::new(&config.flight, stop.clone()),
+        histories: Histories::new(&config.flight, identity, stop.clone()),
         window: Window::new(config.frame, newest),
         to_postgres,
         to_lake,
@@ -115,7 +116,7 @@ async fn session(
     };
 
     let mut tasks = JoinSet::new();
-    let source = Source::new(&config.flight, context.metrics.clone());
+    let source = Source::new(&config.flight, identity, context.metrics.clone());
     tasks.spawn(source.follow(cursor, to_compute, stop.clone()));
     tasks.spawn(postgres.run(for_postgres, reached, stop.clone()));
     // Threads of their own, since these two compute, sort and encode for many milliseconds at a time.
@@ -124,7 +125,7 @@ async fn session(
     let (runtime, shutdown) = (tokio::runtime::Handle::current(), stop.clone());
     tasks.spawn_blocking(move || runtime.block_on(lake.run(for_lake, shutdown)));
     tasks.spawn(source::measure_lag(
-        config.flight.clone(),
+        Connection::new(&config.flight, identity),
         committed,
         metrics.lag_offsets.clone(),
         stop.clone(),

@@ -4,18 +4,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::TryStreamExt;
 use position::{OffsetRange, Position};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use proto::client::{self, ClientError};
+use proto::client::{self, Client, ClientError};
 use proto::ticket::{Bronze, History, Ticket};
 use service::backoff::Backoff;
 use service::metrics::Metrics;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::metrics::PartitionLabel;
@@ -29,9 +27,10 @@ pub(crate) type Batch = (OffsetRange, RecordBatch);
 
 /// A connection to the Flight server that is made when it is first needed, and again after a failure.
 #[derive(Debug)]
-struct Connection {
+pub(crate) struct Connection {
     address: String,
-    client: Option<FlightServiceClient<Channel>>,
+    identity: access::Client,
+    client: Option<Client>,
 }
 
 /// The stream of bronze.
@@ -48,14 +47,14 @@ enum Ended {
 }
 
 impl Connection {
-    fn new(address: &str) -> Self {
-        Connection { address: address.to_owned(), client: None }
+    pub(crate) fn new(address: &str, identity: &access::Client) -> Self {
+        Connection { address: address.to_owned(), identity: identity.clone(), client: None }
     }
 
-    async fn client(&mut self) -> Result<&mut FlightServiceClient<Channel>, ClientError> {
+    async fn client(&mut self) -> Result<&mut Client, ClientError> {
         match &mut self.client {
             Some(client) => Ok(client),
-            none => Ok(none.insert(client::connect(&self.address).await?)),
+            none => Ok(none.insert(client::connect(&self.address, &self.identity).await?)),
         }
     }
 
@@ -65,8 +64,8 @@ impl Connection {
 }
 
 impl Source {
-    pub(crate) fn new(address: &str, metrics: Metrics) -> Self {
-        Source { connection: Connection::new(address), metrics }
+    pub(crate) fn new(address: &str, identity: &access::Client, metrics: Metrics) -> Self {
+        Source { connection: Connection::new(address, identity), metrics }
     }
 
     /// Follows bronze from `cursor` until `stop`, over any number of the server's restarts.
@@ -138,8 +137,8 @@ pub(crate) struct Histories {
 }
 
 impl Histories {
-    pub(crate) fn new(address: &str, stop: CancellationToken) -> Self {
-        Histories { connection: Connection::new(address), stop }
+    pub(crate) fn new(address: &str, identity: &access::Client, stop: CancellationToken) -> Self {
+        Histories { connection: Connection::new(address, identity), stop }
     }
 
     /// Reads one history, trying again as long as the failure is transient; `None` when it was to stop first.
@@ -176,12 +175,11 @@ impl Histories {
 ///
 /// None: a server that is away is the follower's to report, and the gauge keeps its last value.
 pub(crate) async fn measure_lag(
-    address: String,
+    mut connection: Connection,
     committed: watch::Receiver<Position>,
     lag: Family<PartitionLabel, Gauge>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let mut connection = Connection::new(&address);
     let mut ticks = tokio::time::interval(LAG_PERIOD);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let progress = async { client::progress(connection.client().await?).await };

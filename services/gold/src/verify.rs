@@ -53,6 +53,9 @@ pub struct Config {
     /// What a window of length w counts; as gold was told.
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum, default_value = "time")]
     pub frame: Frame,
+    /// Who it is to the Flight server.
+    #[command(flatten)]
+    pub access: access::Client,
 }
 
 /// Compares PostgreSQL and the lake with what bronze says they should hold.
@@ -70,7 +73,7 @@ async fn verify_postgres(config: &Config) -> Result<TableReport, Error> {
     let mut client = postgres::connect(&postgres::pool(&config.postgres)?).await?;
     let transaction = postgres::snapshot(&mut client).await?;
     let position = postgres::read_position(&transaction, &config.topic).await?;
-    let bronze = Bronze::read(&config.flight, &position).await?;
+    let bronze = Bronze::read(&config.flight, &config.access, &position).await?;
     let found = read_postgres(&transaction).await?;
     report("PostgreSQL", config.frame, position, bronze, found).await
 }
@@ -80,7 +83,7 @@ async fn verify_lake(config: &Config) -> Result<TableReport, Error> {
     let lake = Lake::open(&config.lake).await.map_err(&failed)?;
     let snapshot = Table::open(&lake, lake::gold(&config.topic)).await.map_err(&failed)?.snapshot();
     let position = snapshot.position().clone();
-    let bronze = Bronze::read(&config.flight, &position).await?;
+    let bronze = Bronze::read(&config.flight, &config.access, &position).await?;
     let (session, table) = lake_sink::session(snapshot)?;
     let query = format!("SELECT {} FROM {table} ORDER BY {SYMBOL}, {EVENT_TIME}", columns().join(", "));
     let found = session.sql(&query).await?.execute_stream().await?.map_err(Error::from);

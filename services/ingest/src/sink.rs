@@ -94,7 +94,7 @@ impl Sink {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
         let assignment = source.assignment().await?;
         self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
-        let mut client = proto::client::connect(&self.config.flight).await?;
+        let mut client = proto::client::connect(&self.config.flight, &self.context.access.client).await?;
         let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
         let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);

@@ -100,7 +100,10 @@ async fn until_healthy(address: &str) {
     let mut looks = tokio::time::interval(super::child::HEALTH_INTERVAL);
     loop {
         looks.tick().await;
-        if http::get(address, "/health").await.is_ok_and(|(status, _)| status == 200) {
+        if http::get(address, "/health", &access::Client::default())
+            .await
+            .is_ok_and(|(status, _)| status == 200)
+        {
             return;
         }
     }

@@ -1,7 +1,6 @@
 //! The servers under the services: private ones, unless others were named.
 
 use std::future::pending;
-use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
@@ -74,14 +73,14 @@ impl Servers {
     }
 
     /// Prints where everything is and how to get in.
-    pub(super) fn describe(&self, screen: &Screen, flight: &str, status: SocketAddr, dashboard: &str) {
+    pub(super) fn describe(&self, screen: &Screen, flight: &str, status: &str, dashboard: &str) {
         // The private cluster's password is no secret, another's is.
         let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
         let Servers { kafka, lake, topic, log, .. } = self;
         screen.line(format_args!(
             "
   dashboard   {dashboard}
-  status      http://{status}/   also /metrics, /ready and /health
+  status      {status}   also /metrics, /ready and /health
   Kafka       {kafka}   topic {topic}
   PostgreSQL  psql {psql} -c 'SELECT * FROM bitcoin_gold_data ORDER BY event_time DESC LIMIT 5'
   Flight SQL  candleflight sql --flight {flight} 'SELECT * FROM bronze ORDER BY event_time DESC LIMIT 5'

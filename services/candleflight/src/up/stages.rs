@@ -40,7 +40,8 @@ impl Stages {
         context: &Context,
     ) -> anyhow::Result<Stages> {
         let listen = folder.choose_address("flight", FLIGHT_URL.trim_start_matches("grpc://"))?.to_string();
-        let flight_url = format!("grpc://{listen}");
+        let scheme = if context.access.tls.is_some() { "grpc+tls" } else { "grpc" };
+        let flight_url = format!("{scheme}://{listen}");
         let mut stages = Stages {
             flight_url: flight_url.clone(),
             running: JoinSet::new(),

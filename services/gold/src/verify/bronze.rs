@@ -31,8 +31,12 @@ pub(super) struct Bronze {
 
 impl Bronze {
     /// Reads all offsets below `until`, waiting until bronze has received them.
-    pub(super) async fn read(address: &str, until: &Position) -> Result<Self, Error> {
-        let mut client = client::connect(address).await?;
+    pub(super) async fn read(
+        address: &str,
+        identity: &access::Client,
+        until: &Position,
+    ) -> Result<Self, Error> {
+        let mut client = client::connect(address, identity).await?;
         let ticket = Ticket::Bronze(ticket::Bronze { from: Position::default(), until: Some(until.clone()) });
         let mut stream = pin!(client::read(&mut client, &ticket).await?);
         let mut bronze = Bronze::default();

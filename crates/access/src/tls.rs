@@ -1,0 +1,97 @@
+//! The certificate that callers meet, and which callers' certificates are asked for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::{Client, Error};
+
+/// Certificate, key and authorities of a server, as PEM, known to go together.
+pub struct ServerTls {
+    /// The certificate with its chain.
+    pub certificate: Vec<u8>,
+    /// The certificate's private key.
+    pub key: Vec<u8>,
+    /// The authorities whose clients may connect; `None` asks for no certificates.
+    pub client_authorities: Option<Vec<u8>>,
+    config: ServerConfig,
+}
+
+impl ServerTls {
+    /// Reads the files; `None` where no certificate is named.
+    pub(crate) fn open(client: &Client, client_authorities: Option<&Path>) -> Result<Option<Self>, Error> {
+        let Some(((certificate, key), (path, key_path))) = client.identity()?.zip(client.identity_files())
+        else {
+            return Ok(None);
+        };
+        let client_authorities = client_authorities
+            .filter(|path| *path != Path::new(""))
+            .map(|path| read_pem(path, "certificate", "--tls-client-ca"))
+            .transpose()?;
+        install_provider();
+        let builder = match &client_authorities {
+            None => ServerConfig::builder().with_no_client_auth(),
+            Some(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(certificates(authorities));
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+                    .build()
+                    .map_err(Error::ClientAuthorities)?;
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+        };
+        let private_key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| Error::Pem {
+            what: "private key",
+            path: key_path.to_owned(),
+            flag: "--tls-key",
+        })?;
+        let mut config = builder
+            .with_single_cert(certificates(&certificate).collect(), private_key)
+            .map_err(|source| Error::Tls { path: path.to_owned(), source })?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(ServerTls { certificate, key, client_authorities, config }))
+    }
+
+    /// Returns the configuration of an HTTP/1.1 server.
+    pub fn http_config(&self) -> Arc<ServerConfig> {
+        Arc::new(self.config.clone())
+    }
+
+    /// Tells whether callers must show a certificate.
+    pub fn asks_certificates(&self) -> bool {
+        self.client_authorities.is_some()
+    }
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("asks_certificates", &self.asks_certificates())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Chooses the cryptography of this process: two are compiled in, each wanted by another dependency. Again and again is the same.
+pub fn install_provider() {
+    // Refused where it was chosen already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+/// Reads a PEM file and checks that it holds `what`.
+pub(crate) fn read_pem(path: &Path, what: &'static str, flag: &'static str) -> Result<Vec<u8>, Error> {
+    let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+    let is_there = if what == "certificate" {
+        certificates(&pem).next().is_some()
+    } else {
+        PrivateKeyDer::from_pem_slice(&pem).is_ok()
+    };
+    if is_there { Ok(pem) } else { Err(Error::Pem { what, path: path.to_owned(), flag }) }
+}
+
+fn certificates(pem: &[u8]) -> impl Iterator<Item = CertificateDer<'static>> + '_ {
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok)
+}

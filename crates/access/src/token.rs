@@ -1,0 +1,173 @@
+//! Bearer tokens: those that a login hands out, signed and with an end, and those that the users file lists.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::Error;
+
+/// How long a token of a login is good, in seconds; one that is used is renewed when half of it has passed.
+const LIFETIME_SECONDS: u64 = 24 * 60 * 60;
+/// Bytes of a key, and of what a listed token is made of.
+const KEY_BYTES: usize = 32;
+/// How the tokens of the users file begin, so that people and scanners know one when they see it.
+const LISTED_PREFIX: &str = "cft_";
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// Signs and checks tokens.
+#[derive(Clone)]
+pub(crate) struct Key(HmacSha256);
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) user: String,
+    pub(crate) expires: u64,
+    signed: Vec<u8>,
+}
+
+impl Key {
+    pub(crate) fn random() -> Key {
+        Key::new(&rand::random::<[u8; KEY_BYTES]>())
+    }
+
+    fn new(bytes: &[u8]) -> Key {
+        Key(HmacSha256::new_from_slice(bytes).expect("HMAC takes a key of any length"))
+    }
+
+    /// Reads the key, or makes one that only this user can read.
+    pub(crate) fn open(path: &Path) -> Result<Key, Error> {
+        use std::io::{ErrorKind, Write as _};
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let key: [u8; KEY_BYTES] = rand::random();
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(mut file) => {
+                file.write_all(&key).map_err(Error::file("write the token key to", path))?;
+                Ok(Key::new(&key))
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let key = std::fs::read(path).map_err(Error::file("read the token key in", path))?;
+                if key.len() < KEY_BYTES {
+                    return Err(Error::User(format!(
+                        "{} is too short for a token key (--token-key): remove it",
+                        path.display()
+                    )));
+                }
+                Ok(Key::new(&key))
+            }
+            Err(error) => Err(Error::file("make the token key", path)(error)),
+        }
+    }
+
+    /// Returns the code of a text: equal texts have equal codes, and nobody without the key can tell more.
+    pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.mac(parts).finalize().into_bytes().into()
+    }
+
+    /// Tells, in constant time, whether two texts are the same.
+    pub(crate) fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        self.mac(&[one]).verify_slice(&self.code(&[other])).is_ok()
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> HmacSha256 {
+        let mut mac = self.0.clone();
+        for part in parts {
+            // With its length, so that parts cannot be shifted.
+            mac.update(&part.len().to_be_bytes());
+            mac.update(part);
+        }
+        mac
+    }
+
+    /// Returns a token of `user`, good as long as the user's `credential` (a password or its hash) stays what it is.
+    pub(crate) fn sign(&self, user: &str, credential: &str, now: u64) -> String {
+        let expires = now + LIFETIME_SECONDS;
+        let code = self.code(&[user.as_bytes(), &expires.to_be_bytes(), credential.as_bytes()]);
+        let claim = [&expires.to_be_bytes(), user.as_bytes()].concat();
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(claim), URL_SAFE_NO_PAD.encode(code))
+    }
+
+    /// Tells whether a claim was signed here, for a user whose credential is still this.
+    pub(crate) fn holds(&self, claim: &Claim, credential: &str) -> bool {
+        let parts = [claim.user.as_bytes(), &claim.expires.to_be_bytes(), credential.as_bytes()];
+        self.mac(&parts).verify_slice(&claim.signed).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+impl Claim {
+    /// Reads what a token says; whether it is true is for [`Key::holds`] to tell.
+    pub(crate) fn read(token: &str) -> Option<Claim> {
+        let (claim, signed) = token.split_once('.')?;
+        let claim = URL_SAFE_NO_PAD.decode(claim).ok()?;
+        let (expires, user) = claim.split_at_checked(8)?;
+        Some(Claim {
+            user: String::from_utf8(user.to_vec()).ok()?,
+            expires: u64::from_be_bytes(expires.try_into().ok()?),
+            signed: URL_SAFE_NO_PAD.decode(signed).ok()?,
+        })
+    }
+
+    /// Tells whether the token should be replaced by a new one.
+    pub(crate) fn is_ageing(&self, now: u64) -> bool {
+        self.expires.saturating_sub(now) < LIFETIME_SECONDS / 2
+    }
+}
+
+/// Makes a token to be listed; 256 random bits, so that its hash needs no salt and no cost.
+pub(crate) fn make_listed() -> String {
+    format!("{LISTED_PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; KEY_BYTES]>()))
+}
+
+/// Returns what the users file holds of a listed token.
+pub(crate) fn hash_listed(token: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Claim, Key, LIFETIME_SECONDS};
+
+    #[test]
+    fn a_token_holds_for_its_user_until_the_password_changes() {
+        let (key, other) = (Key::random(), Key::random());
+        let token = key.sign("ada", "hash", 1_000);
+        let claim = Claim::read(&token).unwrap();
+        assert_eq!((claim.user.as_str(), claim.expires), ("ada", 1_000 + LIFETIME_SECONDS));
+        assert!(key.holds(&claim, "hash"));
+        assert!(!key.holds(&claim, "another hash"));
+        assert!(!other.holds(&claim, "hash"));
+        let forged = Claim { user: "admin".to_owned(), ..claim.clone() };
+        assert!(!key.holds(&forged, "hash"));
+        let longer = Claim { expires: claim.expires + 1, ..claim };
+        assert!(!key.holds(&longer, "hash"));
+    }
+
+    #[test]
+    fn what_is_no_token_says_nothing() {
+        for text in ["", ".", "a.b", "AAAA.AAAA", "cft_AAAA", "ä.ö"] {
+            assert_eq!(Claim::read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_kept_and_read_by_nobody_else() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.key");
+        let token = Key::open(&path).unwrap().sign("ada", "hash", 0);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(Key::open(&path).unwrap().holds(&Claim::read(&token).unwrap(), "hash"));
+        std::fs::write(&path, "short").unwrap();
+        assert!(Key::open(&path).is_err());
+    }
+}
