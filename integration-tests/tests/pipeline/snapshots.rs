@@ -60,7 +60,8 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
 
 /// Queries over and over; each answer must be whole and none smaller than the one before.
 async fn query(address: String) -> anyhow::Result<()> {
-    let mut client = FlightSqlServiceClient::new_from_inner(connect(&address).await?);
+    let mut client =
+        FlightSqlServiceClient::new_from_inner(connect(&address, &access::Client::default()).await?);
     let mut seen: BTreeMap<i32, i64> = BTreeMap::new();
     for _query in 0..QUERIES {
         let info = client.execute(QUERY.to_owned(), None).await?;
@@ -86,7 +87,7 @@ async fn query(address: String) -> anyhow::Result<()> {
 
 /// Follows from `start` in every partition to `ends`: every offset once, in order.
 async fn follow(address: String, start: i64, ends: Position) -> anyhow::Result<()> {
-    let mut client = connect(&address).await?;
+    let mut client = connect(&address, &access::Client::default()).await?;
     let from: Position = ends.iter().map(|(partition, next)| (partition, start.min(next))).collect();
     let mut next = from.clone();
     let ticket = Ticket::Bronze(Bronze { from, until: Some(ends.clone()) });

@@ -29,7 +29,6 @@ pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use access::Access;
     use service::Context;
     use service::http;
     use tokio::net::TcpListener;
@@ -38,7 +37,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_follows_the_readiness_of_a_real_endpoint() {
-        let Context { metrics, status, .. } = Context::default();
+        let Context { metrics, status, access, .. } = Context::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ask = || health(Args { addresses: vec![address.clone()], access: access::Client::default() });
@@ -49,7 +48,7 @@ mod tests {
             ask().await.unwrap();
         };
         tokio::select! {
-            served = http::serve(listener, status, &Access::default()) => panic!("{served:?}"),
+            served = http::serve(listener, status, &access) => panic!("{served:?}"),
             () = asked => (),
         }
     }
