@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use access::Role;
 use datafusion::error::DataFusionError;
 use lake::LakeError;
 
@@ -20,6 +21,9 @@ pub enum Error {
     /// The lake refuses: it is fenced, of another schema, or does not enforce put-if-absent.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// The address can be reached from outside, and nothing is asked of callers.
+    #[error("--listen")]
+    Access(#[from] access::Error),
     /// The gRPC server failed.
     #[error("serve Flight clients")]
     Serve(#[from] tonic::transport::Error),
@@ -30,6 +34,10 @@ pub enum Error {
 pub(crate) enum Refusal {
     #[error("the server is stopping; connect again and go on from your last range")]
     Stopping,
+    #[error("{0}")]
+    Denied(String),
+    #[error("user {user:?} is a {role}; this takes a {needed}")]
+    Forbidden { user: String, role: Role, needed: Role },
     #[error("put bronze: {0}")]
     Gap(#[from] crate::hot::Gap),
     #[error("put bronze: {0}")]

@@ -1,6 +1,7 @@
 //! The Flight server: takes bronze batches, keeps them hot, makes them durable, and answers followers and SQL on one snapshot of both.
 
 mod config;
+mod login;
 mod server;
 
 mod flush;
@@ -17,25 +18,37 @@ mod error;
 mod metrics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use access::ServerTls;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::BoxFuture;
 use lake::{Lake, Table};
 use service::Context;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server as GrpcServer;
+use tonic::transport::{Certificate, Identity, Server as GrpcServer, ServerTlsConfig};
 
 use crate::catalog::Catalog;
 pub use crate::config::Config;
 pub use crate::error::Error;
 use crate::hot::Hot;
+use crate::login::LoginLayer;
 use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::sql::Sql;
 
 /// Largest message that is taken, in bytes: other clients than ours do not split their batches.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// After so long without a word a connection is asked whether it still is one, and after as long again it is dropped.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a TLS handshake may take.
+const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Calls of one connection that are worked on at once; the next ones wait.
+const CALLS_MAX: usize = 64;
+/// Calls of one connection that are open at once; more are not accepted.
+const STREAMS_MAX: u32 = 256;
 
 /// Listens on `config.listen` and serves until `context.shutdown`; then flushes what is hot and returns.
 ///
@@ -62,6 +75,9 @@ pub fn run_on(
     context: Context,
 ) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
+        context.access.check_listen(
+            listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?,
+        )?;
         let metrics = Metrics::new(&context.metrics);
         metrics.set_ready(Err("opening the lake".to_owned()));
         let lake = Lake::open(&config.lake).await?;
@@ -91,9 +107,13 @@ pub fn run_on(
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let flushed = tokio_util::sync::CancellationToken::new();
         let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
-        let serving = GrpcServer::builder()
+        let serving = grpc_server(context.access.tls.as_deref())?
             .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .concurrency_limit_per_connection(CALLS_MAX)
+            .max_concurrent_streams(STREAMS_MAX)
+            .layer(LoginLayer { guard: Arc::clone(&context.access.guard), metrics: metrics.clone() })
             .add_service(server)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), calls.cancelled());
         metrics.set_ready(Ok(()));
@@ -113,4 +133,16 @@ pub fn run_on(
         flushed?;
         Ok(served?)
     })
+}
+
+/// Returns a server that shows the certificate, if there is one, and asks for those of clients, if it is to.
+fn grpc_server(tls: Option<&ServerTls>) -> Result<GrpcServer, Error> {
+    let Some(tls) = tls else { return Ok(GrpcServer::builder()) };
+    let mut config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&tls.certificate, &tls.key))
+        .timeout(TLS_HANDSHAKE_MAX);
+    if let Some(authorities) = &tls.client_authorities {
+        config = config.client_ca_root(Certificate::from_pem(authorities));
+    }
+    Ok(GrpcServer::builder().tls_config(config)?)
 }

@@ -18,6 +18,7 @@ type Offsets = Family<[(&'static str, i32); 1], Gauge>;
 pub(crate) struct Metrics {
     pub(crate) rows: Counter,
     pub(crate) queries: Counter,
+    pub(crate) denied: Counter,
     flush_seconds: Histogram,
     hot_rows: Gauge,
     hot_bytes: Gauge,
@@ -41,6 +42,11 @@ impl Metrics {
             rows: service.register(
                 "bronze_rows",
                 "Rows received by bronze, duplicates not counted",
+                Counter::default(),
+            ),
+            denied: service.register(
+                "flight_calls_denied",
+                "Flight calls without a good login",
                 Counter::default(),
             ),
             queries: service.register("queries", "Flight SQL queries executed", Counter::default()),

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use access::Role;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
@@ -25,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::follow::follow;
 use crate::hot::Hot;
+use crate::login::{NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
 use crate::sql::Sql;
@@ -52,6 +54,8 @@ pub(crate) struct Server {
 pub(crate) fn status(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::Stopping => Code::Unavailable,
+        Refusal::Denied(_) => Code::Unauthenticated,
+        Refusal::Forbidden { .. } => Code::PermissionDenied,
         Refusal::Gap(_) => Code::FailedPrecondition,
         Refusal::BadBatch(_) | Refusal::BadRequest(_) => Code::InvalidArgument,
         Refusal::Query(error) => query_code(error),
@@ -176,7 +180,14 @@ impl FlightService for Server {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        self.sql.handshake(request).await
+        // Who calls was asked before; what is left is to repeat the token, which is in the answer's header already.
+        let NewToken(token) = request.extensions().get::<NewToken>().cloned().ok_or_else(|| {
+            status(&Refusal::BadRequest(
+                "a handshake takes user and password, in a Basic authorization header".to_owned(),
+            ))
+        })?;
+        let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(answer)]))))
     }
 
     async fn list_flights(
@@ -223,13 +234,16 @@ impl FlightService for Server {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
+        let extensions = request.extensions().clone();
         let mut messages = request.into_inner().peekable();
         let first = Pin::new(&mut messages).peek().await;
         let descriptor =
             first.and_then(|first| first.as_ref().ok()?.flight_descriptor.clone()).unwrap_or_default();
         let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
         match table_of(&descriptor) {
-            Some(table) if table == proto::BRONZE => {}
+            Some(table) if table == proto::BRONZE => {
+                require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
+            }
             Some(table) => return Err(status(&Refusal::Unsupported(format!("a put to {table:?}")))),
             None => {
                 let bound =
@@ -255,6 +269,7 @@ impl FlightService for Server {
             return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
         }
         if request.get_ref().r#type == proto::REPORT_ACTION {
+            require(request.extensions(), Role::Writer).map_err(|refusal| status(&refusal))?;
             let results = self.report(&request.get_ref().body).map_err(|refusal| status(&refusal))?;
             return Ok(Response::new(Box::pin(futures::stream::iter(results.into_iter().map(Ok)))));
         }

@@ -1,0 +1,118 @@
+//! Asks each call who makes it, before anything of it is read.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use access::{Caller, Denied, Guard, Role};
+use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderValue, Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tower::{Layer, Service};
+
+use crate::error::Refusal;
+use crate::metrics::Metrics;
+use crate::server;
+
+/// The token that a call was answered with, for a handshake to repeat in its payload.
+#[derive(Clone, Debug)]
+pub(crate) struct NewToken(pub(crate) String);
+
+/// Puts [`Login`] in front of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct LoginLayer {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Lets calls through whose caller is let in, with the [`Caller`] among their extensions, and hands out tokens in the answer's
+/// `authorization` header, as Flight clients expect.
+#[derive(Clone, Debug)]
+pub(crate) struct Login<S> {
+    service: S,
+    layer: LoginLayer,
+}
+
+impl<S> Layer<S> for LoginLayer {
+    type Service = Login<S>;
+
+    fn layer(&self, service: S) -> Login<S> {
+        Login { service, layer: self.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for Login<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The service that was polled ready is the one to call.
+        let waiting = self.service.clone();
+        let mut service = std::mem::replace(&mut self.service, waiting);
+        let layer = self.layer.clone();
+        Box::pin(async move {
+            let peer = peer(request.extensions());
+            let admitted = match layer.guard.admit(request.headers().get(AUTHORIZATION), peer).await {
+                Ok(admitted) => admitted,
+                Err(denied) => {
+                    layer.metrics.denied.inc();
+                    return Ok(status(&denied).into_http());
+                }
+            };
+            request.extensions_mut().insert(admitted.caller);
+            // It ends here: nothing behind can log it.
+            request.headers_mut().remove(AUTHORIZATION);
+            let Some(token) = admitted.token else { return service.call(request).await };
+            let mut header = HeaderValue::try_from(format!("Bearer {token}")).expect("a token is base64");
+            header.set_sensitive(true);
+            request.extensions_mut().insert(NewToken(token));
+            let mut response = service.call(request).await?;
+            response.headers_mut().insert(AUTHORIZATION, header);
+            Ok(response)
+        })
+    }
+}
+
+fn status(denied: &Denied) -> Status {
+    server::status(&Refusal::Denied(denied.to_string()))
+}
+
+fn peer(extensions: &Extensions) -> IpAddr {
+    let tcp = extensions.get::<TcpConnectInfo>();
+    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref);
+    let address = tcp.or(tls).and_then(TcpConnectInfo::remote_addr);
+    address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip())
+}
+
+/// Returns who makes a call.
+pub(crate) fn caller(extensions: &Extensions) -> Caller {
+    extensions.get::<Caller>().cloned().expect("no call passes without its caller")
+}
+
+/// Checks that the maker of a call has a role that includes `role`.
+///
+/// # Errors
+///
+/// [`Refusal::Forbidden`].
+pub(crate) fn require(extensions: &Extensions, role: Role) -> Result<(), Refusal> {
+    let caller = caller(extensions);
+    if caller.role >= role {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden { user: caller.user.to_string(), role: caller.role, needed: role })
+}
