@@ -29,7 +29,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(2);
 const REMEMBERED_MAX: usize = 1_000;
 
 /// Name of a caller of whom nothing is asked.
-const ANYONE: &str = "anyone";
+pub(crate) const ANYONE: &str = "anyone";
 
 /// What an unknown name's password is checked against, so that the time tells nothing.
 static NOBODY: LazyLock<String> =
@@ -42,6 +42,13 @@ pub struct Caller {
     pub user: Arc<str>,
     /// What the user may do.
     pub role: Role,
+}
+
+impl Caller {
+    /// Tells whether this is whoever calls where nothing is asked of callers.
+    pub fn is_anyone(&self) -> bool {
+        &*self.user == ANYONE
+    }
 }
 
 /// A caller who was let in.

@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::ParamValues;
+use datafusion::common::{ParamValues, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
+use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
+use datafusion_substrait::substrait::proto::Plan;
 use lake::{Lake, LakeError, Table};
+use prost::Message as _;
 use proto::ticket::{History, Margin};
 use schema::bronze;
 use service::status::Status;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::error::Refusal;
 use crate::hot::Hot;
+use crate::queries::{Environment, Queries};
+use crate::sql::{Asker, Query};
 use crate::system::{self, System};
 
 /// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
@@ -35,8 +40,17 @@ pub(crate) const PUBLIC: &str = "public";
 pub(crate) struct Catalog {
     hot: Arc<Hot>,
     gold: Mutex<(Table, Instant)>,
-    system: Arc<System>,
-    runtime: Arc<RuntimeEnv>,
+    status: Status,
+    queries: Queries,
+    /// What queries of our own run in.
+    environment: Environment,
+}
+
+/// Who asks for a plan, and what the query will run in.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) asker: Asker,
+    pub(crate) environment: Environment,
 }
 
 impl Catalog {
@@ -46,13 +60,15 @@ impl Catalog {
         topic: &str,
         hot: Arc<Hot>,
         status: Status,
+        queries: Queries,
     ) -> Result<Self, LakeError> {
         let gold = Table::open(lake, lake::gold(topic)).await?;
         Ok(Catalog {
             hot,
             gold: Mutex::new((gold, Instant::now())),
-            system: Arc::new(System::new(status)),
-            runtime: Arc::new(RuntimeEnv::default()),
+            status,
+            queries,
+            environment: Arc::default(),
         })
     }
 
@@ -61,10 +77,23 @@ impl Catalog {
     /// # Errors
     ///
     /// The query is not valid SQL, names what is not there, or is not a query.
-    pub(crate) async fn plan(&self, query: &str) -> Result<DataFrame, DataFusionError> {
+    pub(crate) async fn plan(&self, scope: &Scope, query: &Query) -> Result<DataFrame, Refusal> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        self.session().await?.sql_with_options(query, read_only).await
+        let session = self.session(&scope.environment, &scope.asker.session.schema).await?;
+        let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
+        let system = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
+        catalog.register_schema(system::SCHEMA, Arc::new(system))?;
+        match query {
+            Query::Sql(text) => Ok(session.sql_with_options(text, read_only).await?),
+            Query::Substrait(plan) => {
+                let plan = Plan::decode(plan.clone())
+                    .map_err(|error| Refusal::BadRequest(format!("this is not a Substrait plan: {error}")))?;
+                let plan = from_substrait_plan(&session.state(), &plan).await?;
+                read_only.verify_plan(&plan)?;
+                Ok(session.execute_logical_plan(plan).await?)
+            }
+        }
     }
 
     /// Reads one symbol's candles around a span, as [`History`] says, ascending by event time.
@@ -98,7 +127,7 @@ impl Catalog {
             ),
         };
         let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
-        self.session()
+        self.session(&self.environment, PUBLIC)
             .await?
             .sql(&query)
             .await?
@@ -116,21 +145,25 @@ impl Catalog {
         }
     }
 
-    async fn session(&self) -> Result<SessionContext, DataFusionError> {
+    /// Makes a session on the present snapshots, in which a name without a schema is one of `schema`.
+    async fn session(
+        &self,
+        environment: &Environment,
+        schema: &str,
+    ) -> Result<SessionContext, DataFusionError> {
         let config = SessionConfig::new()
             .with_information_schema(true)
-            .with_default_catalog_and_schema(CATALOG, PUBLIC)
+            .with_default_catalog_and_schema(CATALOG, schema)
             // Clients in other languages cannot read view types.
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.optimizer.expand_views_at_output", true)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+        let session = SessionContext::new_with_config_rt(config, Arc::clone(environment));
         let (durable, hot) = self.hot.snapshot();
-        session.register_table("bronze", lake::provider(durable, hot))?;
-        session.register_table("gold", lake::provider(self.gold().await?, Vec::new()))?;
-        let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
-        catalog.register_schema(system::SCHEMA, Arc::clone(&self.system) as _)?;
+        let table = |name| TableReference::full(CATALOG, PUBLIC, name);
+        session.register_table(table("bronze"), lake::provider(durable, hot))?;
+        session.register_table(table("gold"), lake::provider(self.gold().await?, Vec::new()))?;
         Ok(session)
     }
 

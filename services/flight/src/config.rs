@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::queries::Limits;
+
 /// The flags of the Flight server.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "flight")]
@@ -28,4 +30,7 @@ pub struct Config {
     /// How long files that compaction has replaced stay readable: longer than the longest query.
     #[arg(long, env = "CANDLEFLIGHT_VACUUM_RETENTION", default_value = "1h", value_parser = service::duration)]
     pub vacuum_retention: Duration,
+    /// What queries may take.
+    #[command(flatten)]
+    pub limits: Limits,
 }

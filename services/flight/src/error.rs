@@ -1,6 +1,7 @@
 //! Why the Flight server stops, and why it refuses.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use access::Role;
 use datafusion::error::DataFusionError;
@@ -24,6 +25,9 @@ pub enum Error {
     /// The address can be reached from outside, and nothing is asked of callers.
     #[error("--listen")]
     Access(#[from] access::Error),
+    /// The engine that runs queries does not start.
+    #[error("start the query engine")]
+    Engine(#[source] DataFusionError),
     /// The gRPC server failed.
     #[error("serve Flight clients")]
     Serve(#[from] tonic::transport::Error),
@@ -38,6 +42,22 @@ pub(crate) enum Refusal {
     Denied(String),
     #[error("user {user:?} is a {role}; this takes a {needed}")]
     Forbidden { user: String, role: Role, needed: Role },
+    #[error(
+        "{0} run already, and none has ended for a while: try again, or cancel one (system.queries lists them)"
+    )]
+    Busy(String),
+    #[error("the query worked for longer than {limit:?} (--query-time-max): narrow it, by date for example")]
+    TooLong { limit: Duration },
+    #[error(
+        "the result is larger than {limit} bytes (--result-bytes-max): narrow the query, or follow the table by a ticket"
+    )]
+    TooLarge { limit: usize },
+    #[error("no batch of the result was taken for {limit:?}: run the query again")]
+    Untaken { limit: Duration },
+    #[error("the query was cancelled")]
+    Cancelled,
+    #[error("the query failed by a fault of the engine; other queries go on")]
+    Panicked,
     #[error("put bronze: {0}")]
     Gap(#[from] crate::hot::Gap),
     #[error("put bronze: {0}")]

@@ -1,5 +1,6 @@
 //! The Flight server: takes bronze batches, keeps them hot, makes them durable, and answers followers and SQL on one snapshot of both.
 
+mod actions;
 mod config;
 mod login;
 mod server;
@@ -11,6 +12,7 @@ mod put;
 mod follow;
 
 mod catalog;
+mod queries;
 mod sql;
 mod system;
 
@@ -35,6 +37,8 @@ pub use crate::error::Error;
 use crate::hot::Hot;
 use crate::login::LoginLayer;
 use crate::metrics::Metrics;
+pub use crate::queries::Limits;
+use crate::queries::Queries;
 use crate::server::Server;
 use crate::sql::Sql;
 
@@ -88,9 +92,10 @@ pub fn run_on(
         metrics.observe_durable(&durable);
         let hot = Arc::new(Hot::new(durable));
         metrics.observe_hot(&hot);
+        let queries = Queries::new(config.limits.clone(), metrics.clone()).map_err(Error::Engine)?;
         let catalog =
-            Arc::new(Catalog::open(&lake, &config.topic, Arc::clone(&hot), context.status.clone()).await?);
-        let sql = Sql { catalog, metrics: metrics.clone() };
+            Catalog::open(&lake, &config.topic, Arc::clone(&hot), context.status.clone(), queries.clone());
+        let sql = Sql { catalog: Arc::new(catalog.await?), queries };
 
         // Puts and followers end first; then the flusher makes what they left durable.
         let calls = context.shutdown.child_token();

@@ -18,6 +18,9 @@ type Offsets = Family<[(&'static str, i32); 1], Gauge>;
 pub(crate) struct Metrics {
     pub(crate) rows: Counter,
     pub(crate) queries: Counter,
+    pub(crate) queries_refused: Counter,
+    pub(crate) queries_running: Gauge,
+    pub(crate) query_seconds: Histogram,
     pub(crate) denied: Counter,
     flush_seconds: Histogram,
     hot_rows: Gauge,
@@ -37,12 +40,23 @@ impl Metrics {
     pub(crate) fn new(service: &service::metrics::Metrics) -> Self {
         let gauge = |name, help| service.register(name, help, Gauge::default());
         // 1 ms to about 30 s.
-        let seconds = Histogram::new(exponential_buckets(0.001, 1.6, 23));
+        let seconds = || Histogram::new(exponential_buckets(0.001, 1.6, 23));
         Metrics {
             rows: service.register(
                 "bronze_rows",
                 "Rows received by bronze, duplicates not counted",
                 Counter::default(),
+            ),
+            queries_refused: service.register(
+                "queries_refused",
+                "Flight SQL queries that found no place in time",
+                Counter::default(),
+            ),
+            queries_running: gauge("queries_running", "Flight SQL queries that run"),
+            query_seconds: service.register(
+                "query_seconds",
+                "Time from a query's begin until its last batch was taken",
+                seconds(),
             ),
             denied: service.register(
                 "flight_calls_denied",
@@ -53,7 +67,7 @@ impl Metrics {
             flush_seconds: service.register(
                 "bronze_flush_seconds",
                 "Time from taking the hot rows to their commit",
-                seconds,
+                seconds(),
             ),
             hot_rows: gauge("bronze_hot_rows", "Rows that are visible but not yet durable"),
             hot_bytes: gauge("bronze_hot_bytes", "Bytes of the rows that are not yet durable"),

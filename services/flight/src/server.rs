@@ -22,6 +22,7 @@ use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::actions::{self, Done};
 use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::follow::follow;
@@ -29,7 +30,7 @@ use crate::hot::Hot;
 use crate::login::{NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
-use crate::sql::Sql;
+use crate::sql::{Asker, Sql};
 
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -56,11 +57,14 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
         Refusal::Stopping => Code::Unavailable,
         Refusal::Denied(_) => Code::Unauthenticated,
         Refusal::Forbidden { .. } => Code::PermissionDenied,
+        Refusal::Busy(_) | Refusal::TooLarge { .. } => Code::ResourceExhausted,
+        Refusal::TooLong { .. } | Refusal::Untaken { .. } => Code::DeadlineExceeded,
+        Refusal::Cancelled => Code::Cancelled,
         Refusal::Gap(_) => Code::FailedPrecondition,
         Refusal::BadBatch(_) | Refusal::BadRequest(_) => Code::InvalidArgument,
         Refusal::Query(error) => query_code(error),
         Refusal::Lake(error) if error.is_transient() => Code::Unavailable,
-        Refusal::Lake(_) | Refusal::Encode(_) => Code::Internal,
+        Refusal::Lake(_) | Refusal::Encode(_) | Refusal::Panicked => Code::Internal,
         Refusal::Unsupported(_) => Code::Unimplemented,
     };
     Status::new(code, sentence(refusal))
@@ -273,32 +277,31 @@ impl FlightService for Server {
             let results = self.report(&request.get_ref().body).map_err(|refusal| status(&refusal))?;
             return Ok(Response::new(Box::pin(futures::stream::iter(results.into_iter().map(Ok)))));
         }
-        self.sql.do_action(request).await
+        let done = actions::run(&self.sql, Asker::of(&request), request.get_ref());
+        let Some(Done { body, cookie }) = done.map_err(|refusal| status(&refusal))? else {
+            return self.sql.do_action(request).await;
+        };
+        let result = Ok(arrow_flight::Result { body });
+        let mut response: Response<Self::DoActionStream> =
+            Response::new(Box::pin(futures::stream::iter([result])));
+        if let Some(cookie) = cookie {
+            response.metadata_mut().insert("set-cookie", cookie);
+        }
+        Ok(response)
     }
 
     async fn list_actions(
         &self,
         _request: Request<Empty>,
     ) -> Result<Response<Self::ListActionsStream>, Status> {
-        let progress = ActionType {
-            r#type: proto::PROGRESS_ACTION.to_owned(),
-            description: "How far bronze is: {\"received\": position, \"durable\": position} as JSON"
-                .to_owned(),
-        };
-        let report = ActionType {
-            r#type: proto::REPORT_ACTION.to_owned(),
-            description: "Takes a process's report of itself and returns those of all, as JSON".to_owned(),
-        };
-        let prepared = ["CreatePreparedStatement", "ClosePreparedStatement"]
-            .map(|name| ActionType { r#type: name.to_owned(), description: "Flight SQL's".to_owned() });
-        let all = [progress, report].into_iter().chain(prepared).map(Ok);
-        Ok(Response::new(Box::pin(futures::stream::iter(all))))
+        Ok(Response::new(Box::pin(futures::stream::iter(actions::list().map(Ok)))))
     }
 
     async fn do_exchange(
         &self,
-        request: Request<Streaming<FlightData>>,
+        _request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.sql.do_exchange(request).await
+        let what = "DoExchange (DoPut takes bronze, DoGet answers queries)".to_owned();
+        Err(status(&Refusal::Unsupported(what)))
     }
 }

@@ -3,9 +3,12 @@
 
 mod metadata;
 mod prepared;
+pub(crate) mod session;
+mod ticket;
 
 use std::sync::Arc;
 
+use access::{Caller, Role};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -18,39 +21,59 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::FlightSqlService;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedStatementResult, Any, Command, CommandGetCatalogs, CommandGetCrossReference,
-    CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys,
-    CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
-    CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt,
-    SqlInfo, TicketStatementQuery,
+    ActionCreatePreparedStatementResult, ActionCreatePreparedSubstraitPlanRequest, Any, Command,
+    CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandStatementQuery,
+    CommandStatementSubstraitPlan, DoPutPreparedStatementResult, SqlInfo, SubstraitPlan,
+    TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
 };
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+pub(crate) use self::prepared::Query;
+
 use self::prepared::Prepared;
-use crate::catalog::Catalog;
+use self::session::Session;
+use self::ticket::QueryTicket;
+use crate::catalog::{Catalog, Scope};
 use crate::error::Refusal;
-use crate::metrics::Metrics;
+use crate::login;
+use crate::queries::{Environment, Queries};
 use crate::server::{self, Messages};
 
 /// Answers the Flight SQL commands.
 #[derive(Clone, Debug)]
 pub(crate) struct Sql {
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) metrics: Metrics,
+    pub(crate) queries: Queries,
+}
+
+/// Who asks, and in which session.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    pub(crate) caller: Caller,
+    pub(crate) session: Session,
+}
+
+impl Asker {
+    /// Returns who makes a call.
+    pub(crate) fn of<T>(request: &Request<T>) -> Asker {
+        Asker { caller: login::caller(request.extensions()), session: Session::of(request.metadata()) }
+    }
 }
 
 impl Sql {
     /// Returns the ticket that executes `query`.
     pub(crate) fn ticket(query: &str) -> Ticket {
-        let ticket = TicketStatementQuery { statement_handle: query.to_owned().into() };
-        Ticket::new(ticket.as_any().encode_to_vec())
+        QueryTicket::new(Query::Sql(query.to_owned()).into()).encode().expect("a query of ours is short")
     }
 
     /// Answers a DoPut by command: parameters for a prepared statement; nothing else can be put to a server that only reads.
@@ -79,34 +102,57 @@ impl Sql {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
-    /// Plans a prepared query, once for each row of its parameters, all on one snapshot.
-    async fn plans(&self, prepared: &Prepared) -> Result<Vec<DataFrame>, Refusal> {
-        let plan = self.catalog.plan(&prepared.query).await?;
-        let bind = |parameters: Vec<ScalarValue>| {
-            let plan = plan.clone();
-            Ok(if parameters.is_empty() { plan } else { plan.with_param_values(parameters)? })
-        };
-        prepared.executions()?.into_iter().map(bind).collect()
+    async fn plan(&self, asker: &Asker, query: &Prepared) -> Result<Vec<DataFrame>, Refusal> {
+        self.queries.plan(self.planning(asker, query)).await
     }
 
-    async fn execute(&self, prepared: &Prepared) -> Result<Messages, Refusal> {
-        self.metrics.queries.inc();
-        let plans = self.plans(prepared).await?;
-        let schema = schema_of_first(&plans);
-        let mut executions = futures::stream::iter(plans).then(DataFrame::execute_stream).boxed();
-        // The first begins before the answer, so that its error is the call's.
-        let first = executions.next().await.transpose()?;
-        let batches = futures::stream::iter(first.map(Ok)).chain(executions).try_flatten();
-        // A cast that fails halfway is the query's fault like one that fails at once.
-        let batches =
-            batches.map_err(|error| FlightError::Tonic(Box::new(server::status(&Refusal::from(error)))));
+    /// Returns what plans a query, once for each row of its parameters, all on one snapshot.
+    fn planning(
+        &self,
+        asker: &Asker,
+        prepared: &Prepared,
+    ) -> impl FnOnce(Environment) -> BoxFuture<'static, Result<Vec<DataFrame>, Refusal>> + Send + 'static
+    {
+        let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
+        move |environment| {
+            Box::pin(async move {
+                let plan = catalog.plan(&Scope { asker, environment }, &prepared.query).await?;
+                let bind = |parameters: Vec<ScalarValue>| {
+                    let plan = plan.clone();
+                    Ok(if parameters.is_empty() { plan } else { plan.with_param_values(parameters)? })
+                };
+                prepared.executions()?.into_iter().map(bind).collect()
+            })
+        }
+    }
+
+    async fn execute(&self, asker: &Asker, ticket: QueryTicket) -> Result<Messages, Refusal> {
+        let QueryTicket { id, prepared } = ticket;
+        let plan = Box::new(self.planning(asker, &prepared));
+        let answer = self.queries.run(&asker.caller, id, &prepared.query.to_string(), plan).await?;
+        let (schema, batches) =
+            answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
     }
 
-    async fn prepare(&self, query: &str) -> Result<ActionCreatePreparedStatementResult, Refusal> {
-        let prepared = Prepared::new(query)?;
-        let plan = self.catalog.plan(&prepared.query).await?;
+    /// Describes the result of a query, and gives this execution of it a name.
+    async fn describe(
+        &self,
+        prepared: Prepared,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Refusal> {
+        let plans = self.plan(&Asker::of(&request), &prepared).await?;
+        Ok(info(&schema_of_first(&plans), QueryTicket::new(prepared).encode()?, request.into_inner())?)
+    }
+
+    async fn prepare(
+        &self,
+        asker: &Asker,
+        prepared: Prepared,
+    ) -> Result<ActionCreatePreparedStatementResult, Refusal> {
+        let plans = self.plan(asker, &prepared).await?;
+        let plan = plans.into_iter().next().expect("there is one execution at least");
         let parameters = prepared::parameter_schema(&plan.logical_plan().get_parameter_fields()?);
         // What the result looks like with parameters of these types.
         let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
@@ -118,11 +164,35 @@ impl Sql {
             parameter_schema: ipc(&parameters)?.0,
         })
     }
+
+    /// Ends the executions that a client has described to it, if they run and are the caller's; tells whether one did.
+    pub(crate) fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, Refusal> {
+        let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
+        let ids: Vec<_> = tickets.filter_map(|ticket| QueryTicket::read_id(&ticket.ticket)).collect();
+        let mut found = false;
+        for running in self.queries.running().iter().filter(|running| ids.contains(&running.id)) {
+            if !running.is_open_to(caller) {
+                return Err(Refusal::Forbidden {
+                    user: caller.user.to_string(),
+                    role: caller.role,
+                    needed: Role::Admin,
+                });
+            }
+            running.cancel();
+            found = true;
+        }
+        Ok(found)
+    }
 }
 
 /// Returns the schema that all executions have; there is at least one.
 fn schema_of_first(plans: &[DataFrame]) -> SchemaRef {
     plans.first().map_or_else(|| Arc::new(Schema::empty()), |plan| Arc::clone(plan.schema().inner()))
+}
+
+fn substrait(plan: Option<SubstraitPlan>) -> Result<Prepared, Refusal> {
+    let plan = plan.ok_or_else(|| Refusal::BadRequest("the command holds no plan".to_owned()))?;
+    Ok(Query::Substrait(plan.plan).into())
 }
 
 fn ipc(schema: &Schema) -> Result<IpcMessage, ArrowError> {
@@ -134,8 +204,8 @@ fn info(
     schema: &Schema,
     ticket: Ticket,
     descriptor: FlightDescriptor,
-) -> Result<Response<FlightInfo>, Status> {
-    let info = FlightInfo::new().try_with_schema(schema).map_err(refused)?;
+) -> Result<Response<FlightInfo>, ArrowError> {
+    let info = FlightInfo::new().try_with_schema(schema)?;
     Ok(Response::new(
         info.with_endpoint(FlightEndpoint::new().with_ticket(ticket))
             .with_descriptor(descriptor)
@@ -147,7 +217,7 @@ fn info(
 /// Describes the answer to a command that is its own ticket.
 fn info_of(schema: &Schema, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
     let descriptor = request.into_inner();
-    info(schema, Ticket::new(descriptor.cmd.clone()), descriptor)
+    info(schema, Ticket::new(descriptor.cmd.clone()), descriptor).map_err(refused)
 }
 
 fn answer(batch: RecordBatch) -> Response<Messages> {
@@ -173,27 +243,42 @@ impl FlightSqlService for Sql {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let plan = self.catalog.plan(&query.query).await.map_err(refused)?;
-        info(plan.schema().as_arrow(), Self::ticket(&query.query), request.into_inner())
+        self.describe(Query::Sql(query.query).into(), request).await.map_err(refused)
     }
 
     async fn do_get_statement(
         &self,
         ticket: TicketStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<SqlStream, Status> {
-        let query = std::str::from_utf8(&ticket.statement_handle)
-            .map_err(|error| refused(Refusal::BadRequest(format!("the query is not UTF-8: {error}"))))?;
-        let prepared = Prepared { query: query.to_owned(), parameters: None };
-        self.execute(&prepared).await.map(Response::new).map_err(refused)
+        let ticket = QueryTicket::decode(&ticket.statement_handle).map_err(refused)?;
+        self.execute(&Asker::of(&request), ticket).await.map(Response::new).map_err(refused)
     }
 
     async fn do_action_create_prepared_statement(
         &self,
         query: ActionCreatePreparedStatementRequest,
-        _request: Request<Action>,
+        request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        self.prepare(&query.query).await.map_err(refused)
+        let prepared = Prepared::new(&query.query).map_err(refused)?;
+        self.prepare(&Asker::of(&request), prepared).await.map_err(refused)
+    }
+
+    async fn get_flight_info_substrait_plan(
+        &self,
+        query: CommandStatementSubstraitPlan,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.describe(substrait(query.plan).map_err(refused)?, request).await.map_err(refused)
+    }
+
+    async fn do_action_create_prepared_substrait_plan(
+        &self,
+        query: ActionCreatePreparedSubstraitPlanRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        let prepared = substrait(query.plan).map_err(refused)?;
+        self.prepare(&Asker::of(&request), prepared).await.map_err(refused)
     }
 
     async fn do_action_close_prepared_statement(
@@ -211,16 +296,17 @@ impl FlightSqlService for Sql {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let prepared = Prepared::decode(&query.prepared_statement_handle).map_err(refused)?;
-        info_of(&schema_of_first(&self.plans(&prepared).await.map_err(refused)?), request)
+        self.describe(prepared, request).await.map_err(refused)
     }
 
     async fn do_get_prepared_statement(
         &self,
         query: CommandPreparedStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<SqlStream, Status> {
         let prepared = Prepared::decode(&query.prepared_statement_handle).map_err(refused)?;
-        self.execute(&prepared).await.map(Response::new).map_err(refused)
+        let ticket = QueryTicket::new(prepared);
+        self.execute(&Asker::of(&request), ticket).await.map(Response::new).map_err(refused)
     }
 
     async fn get_flight_info_catalogs(

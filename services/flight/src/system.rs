@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::Caller;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -14,6 +15,8 @@ use serde_json::{Value, json};
 use service::metrics::Samples;
 use service::status::{Report, Said, Status, View};
 
+use crate::queries::{Queries, Running};
+
 /// Name of the schema.
 pub(crate) const SCHEMA: &str = "system";
 
@@ -21,7 +24,7 @@ pub(crate) const SCHEMA: &str = "system";
 struct SystemTable {
     name: &'static str,
     columns: &'static [(&'static str, Kind)],
-    rows: fn(&Status) -> Vec<Value>,
+    rows: fn(&System) -> Vec<Value>,
 }
 
 /// The type of a column; every column may be null.
@@ -107,6 +110,18 @@ const TABLES: &[SystemTable] = &[
         rows: dead_letters,
     },
     SystemTable {
+        name: "queries",
+        columns: &[
+            ("id", Kind::Text),
+            ("user", Kind::Text),
+            ("query", Kind::Text),
+            ("started_at", Kind::Time),
+            ("seconds", Kind::Number),
+            ("rows", Kind::Whole),
+        ],
+        rows: queries,
+    },
+    SystemTable {
         name: "metrics",
         columns: &[
             ("process", Kind::Text),
@@ -118,7 +133,7 @@ const TABLES: &[SystemTable] = &[
     },
 ];
 
-fn lag(status: &Status) -> Vec<Value> {
+fn lag(System { status, .. }: &System) -> Vec<Value> {
     let behind = |ahead: Option<i64>, behind: Option<i64>| Some((ahead? - behind?).max(0));
     let row = |partition: &service::status::Partition| {
         json!({
@@ -135,7 +150,7 @@ fn lag(status: &Status) -> Vec<Value> {
     status.numbers().partitions.iter().map(row).collect()
 }
 
-fn services(status: &Status) -> Vec<Value> {
+fn services(System { status, .. }: &System) -> Vec<Value> {
     let View { processes, .. } = status.view();
     let rows = processes.iter().flat_map(|seen| {
         seen.services.iter().map(|(service, reason)| {
@@ -155,7 +170,7 @@ fn services(status: &Status) -> Vec<Value> {
     rows.collect()
 }
 
-fn history(status: &Status) -> Vec<Value> {
+fn history(System { status, .. }: &System) -> Vec<Value> {
     let row = |sample: &service::status::Sample| {
         let mut row = object(sample);
         row["at"] = sample.at_micros.into();
@@ -164,7 +179,7 @@ fn history(status: &Status) -> Vec<Value> {
     status.view().history.iter().map(row).collect()
 }
 
-fn events(status: &Status) -> Vec<Value> {
+fn events(System { status, .. }: &System) -> Vec<Value> {
     let row = |Said { process, event }: &Said| {
         let detail: Vec<String> =
             event.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -180,7 +195,7 @@ fn events(status: &Status) -> Vec<Value> {
     status.view().events.iter().map(row).collect()
 }
 
-fn dead_letters(status: &Status) -> Vec<Value> {
+fn dead_letters(System { status, .. }: &System) -> Vec<Value> {
     let row = |Said { process, event }: &Said| {
         let mut row = object(&event.fields);
         for whole in ["partition", "offset", "count"] {
@@ -193,7 +208,22 @@ fn dead_letters(status: &Status) -> Vec<Value> {
     status.view().dead_letters.iter().map(row).collect()
 }
 
-fn metrics(status: &Status) -> Vec<Value> {
+fn queries(System { queries, caller, .. }: &System) -> Vec<Value> {
+    let open = queries.running().into_iter().filter(|query| query.is_open_to(caller));
+    let row = |query: Arc<Running>| {
+        json!({
+            "id": query.id,
+            "user": &*query.user,
+            "query": query.text,
+            "started_at": query.started_micros,
+            "seconds": query.elapsed().as_secs_f64(),
+            "rows": query.rows(),
+        })
+    };
+    open.map(row).collect()
+}
+
+fn metrics(System { status, .. }: &System) -> Vec<Value> {
     let rows_of = |report: &Report| {
         let row = |(name, labels, value): (&str, &str, f64)| json!({ "process": report.process.id, "name": name, "labels": labels, "value": value });
         Samples::new(&report.metrics).all().map(row).collect::<Vec<_>>()
@@ -220,9 +250,9 @@ impl SystemTable {
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 
-    fn read(&self, status: &Status) -> Result<RecordBatch, ArrowError> {
+    fn read(&self, system: &System) -> Result<RecordBatch, ArrowError> {
         let schema = self.schema();
-        let rows = (self.rows)(status);
+        let rows = (self.rows)(system);
         let mut decoder =
             ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder()?;
         decoder.serialize(&rows)?;
@@ -235,15 +265,17 @@ pub(crate) fn tables() -> impl Iterator<Item = (&'static str, SchemaRef)> {
     TABLES.iter().map(|table| (table.name, table.schema()))
 }
 
-/// The schema `system` of one server.
+/// The schema `system`, as one caller sees it.
 #[derive(Debug)]
 pub(crate) struct System {
     status: Status,
+    queries: Queries,
+    caller: Caller,
 }
 
 impl System {
-    pub(crate) fn new(status: Status) -> Self {
-        System { status }
+    pub(crate) fn new(status: Status, queries: Queries, caller: Caller) -> Self {
+        System { status, queries, caller }
     }
 }
 
@@ -255,7 +287,7 @@ impl SchemaProvider for System {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
-        let rows = table.read(&self.status)?;
+        let rows = table.read(self)?;
         Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
     }
 
@@ -266,16 +298,22 @@ impl SchemaProvider for System {
 
 #[cfg(test)]
 mod tests {
-    use service::status::Status;
+    use access::{Caller, Role};
+    use service::Context;
 
-    use super::TABLES;
+    use super::{System, TABLES};
+    use crate::metrics::Metrics;
+    use crate::queries::Queries;
 
     #[test]
     fn every_table_can_be_read_whatever_is_known() {
-        let status = Status::default();
-        status.sample();
+        let context = Context::default();
+        context.status.sample();
+        let queries = Queries::new(service::defaults().unwrap(), Metrics::new(&context.metrics)).unwrap();
+        let caller = Caller { user: "ada".into(), role: Role::Reader };
+        let system = System::new(context.status, queries, caller);
         for table in TABLES {
-            let rows = table.read(&status).unwrap();
+            let rows = table.read(&system).unwrap();
             assert_eq!(rows.num_columns(), table.columns.len(), "{}", table.name);
         }
     }

@@ -2,6 +2,7 @@
 //! survives a restart, and nothing is left behind by a client that vanishes.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -16,14 +17,27 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::Refusal;
 
+/// How a handle says that its query is SQL.
+const SQL: u8 = b'q';
+/// How a handle says that its query is a Substrait plan.
+const SUBSTRAIT: u8 = b's';
 /// Most rows of parameters in one execution: each is a query of its own.
 const ROWS_MAX: usize = 1000;
+
+/// What is to be planned.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Query {
+    /// SQL, its parameters written `$1`, `$2`, ….
+    Sql(String),
+    /// A Substrait plan, protobuf.
+    Substrait(Bytes),
+}
 
 /// A query with the parameters that were bound to it, if any.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prepared {
-    /// The query, its parameters written `$1`, `$2`, ….
-    pub(crate) query: String,
+    /// The query.
+    pub(crate) query: Query,
     /// A row of parameters for each execution; none while nothing was bound.
     pub(crate) parameters: Option<RecordBatch>,
 }
@@ -53,19 +67,22 @@ impl Prepared {
             }
             (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
         }
-        let query = numbered;
-        Ok(Prepared { query, parameters: None })
+        Ok(Query::Sql(numbered).into())
     }
 
-    /// Writes the handle: the length of the query, the query, and the parameters as an Arrow stream.
+    /// Writes the handle: what kind of query, its length, the query, and the parameters as an Arrow stream.
     ///
     /// # Errors
     ///
     /// The parameters cannot be written.
     pub(crate) fn encode(&self) -> Result<Bytes, Refusal> {
-        let length = u32::try_from(self.query.len());
+        let (kind, query) = match &self.query {
+            Query::Sql(text) => (SQL, text.as_bytes()),
+            Query::Substrait(plan) => (SUBSTRAIT, &plan[..]),
+        };
+        let length = u32::try_from(query.len());
         let length = length.map_err(|_| Refusal::BadRequest("the query is too long".to_owned()))?;
-        let mut bytes = [&length.to_le_bytes()[..], self.query.as_bytes()].concat();
+        let mut bytes = [&[kind][..], &length.to_le_bytes(), query].concat();
         if let Some(parameters) = &self.parameters {
             let mut writer = StreamWriter::try_new(&mut bytes, &parameters.schema())?;
             writer.write(parameters)?;
@@ -81,11 +98,16 @@ impl Prepared {
     /// The bytes are no handle of ours.
     pub(crate) fn decode(handle: &[u8]) -> Result<Prepared, Refusal> {
         let bad = || Refusal::BadRequest("this is not a handle of a prepared statement".to_owned());
-        let (length, rest) = handle.split_first_chunk().ok_or_else(bad)?;
+        let (kind, rest) = handle.split_first().ok_or_else(bad)?;
+        let (length, rest) = rest.split_first_chunk().ok_or_else(bad)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| bad())?;
         let (query, parameters) = rest.split_at_checked(length).ok_or_else(bad)?;
-        let query = std::str::from_utf8(query).map_err(|_| bad())?.to_owned();
-        let prepared = Prepared { query, parameters: None };
+        let query = match *kind {
+            SQL => Query::Sql(std::str::from_utf8(query).map_err(|_| bad())?.to_owned()),
+            SUBSTRAIT => Query::Substrait(Bytes::copy_from_slice(query)),
+            _ => return Err(bad()),
+        };
+        let prepared = Prepared::from(query);
         if parameters.is_empty() {
             return Ok(prepared);
         }
@@ -119,6 +141,21 @@ impl Prepared {
             columns.map(|column| Ok(ScalarValue::try_from_array(column, row)?)).collect()
         };
         (0..parameters.num_rows()).map(row).collect()
+    }
+}
+
+impl From<Query> for Prepared {
+    fn from(query: Query) -> Self {
+        Prepared { query, parameters: None }
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Query::Sql(text) => f.write_str(text),
+            Query::Substrait(plan) => write!(f, "a Substrait plan of {} bytes", plan.len()),
+        }
     }
 }
 
@@ -158,7 +195,7 @@ mod tests {
 
     #[track_caller]
     fn check(written: &str, planned: &str) {
-        assert_eq!(Prepared::new(written).unwrap().query, planned);
+        assert_eq!(Prepared::new(written).unwrap().query.to_string(), planned);
     }
 
     #[test]

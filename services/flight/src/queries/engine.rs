@@ -1,0 +1,44 @@
+//! The threads that queries run on.
+
+use std::thread::available_parallelism;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
+/// How much queries yield to everything else: whoever puts and follows bronze goes first, and queries have what is left.
+const NICENESS: i32 = 10;
+
+/// A runtime of its own, so that a query that computes holds up neither puts nor followers.
+#[derive(Debug)]
+pub(super) struct Engine(Option<Runtime>);
+
+impl Engine {
+    pub(super) fn start() -> Engine {
+        let threads = available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("query")
+            .on_thread_start(|| {
+                // On Linux the niceness is a thread's own. Where it is refused, queries are only less polite.
+                let _refused = rustix::process::nice(NICENESS);
+            })
+            .enable_all()
+            .build();
+        Engine(Some(runtime.expect("the system has threads to give")))
+    }
+
+    pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.as_ref().expect("it is there until it is dropped").spawn(future)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
