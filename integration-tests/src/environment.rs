@@ -47,3 +47,9 @@ impl Environment {
         })
     }
 }
+
+/// Returns the seed of random choices: `CANDLEFLIGHT_TEST_SEED`, which repeats a run, else a new one. Tests print it.
+pub fn seed() -> u64 {
+    let given = env::var("CANDLEFLIGHT_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(rand::random)
+}

@@ -23,8 +23,8 @@ pub struct Client {
     /// not see.
     #[arg(long, env = "CANDLEFLIGHT_PASSWORD", hide_env_values = true)]
     pub password: Option<Secret>,
-    /// A user's token to log in with, instead of a password.
-    #[arg(long, env = "CANDLEFLIGHT_TOKEN", hide_env_values = true, conflicts_with = "password")]
+    /// A user's token to log in with; goes before a password.
+    #[arg(long, env = "CANDLEFLIGHT_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
     /// Certificates (PEM) of the authorities that servers are trusted by [default: the system's].
     #[arg(long, env = "CANDLEFLIGHT_TLS_CA", value_name = "FILE")]
@@ -88,14 +88,7 @@ impl Client {
     }
 
     pub(crate) fn identity_files(&self) -> Option<(&Path, &Path)> {
-        // An empty variable is none, as compose files write them.
-        let named = |path: &'_ Option<PathBuf>| path.as_deref().is_some_and(|path| path != Path::new(""));
-        (named(&self.tls_cert) && named(&self.tls_key)).then(|| {
-            (
-                self.tls_cert.as_deref().unwrap_or(Path::new("")),
-                self.tls_key.as_deref().unwrap_or(Path::new("")),
-            )
-        })
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 }
 

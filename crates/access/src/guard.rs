@@ -139,10 +139,10 @@ impl Guard {
     pub(crate) fn open(args: &Args) -> Result<Guard, Error> {
         let mut guard = Guard::default();
         guard.own = args.client.login().map(|(user, password)| (user.to_owned(), password.clone()));
-        if let Some(path) = args.token_key.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = &args.token_key {
             guard.key = Key::open(path)?;
         }
-        if let Some(path) = args.users.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = &args.users {
             let changed = changed(path);
             let users = Users::read(path)?;
             let known = Mutex::new(Known::new(&guard.key, users, changed));

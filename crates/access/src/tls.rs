@@ -28,10 +28,8 @@ impl ServerTls {
         else {
             return Ok(None);
         };
-        let client_authorities = client_authorities
-            .filter(|path| *path != Path::new(""))
-            .map(|path| read_pem(path, "certificate", "--tls-client-ca"))
-            .transpose()?;
+        let client_authorities =
+            client_authorities.map(|path| read_pem(path, "certificate", "--tls-client-ca")).transpose()?;
         install_provider();
         let builder = match &client_authorities {
             None => ServerConfig::builder().with_no_client_auth(),

@@ -27,7 +27,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const PAGE: &str = include_str!("status/page.html");
 
 /// Serves the endpoint on `listener`, and samples the numbers that it shows, until the process ends. Everyone may ask whether the process
-/// is well; for all else a caller must be one whom `access` lets in.
+/// is well and for its numbers; for what people read a caller must be one whom `access` lets in.
 ///
 /// # Errors
 ///
@@ -37,11 +37,11 @@ pub async fn serve(listener: TcpListener, status: Status, access: &Access) -> an
     let guarded = Router::new()
         .route("/", routing::get(async || Html(PAGE)))
         .route("/status.json", routing::get(async |State(status): State<Status>| Json(status.view())))
-        .route("/metrics", routing::get(prometheus))
         .layer(middleware::from_fn_with_state(access.clone(), admit));
     let router = Router::new()
         .route("/health", routing::get(async || "ok\n"))
         .route("/ready", routing::get(ready))
+        .route("/metrics", routing::get(prometheus))
         .merge(guarded)
         .with_state(status.clone())
         .into_make_service_with_connect_info::<SocketAddr>();

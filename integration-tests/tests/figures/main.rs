@@ -1,21 +1,37 @@
-//! Figures, printed and not judged: freshness at the replay's own pace, and a backfill with each service's peak memory. A program of
+//! Figures, printed and not judged but for one (queries must not hold up the walk): freshness at the replay's own pace, and a backfill with each service's peak memory. A program of
 //! their own, so that nothing else runs meanwhile; `script/test` shows what it prints.
 
+use std::fmt;
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::ensure;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
 use integration_tests::check::{drained, gold_is_exact, pipeline};
-use integration_tests::input::synthetic;
+use integration_tests::input::{Input, synthetic};
+use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
 use service::metrics::Samples;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::StdError;
 
 /// Records of the freshness run: 35 s at 10 records a second.
 const FRESHNESS_RECORDS: f64 = 350.0;
 /// Records of the freshness run that are not counted.
 const WARM_UP_RECORDS: f64 = 50.0;
+/// Clients that query while candles go through.
+const STORM_QUERIES: usize = 16;
+/// Some seconds of work for all cores.
+const HEAVY_QUERY: &str = "SELECT x % 1000 AS k, count(*), sum(x), avg(sqrt(x)) FROM generate_series(1, 5000000) s(x) GROUP BY k ORDER BY k";
+/// How much longer a candle may take while they do.
+const SLOWDOWN_MAX: f64 = 10.0;
 /// Days of one symbol in the backfill; together with [`SYMBOLS`] 2,000,000 candles.
 const DAYS: u32 = 348;
 /// Symbols of the backfill.
@@ -63,29 +79,92 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     })
     .await;
 
-    let limit = FRESHNESS_RECORDS.to_string();
-    let _producer =
-        pipeline.start(&["producer", "--input", &input.flag(), "--resume", "--limit", &limit, "--quiet"])?;
+    let idle = freshness_of_a_replay(&pipeline, &gold, &input, FRESHNESS_RECORDS).await?;
+    figure(&format!("freshness at 10 records/s, produced to committed in PostgreSQL: {idle}"));
+
+    let mut storm = JoinSet::new();
+    for _ in 0..STORM_QUERIES {
+        let client = proto::client::connect(&pipeline.flight, &access::Client::default()).await?;
+        storm.spawn(query_for_ever(FlightSqlServiceClient::new_from_inner(client)));
+    }
+    let stormy = freshness_of_a_replay(&pipeline, &gold, &input, 2.0 * FRESHNESS_RECORDS).await?;
+    let queries = flight.metric("candleflight_queries_total", &[]).await?;
+    figure(&format!(
+        "freshness while {STORM_QUERIES} clients query all they can ({queries} queries): {stormy}"
+    ));
+    ensure!(storm.try_join_next().is_none(), "no query failed");
+    ensure!(
+        stormy.p99 < SLOWDOWN_MAX * idle.p99,
+        "queries hold up the walk: {idle} idle, {stormy} in the storm"
+    );
+    Ok(())
+}
+
+/// How fresh gold was in PostgreSQL, in milliseconds.
+struct Freshness {
+    p50: f64,
+    p99: f64,
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p50 {:.1} ms, p99 {:.1} ms", self.p50, self.p99)
+    }
+}
+
+/// Goes on with the replay until `limit` records were sent in all; measures those after the warm-up.
+async fn freshness_of_a_replay(
+    pipeline: &Pipeline,
+    gold: &Process,
+    input: &Input,
+    limit: f64,
+) -> anyhow::Result<Freshness> {
+    let rows = async || gold.metric("candleflight_gold_rows_total", &["sink=\"postgres\""]).await.ok();
     let freshness = async || {
         Ok::<_, anyhow::Error>(Samples::new(&gold.metrics().await?).buckets("candleflight_freshness_seconds"))
     };
+    let _producer = pipeline.start(&[
+        "producer",
+        "--input",
+        &input.flag(),
+        "--resume",
+        "--limit",
+        &FRESHNESS_RECORDS.to_string(),
+        "--quiet",
+    ])?;
     // A producer's first records wait a second for its idempotence; the replay is what counts.
+    let warm = limit - FRESHNESS_RECORDS + WARM_UP_RECORDS;
     eventually("the replay is under way", BACKFILL_DEADLINE, async || {
-        rows(&gold).await.filter(|rows| *rows > WARM_UP_RECORDS)
+        rows().await.filter(|rows| *rows > warm)
     })
     .await;
     let before = freshness().await?;
-    eventually("all gold rows", BACKFILL_DEADLINE, async || {
-        rows(&gold).await.filter(|rows| *rows > FRESHNESS_RECORDS)
-    })
-    .await;
+    eventually("all gold rows", BACKFILL_DEADLINE, async || rows().await.filter(|rows| *rows > limit)).await;
     let replay = freshness().await?.since(&before);
     let quantile = |q: f64| replay.quantile(q).map_or(f64::NAN, |seconds| seconds * 1e3);
-    let (p50, p99) = (quantile(0.5), quantile(0.99));
-    figure(&format!(
-        "freshness at 10 records/s, produced to committed in PostgreSQL: p50 {p50:.1} ms, p99 {p99:.1} ms"
-    ));
-    Ok(())
+    Ok(Freshness { p50: quantile(0.5), p99: quantile(0.99) })
+}
+
+/// Runs one heavy query after the other; returns when one fails.
+async fn query_for_ever<T>(mut client: FlightSqlServiceClient<T>) -> Option<FlightError>
+where
+    T: GrpcService<
+            Body,
+            Error: Into<StdError>,
+            ResponseBody: tonic::codegen::Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+        >,
+{
+    loop {
+        let run = async {
+            let info = client.execute(HEAVY_QUERY.to_owned(), None).await?;
+            let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket);
+            let ticket = ticket.ok_or_else(|| FlightError::protocol("an endpoint without a ticket"))?;
+            client.do_get(ticket).await?.try_collect::<Vec<_>>().await
+        };
+        if let Err(error) = run.await {
+            return Some(error);
+        }
+    }
 }
 
 async fn a_backfill_of_two_million_candles() -> anyhow::Result<()> {

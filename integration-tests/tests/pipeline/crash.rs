@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use integration_tests::check::{drained, gold_is_exact, offsets_tile, pipeline};
-use integration_tests::environment::Environment;
+use integration_tests::environment::{self, Environment};
 use integration_tests::input::{self, Input, synthetic};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
@@ -86,10 +86,7 @@ impl Walk {
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_kills_leave_every_offset_once_and_gold_exact() -> anyhow::Result<()> {
     let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
-    let seed = std::env::var("CANDLEFLIGHT_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(rand::random);
+    let seed = environment::seed();
     eprintln!("CANDLEFLIGHT_TEST_SEED={seed} repeats the choice of kills");
     kill(&environment, &pipeline, StdRng::seed_from_u64(seed)).await
 }

@@ -1,9 +1,11 @@
 //! The pipeline as a user sees it: real `candleflight` processes on real Kafka, MinIO and PostgreSQL. `script/test` runs these.
 
+mod access;
 mod bad_input;
 mod crash;
 mod flight_sql;
 mod interop;
+mod limits;
 mod outages;
 mod real_input;
 mod snapshots;

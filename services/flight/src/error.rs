@@ -54,6 +54,10 @@ pub(crate) enum Refusal {
     TooLarge { limit: usize },
     #[error("no batch of the result was taken for {limit:?}: run the query again")]
     Untaken { limit: Duration },
+    #[error(
+        "the query needs more memory than it may use (--query-memory-max), or disk for what of it can go there (--query-disk-max)"
+    )]
+    NoMemory(#[source] Box<DataFusionError>),
     #[error("the query was cancelled")]
     Cancelled,
     #[error("the query failed by a fault of the engine; other queries go on")]
@@ -76,6 +80,9 @@ pub(crate) enum Refusal {
 
 impl From<DataFusionError> for Refusal {
     fn from(error: DataFusionError) -> Self {
-        Refusal::Query(Box::new(error))
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => Refusal::NoMemory(Box::new(error)),
+            _ => Refusal::Query(Box::new(error)),
+        }
     }
 }

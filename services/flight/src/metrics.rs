@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) queries_refused: Counter,
     pub(crate) queries_running: Gauge,
     pub(crate) query_seconds: Histogram,
+    pub(crate) followers: Gauge,
     pub(crate) denied: Counter,
     flush_seconds: Histogram,
     hot_rows: Gauge,
@@ -58,6 +59,7 @@ impl Metrics {
                 "Time from a query's begin until its last batch was taken",
                 seconds(),
             ),
+            followers: gauge("followers", "Streams that follow a table"),
             denied: service.register(
                 "flight_calls_denied",
                 "Flight calls without a good login",

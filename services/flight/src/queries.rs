@@ -32,7 +32,7 @@ use self::running::{Place, Places};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 
-pub(crate) use self::running::Running;
+pub(crate) use self::running::{Following, Running};
 
 /// Batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;
@@ -54,6 +54,9 @@ pub struct Limits {
     /// Queries of one user that run at once.
     #[arg(long, env = "CANDLEFLIGHT_USER_QUERIES_MAX", default_value_t = 8)]
     pub user_queries_max: usize,
+    /// Streams of one user that follow a table at once.
+    #[arg(long, env = "CANDLEFLIGHT_USER_FOLLOWERS_MAX", default_value_t = 100)]
+    pub user_followers_max: usize,
     /// Memory of one query, beyond which sorts, joins and groups go to disk.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_MEMORY_MAX", default_value = "256MiB", value_parser = byte_count)]
     pub query_memory_max: usize,
@@ -102,13 +105,22 @@ impl Queries {
     pub(crate) fn new(limits: Limits, metrics: Metrics) -> Result<Self, DataFusionError> {
         let disk = u64::try_from(limits.query_disk_max).unwrap_or(u64::MAX);
         let shared = RuntimeEnvBuilder::new().with_max_temp_directory_size(disk).build_arc()?;
-        let places = Places::new(limits.queries_max, limits.user_queries_max, metrics.clone());
+        let places = Places::new(&limits, metrics.clone());
         Ok(Queries { limits, places, engine: Arc::new(Engine::start()), shared, metrics })
     }
 
     /// Returns the queries that run.
     pub(crate) fn running(&self) -> Vec<Arc<Running>> {
         self.places.running()
+    }
+
+    /// Takes one of the caller's places for streams that follow a table.
+    ///
+    /// # Errors
+    ///
+    /// The caller has none left.
+    pub(crate) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
+        self.places.follow(caller)
     }
 
     /// Plans on the queries' threads, for who only asks what a query's result looks like.

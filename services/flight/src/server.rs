@@ -27,7 +27,7 @@ use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::follow::follow;
 use crate::hot::Hot;
-use crate::login::{NewToken, require};
+use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
 use crate::sql::{Asker, Sql};
@@ -57,7 +57,7 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
         Refusal::Stopping => Code::Unavailable,
         Refusal::Denied(_) => Code::Unauthenticated,
         Refusal::Forbidden { .. } => Code::PermissionDenied,
-        Refusal::Busy(_) | Refusal::TooLarge { .. } => Code::ResourceExhausted,
+        Refusal::Busy(_) | Refusal::TooLarge { .. } | Refusal::NoMemory(_) => Code::ResourceExhausted,
         Refusal::TooLong { .. } | Refusal::Untaken { .. } => Code::DeadlineExceeded,
         Refusal::Cancelled => Code::Cancelled,
         Refusal::Gap(_) => Code::FailedPrecondition,
@@ -72,7 +72,6 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
 
 fn query_code(error: &DataFusionError) -> Code {
     match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => Code::ResourceExhausted,
         DataFusionError::External(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
             Code::Unavailable
         }
@@ -97,15 +96,25 @@ fn sentence(refusal: &Refusal) -> String {
 }
 
 impl Server {
-    async fn read(&self, ticket: &[u8]) -> Result<Messages, Refusal> {
-        let ticket = proto::ticket::Ticket::decode(ticket).map_err(|error| {
+    async fn read(&self, request: &Request<Ticket>) -> Result<Messages, Refusal> {
+        let ticket = proto::ticket::Ticket::decode(&request.get_ref().ticket).map_err(|error| {
             Refusal::BadRequest(
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
             )
         })?;
         match ticket {
-            proto::ticket::Ticket::Bronze(ticket) => Ok(self.follow(ticket)),
-            proto::ticket::Ticket::History(ticket) => self.history(ticket).await,
+            proto::ticket::Ticket::Bronze(ticket) => {
+                let place = self.sql.queries.follow(&login::caller(request.extensions()))?;
+                let messages = self.follow(ticket);
+                // The place is free again when the stream is dropped.
+                Ok(Box::pin(messages.inspect(move |_| {
+                    let _held = &place;
+                })))
+            }
+            proto::ticket::Ticket::History(ticket) => {
+                require(request.extensions(), Role::Writer)?;
+                self.history(ticket).await
+            }
         }
     }
 
@@ -228,8 +237,7 @@ impl FlightService for Server {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         if request.get_ref().ticket.starts_with(b"{") {
-            let ticket = &request.get_ref().ticket;
-            return self.read(ticket).await.map(Response::new).map_err(|refusal| status(&refusal));
+            return self.read(&request).await.map(Response::new).map_err(|refusal| status(&refusal));
         }
         self.sql.do_get(request).await
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use access::{Caller, Role};
 use arrow::array::RecordBatch;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::error::Refusal;
 use crate::metrics::Metrics;
+use crate::queries::Limits;
 
 /// How long a query waits for a place: a dashboard asks for all its charts at once, and each takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -26,12 +28,17 @@ pub(crate) struct Places(Arc<Shared>);
 struct Shared {
     all: Arc<Semaphore>,
     all_max: usize,
-    user_max: usize,
-    /// A user is in the users file, so these are few.
-    users: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    queries: Shares,
+    followers: Shares,
     running: Mutex<HashMap<u64, Arc<Running>>>,
     count: AtomicU64,
     metrics: Metrics,
+}
+
+/// As many places for each user; users are in the users file, so they are few.
+struct Shares {
+    max: usize,
+    by_user: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
 /// One query that runs.
@@ -57,13 +64,20 @@ pub(super) struct Place {
     _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
+/// A follower's place; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Following {
+    followers: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
 impl Places {
-    pub(super) fn new(all_max: usize, user_max: usize, metrics: Metrics) -> Places {
+    pub(super) fn new(limits: &Limits, metrics: Metrics) -> Places {
         Places(Arc::new(Shared {
-            all: Arc::new(Semaphore::new(all_max)),
-            all_max,
-            user_max,
-            users: Mutex::default(),
+            all: Arc::new(Semaphore::new(limits.queries_max)),
+            all_max: limits.queries_max,
+            queries: Shares::new(limits.user_queries_max),
+            followers: Shares::new(limits.user_followers_max),
             running: Mutex::default(),
             count: AtomicU64::default(),
             metrics,
@@ -76,9 +90,9 @@ impl Places {
     ///
     /// [`Refusal::Busy`]: none became free in time.
     pub(super) async fn take(&self, caller: &Caller, id: Uuid, text: &str) -> Result<Place, Refusal> {
-        let Shared { all, all_max, user_max, .. } = &*self.0;
+        let Shared { all, all_max, queries, .. } = &*self.0;
         // Where nobody is asked who calls, nobody's share can be told.
-        let user = (!caller.is_anyone()).then(|| self.user(caller));
+        let user = (!caller.is_anyone()).then(|| queries.of(caller));
         let until = Instant::now() + WAIT_MAX;
         let acquire = async |semaphore: &Arc<Semaphore>, limit: String| {
             let permit = tokio::time::timeout_at(until, Arc::clone(semaphore).acquire_owned()).await;
@@ -90,8 +104,11 @@ impl Places {
         let own = match &user {
             None => None,
             Some(user) => Some(
-                acquire(user, format!("{user_max} queries of user {:?} (--user-queries-max)", caller.user))
-                    .await?,
+                acquire(
+                    user,
+                    format!("{} queries of user {:?} (--user-queries-max)", queries.max, caller.user),
+                )
+                .await?,
             ),
         };
         let permits = (acquire(all, format!("{all_max} queries (--queries-max)")).await?, own);
@@ -119,12 +136,30 @@ impl Places {
         running.into_iter().map(|(_, running)| running).collect()
     }
 
-    fn user(&self, caller: &Caller) -> Arc<Semaphore> {
-        let mut users = locked(&self.0.users);
-        let places = users
-            .entry(Arc::clone(&caller.user))
-            .or_insert_with(|| Arc::new(Semaphore::new(self.0.user_max)));
-        Arc::clone(places)
+    /// Takes one of the caller's places for followers, at once or not at all: a follower stays.
+    pub(super) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
+        let Shared { followers, metrics, .. } = &*self.0;
+        let permit = followers.of(caller).try_acquire_owned().map_err(|_| {
+            Refusal::Busy(format!(
+                "{} followers of user {:?} (--user-followers-max)",
+                followers.max, caller.user
+            ))
+        })?;
+        metrics.followers.inc();
+        Ok(Following { followers: metrics.followers.clone(), _permit: permit })
+    }
+}
+
+impl Shares {
+    fn new(max: usize) -> Shares {
+        Shares { max, by_user: Mutex::default() }
+    }
+
+    fn of(&self, caller: &Caller) -> Arc<Semaphore> {
+        let mut by_user = locked(&self.by_user);
+        Arc::clone(
+            by_user.entry(Arc::clone(&caller.user)).or_insert_with(|| Arc::new(Semaphore::new(self.max))),
+        )
     }
 }
 
@@ -158,6 +193,12 @@ impl Running {
     /// Returns how long it has run.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.followers.dec();
     }
 }
 
