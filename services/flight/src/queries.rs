@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use access::Caller;
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -23,7 +23,6 @@ use futures::{Stream, StreamExt};
 use service::byte_count;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -106,7 +105,8 @@ impl Queries {
         let disk = u64::try_from(limits.query_disk_max).unwrap_or(u64::MAX);
         let shared = RuntimeEnvBuilder::new().with_max_temp_directory_size(disk).build_arc()?;
         let places = Places::new(&limits, metrics.clone());
-        Ok(Queries { limits, places, engine: Arc::new(Engine::start()), shared, metrics })
+        let engine = Arc::new(Engine::start(limits.queries_max));
+        Ok(Queries { limits, places, engine, shared, metrics })
     }
 
     /// Returns the queries that run.
@@ -153,20 +153,24 @@ impl Queries {
     ) -> Result<Answer, Refusal> {
         let place = self.places.take(caller, id, text).await?;
         self.metrics.queries.inc();
-        let (sender, mut pieces) = mpsc::channel(BATCHES_READY_MAX);
-        let query = Query { limits: self.limits.clone(), left: self.limits.query_time_max, place, sender };
-        let mut working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan(self.environment()?))));
-        match pieces.recv().await {
+        let (sender, pieces) = mpsc::channel(BATCHES_READY_MAX);
+        let result_bytes_max = self.limits.result_bytes_max;
+        let running = Arc::clone(&place.running);
+        let query = Query { result_bytes_max, place, sender };
+        let working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan(self.environment()?))));
+        let limit = self.limits.query_time_max;
+        let mut pieces = Pieces { pieces, working, running, limit, left: limit };
+        match pieces.next().await {
             Some(Ok(Piece::Schema(schema))) => {
-                let batches = ReceiverStream::new(pieces).filter_map(async |piece| match piece {
-                    Ok(Piece::Rows(rows)) => Some(Ok(rows)),
-                    Ok(Piece::Schema(_)) => None,
-                    Err(refusal) => Some(Err(refusal)),
+                let batches = futures::stream::unfold(Some(pieces), async |pieces| {
+                    let mut pieces = pieces?;
+                    match pieces.next().await? {
+                        Ok(Piece::Rows(rows)) => Some((Ok(rows), Some(pieces))),
+                        Ok(Piece::Schema(_)) => None,
+                        Err(refusal) => Some((Err(refusal), None)),
+                    }
                 });
-                // The end of the pieces is the end of the result only if the query came to its own.
-                let end = async move { (&mut working).await.err().map(|_| Err(Refusal::Panicked)) };
-                let end = futures::stream::once(end).filter_map(futures::future::ready);
-                Ok(Answer { schema, batches: batches.chain(end).boxed() })
+                Ok(Answer { schema, batches: batches.boxed() })
             }
             Some(Err(refusal)) => Err(refusal),
             Some(Ok(Piece::Rows(_))) | None => Err(Refusal::Panicked),
@@ -179,61 +183,72 @@ impl Queries {
     }
 }
 
+/// What the call takes of a query at work.
+///
+/// Time and cancellation are looked after here and not where the query computes: an operator may compute for minutes without looking up. Its
+/// client is told at once; the query keeps its place until it ends.
+struct Pieces {
+    pieces: mpsc::Receiver<Result<Piece, Refusal>>,
+    /// Ends when this is dropped, as soon as it looks up.
+    working: AbortOnDropHandle<()>,
+    running: Arc<Running>,
+    limit: Duration,
+    /// What is left of the query's time.
+    left: Duration,
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Option<Result<Piece, Refusal>> {
+        let begun = Instant::now();
+        let piece = tokio::select! {
+            piece = timeout(self.left, self.pieces.recv()) => piece,
+            () = self.running.cancelled() => return Some(Err(Refusal::Cancelled)),
+        };
+        self.left = self.left.saturating_sub(begun.elapsed());
+        match piece {
+            Ok(Some(piece)) => Some(piece),
+            // The end of the pieces is the end of the result only if the query came to its own.
+            Ok(None) => (&mut self.working).await.err().map(|_| Err(Refusal::Panicked)),
+            Err(_) => Some(Err(Refusal::TooLong { limit: self.limit })),
+        }
+    }
+}
+
 /// A query at work, on the engine's threads.
 struct Query {
-    limits: Limits,
-    /// What is left of its time.
-    left: Duration,
+    result_bytes_max: usize,
     place: Place,
     sender: mpsc::Sender<Result<Piece, Refusal>>,
 }
 
 impl Query {
-    async fn run(mut self, plan: BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>) {
-        let (sender, running) = (self.sender.clone(), Arc::clone(&self.place.running));
-        let outcome = tokio::select! {
-            // Nobody waits for it any more.
-            () = sender.closed() => return,
-            () = running.cancelled() => Err(Refusal::Cancelled),
-            outcome = self.execute(plan) => outcome,
-        };
-        if let Err(refusal) = outcome {
+    async fn run(self, plan: BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>) {
+        if let Err(refusal) = self.execute(plan).await {
             // Whoever has gone needs no reason.
-            let _gone = timeout(UNTAKEN_MAX, sender.send(Err(refusal))).await;
+            let _gone = timeout(UNTAKEN_MAX, self.sender.send(Err(refusal))).await;
         }
     }
 
     async fn execute(
-        &mut self,
+        &self,
         plan: BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>,
     ) -> Result<(), Refusal> {
-        let plans = self.within_time(plan).await??;
-        let schema =
-            plans.first().map_or_else(|| Arc::new(Schema::empty()), |plan| Arc::clone(plan.schema().inner()));
-        let mut schema = Some(schema);
-        for plan in plans {
-            let mut batches = self.within_time(plan.execute_stream()).await??;
+        let mut is_described = false;
+        for plan in plan.await? {
+            let schema = Arc::clone(plan.schema().inner());
+            let mut batches = plan.execute_stream().await?;
             // Said only now, so that what fails at once is the call's error and not the stream's.
-            if let Some(schema) = schema.take() {
+            if !std::mem::replace(&mut is_described, true) {
                 self.send(Piece::Schema(schema)).await?;
             }
-            while let Some(batch) = self.within_time(batches.next()).await? {
-                let batch = batch?;
-                let bytes = self.place.running.count(&batch);
-                if bytes > self.limits.result_bytes_max {
-                    return Err(Refusal::TooLarge { limit: self.limits.result_bytes_max });
+            while let Some(batch) = batches.next().await.transpose()? {
+                if self.place.running.count(&batch) > self.result_bytes_max {
+                    return Err(Refusal::TooLarge { limit: self.result_bytes_max });
                 }
                 self.send(Piece::Rows(batch)).await?;
             }
         }
         Ok(())
-    }
-
-    async fn within_time<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Refusal> {
-        let begun = Instant::now();
-        let done = timeout(self.left, work).await;
-        self.left = self.left.saturating_sub(begun.elapsed());
-        done.map_err(|_| Refusal::TooLong { limit: self.limits.query_time_max })
     }
 
     async fn send(&self, piece: Piece) -> Result<(), Refusal> {

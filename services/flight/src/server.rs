@@ -7,6 +7,7 @@ use access::Role;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
@@ -174,6 +175,12 @@ impl Server {
     }
 }
 
+/// Checks that a Flight SQL command, where it says which one it is, is a whole one: the library would call it our fault.
+fn check_command(command: &[u8]) -> Result<(), Status> {
+    let Some(Err(error)) = Any::decode(command).ok().map(Command::try_from) else { return Ok(()) };
+    Err(status(&Refusal::BadRequest(error.to_string())))
+}
+
 /// Returns the table a path descriptor names, `None` for a command.
 fn table_of(descriptor: &FlightDescriptor) -> Option<String> {
     (descriptor.r#type() == DescriptorType::Path).then(|| descriptor.path.join("."))
@@ -217,7 +224,10 @@ impl FlightService for Server {
     ) -> Result<Response<FlightInfo>, Status> {
         match table_of(request.get_ref()) {
             Some(table) => Self::table_info(&table).map(Response::new).map_err(|refusal| status(&refusal)),
-            None => self.sql.get_flight_info(request).await,
+            None => {
+                check_command(&request.get_ref().cmd)?;
+                self.sql.get_flight_info(request).await
+            }
         }
     }
 
@@ -239,6 +249,7 @@ impl FlightService for Server {
         if request.get_ref().ticket.starts_with(b"{") {
             return self.read(&request).await.map(Response::new).map_err(|refusal| status(&refusal));
         }
+        check_command(&request.get_ref().ticket)?;
         self.sql.do_get(request).await
     }
 
@@ -287,6 +298,7 @@ impl FlightService for Server {
         }
         let done = actions::run(&self.sql, Asker::of(&request), request.get_ref());
         let Some(Done { body, cookie }) = done.map_err(|refusal| status(&refusal))? else {
+            check_command(&request.get_ref().body)?;
             return self.sql.do_action(request).await;
         };
         let result = Ok(arrow_flight::Result { body });

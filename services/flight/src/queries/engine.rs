@@ -8,13 +8,19 @@ use tokio::task::JoinHandle;
 /// How much queries yield to everything else: whoever puts and follows bronze goes first, and queries have what is left.
 const NICENESS: i32 = 10;
 
+/// Most threads; they cost nothing while they wait.
+const THREADS_MAX: usize = 256;
+
 /// A runtime of its own, so that a query that computes holds up neither puts nor followers.
 #[derive(Debug)]
 pub(super) struct Engine(Option<Runtime>);
 
 impl Engine {
-    pub(super) fn start() -> Engine {
-        let threads = available_parallelism().map_or(1, usize::from);
+    /// Starts the threads: as many as so many queries can use at once, so that one which computes on and on without looking up leaves
+    /// the others theirs. The system shares out the cores.
+    pub(super) fn start(queries_max: usize) -> Engine {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let threads = (cores * queries_max).clamp(cores, THREADS_MAX.max(cores));
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("query")
