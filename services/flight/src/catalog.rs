@@ -1,5 +1,7 @@
 //! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both, and the schema `system`.
 
+use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::Plan;
+use futures::FutureExt as _;
 use lake::{Lake, LakeError, Table};
 use prost::Message as _;
 use proto::ticket::{History, Margin};
@@ -87,9 +90,14 @@ impl Catalog {
         match query {
             Query::Sql(text) => Ok(session.sql_with_options(text, read_only).await?),
             Query::Substrait(plan) => {
-                let plan = Plan::decode(plan.clone())
-                    .map_err(|error| Refusal::BadRequest(format!("this is not a Substrait plan: {error}")))?;
-                let plan = from_substrait_plan(&session.state(), &plan).await?;
+                // Whatever the library calls its errors, what it cannot plan is the plan's fault; over some it panics.
+                let bad =
+                    |error: &dyn Display| Refusal::BadRequest(format!("plan the Substrait plan: {error}"));
+                let plan = Plan::decode(plan.clone()).map_err(|error| bad(&error))?;
+                let state = session.state();
+                let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
+                let planned = planning.await.map_err(|_| bad(&"it is not whole"))?;
+                let plan = planned.map_err(|error| bad(&error))?;
                 read_only.verify_plan(&plan)?;
                 Ok(session.execute_logical_plan(plan).await?)
             }
