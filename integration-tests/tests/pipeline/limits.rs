@@ -330,6 +330,24 @@ async fn no_message_that_anybody_makes_up_does_harm() -> anyhow::Result<()> {
         "RenewFlightEndpoint",
         "none",
     ];
+    // Each of these brought the process down with its stack, once.
+    let chains = [
+        ("SELECT 1", " + 1"),
+        ("SELECT true", " OR true"),
+        ("SELECT 1", " UNION ALL SELECT 1"),
+        ("SELECT 1", "::int"),
+    ];
+    for (begin, link) in chains {
+        for count in [450, 100_000] {
+            let answer = run(&client, &format!("{begin}{}", link.repeat(count))).await;
+            let is_expected = if count == 450 {
+                answer.is_ok()
+            } else {
+                answer.is_err_and(|status| status.code() == Code::InvalidArgument)
+            };
+            ensure!(is_expected && flight.is_running()?, "{count} times {link:?}");
+        }
+    }
     let mut codes: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for kind in kinds {
         let messages: Vec<Vec<u8>> = (0..MESSAGES).map(|_| made_up(&mut random)).collect();

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::error::Refusal;
 use crate::hot::Hot;
 use crate::queries::{Environment, Queries};
-use crate::sql::{Asker, Query};
+use crate::sql::{Asker, Query, check_depth};
 use crate::system::{self, System};
 
 /// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
@@ -88,7 +88,10 @@ impl Catalog {
         let system = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
         catalog.register_schema(system::SCHEMA, Arc::new(system))?;
         match query {
-            Query::Sql(text) => Ok(session.sql_with_options(text, read_only).await?),
+            Query::Sql(text) => {
+                check_depth(text)?;
+                Ok(session.sql_with_options(text, read_only).await?)
+            }
             Query::Substrait(plan) => {
                 // Whatever the library calls its errors, what it cannot plan is the plan's fault; over some it panics.
                 let bad =

@@ -1,6 +1,7 @@
 //! Flight SQL on the catalog: read-only queries, plain and prepared, and what clients ask before they send one. Stateless: tickets and
 //! handles hold all that is needed, so they survive a restart.
 
+mod depth;
 mod metadata;
 mod prepared;
 pub(crate) mod session;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use access::{Caller, Role};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
@@ -38,6 +39,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+pub(crate) use self::depth::check_depth;
 pub(crate) use self::prepared::Query;
 
 use self::prepared::Prepared;
@@ -102,8 +104,22 @@ impl Sql {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
-    async fn plan(&self, asker: &Asker, query: &Prepared) -> Result<Vec<DataFrame>, Refusal> {
-        self.queries.plan(self.planning(asker, query)).await
+    /// Plans a query, and returns what `look` sees in the plan. It looks where the plan was made, and there the plan ends: a deep one
+    /// needs the stack of the queries' threads.
+    async fn plan<T: Send + 'static>(
+        &self,
+        asker: &Asker,
+        query: &Prepared,
+        look: impl FnOnce(DataFrame) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let planning = self.planning(asker, query);
+        let plan = |environment| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                let plans = planning(environment).await?;
+                look(plans.into_iter().next().expect("there is one execution at least"))
+            })
+        };
+        self.queries.plan(plan).await
     }
 
     /// Returns what plans a query, once for each row of its parameters, all on one snapshot.
@@ -142,8 +158,9 @@ impl Sql {
         prepared: Prepared,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Refusal> {
-        let plans = self.plan(&Asker::of(&request), &prepared).await?;
-        Ok(info(&schema_of_first(&plans), QueryTicket::new(prepared).encode()?, request.into_inner())?)
+        let look = |plan: DataFrame| Ok(Arc::clone(plan.schema().inner()));
+        let schema = self.plan(&Asker::of(&request), &prepared, look).await?;
+        Ok(info(&schema, QueryTicket::new(prepared).encode()?, request.into_inner())?)
     }
 
     async fn prepare(
@@ -151,16 +168,18 @@ impl Sql {
         asker: &Asker,
         prepared: Prepared,
     ) -> Result<ActionCreatePreparedStatementResult, Refusal> {
-        let plans = self.plan(asker, &prepared).await?;
-        let plan = plans.into_iter().next().expect("there is one execution at least");
-        let parameters = prepared::parameter_schema(&plan.logical_plan().get_parameter_fields()?);
-        // What the result looks like with parameters of these types.
-        let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
-        let nulls = nulls.collect::<Result<Vec<_>, _>>()?;
-        let plan = if nulls.is_empty() { plan } else { plan.with_param_values(nulls)? };
+        let look = |plan: DataFrame| {
+            let parameters = prepared::parameter_schema(&plan.logical_plan().get_parameter_fields()?);
+            // What the result looks like with parameters of these types.
+            let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
+            let nulls = nulls.collect::<Result<Vec<_>, _>>()?;
+            let plan = if nulls.is_empty() { plan } else { plan.with_param_values(nulls)? };
+            Ok((Arc::clone(plan.schema().inner()), parameters))
+        };
+        let (schema, parameters) = self.plan(asker, &prepared, look).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: prepared.encode()?,
-            dataset_schema: ipc(plan.schema().inner())?.0,
+            dataset_schema: ipc(&schema)?.0,
             parameter_schema: ipc(&parameters)?.0,
         })
     }
@@ -183,11 +202,6 @@ impl Sql {
         }
         Ok(found)
     }
-}
-
-/// Returns the schema that all executions have; there is at least one.
-fn schema_of_first(plans: &[DataFrame]) -> SchemaRef {
-    plans.first().map_or_else(|| Arc::new(Schema::empty()), |plan| Arc::clone(plan.schema().inner()))
 }
 
 fn substrait(plan: Option<SubstraitPlan>) -> Result<Prepared, Refusal> {

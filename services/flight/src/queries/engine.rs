@@ -11,6 +11,9 @@ const NICENESS: i32 = 10;
 /// Most threads; they cost nothing while they wait.
 const THREADS_MAX: usize = 256;
 
+/// Stack of a thread, of which memory holds only what was used: the engine plans by recursion, 10 KB a step.
+const STACK_BYTES: usize = 128 << 20;
+
 /// A runtime of its own, so that a query that computes holds up neither puts nor followers.
 #[derive(Debug)]
 pub(super) struct Engine(Option<Runtime>);
@@ -24,6 +27,7 @@ impl Engine {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .on_thread_start(|| {
                 // On Linux the niceness is a thread's own. Where it is refused, queries are only less polite.
                 let _refused = rustix::process::nice(NICENESS);
