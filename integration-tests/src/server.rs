@@ -1,6 +1,6 @@
 //! A server of one's own, for tests that stop it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -27,10 +27,26 @@ impl Server {
     ///
     /// It does not start.
     pub fn start(environment: &Environment, kind: &'static str) -> anyhow::Result<Server> {
+        Server::start_with(environment, kind, |_| Ok(()))
+    }
+
+    /// Starts it with what `configure` has put into the folder `extra`; see `script/stack`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `configure`, or it does not start.
+    pub fn start_with(
+        environment: &Environment,
+        kind: &'static str,
+        configure: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Server> {
         let folder = tempfile::Builder::new()
             .prefix("candleflight-test.")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .tempdir_in(DATA_PARENT)?;
+        let extra = folder.path().join("extra");
+        std::fs::create_dir(&extra)?;
+        configure(&extra)?;
         let mut server = Server { kind, stack: environment.stack.clone(), folder, port: 0 };
         server.restart()?;
         server.port = server.stack("port")?.trim().parse()?;

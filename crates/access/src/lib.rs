@@ -24,7 +24,7 @@ pub use crate::client::{Client, Secret};
 pub use crate::error::Error;
 pub use crate::guard::{Admitted, Caller, Denied, Guard};
 pub use crate::role::Role;
-pub use crate::tls::{ServerTls, install_provider};
+pub use crate::tls::{Named, ServerTls, client_config, install_provider};
 
 /// How a process shows who it is, and what it asks of those who connect to it.
 #[derive(Clone, Debug, Default, clap::Args)]

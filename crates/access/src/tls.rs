@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::{Client, Error};
 
@@ -42,11 +43,7 @@ impl ServerTls {
                 ServerConfig::builder().with_client_cert_verifier(verifier)
             }
         };
-        let private_key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| Error::Pem {
-            what: "private key",
-            path: key_path.to_owned(),
-            flag: "--tls-key",
-        })?;
+        let private_key = read_private_key(&key, (key_path, "--tls-key"))?;
         let mut config = builder
             .with_single_cert(certificates(&certificate).collect(), private_key)
             .map_err(|source| Error::Tls { path: path.to_owned(), source })?;
@@ -76,7 +73,46 @@ impl std::fmt::Debug for ServerTls {
 /// Chooses the cryptography of this process: two are compiled in, each wanted by another dependency. Again and again is the same.
 pub fn install_provider() {
     // Refused where it was chosen already.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    drop(ring::default_provider().install_default());
+}
+
+/// A PEM file, and the flag that names it.
+pub type Named<'a> = (&'a Path, &'static str);
+
+/// Makes the configuration of a client that trusts `authorities`, by default the system's, and shows a certificate with its key to
+/// servers that ask for one.
+///
+/// # Errors
+///
+/// [`Error`]: a file is missing or is not what it should be.
+pub fn client_config(
+    authorities: Option<Named<'_>>,
+    identity: Option<(Named<'_>, Named<'_>)>,
+) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some((path, flag)) => {
+            roots.add_parsable_certificates(certificates(&read_pem(path, "certificate", flag)?));
+        }
+        // Those that cannot be read are not trusted.
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has what the default versions need")
+        .with_root_certificates(roots);
+    let Some(((path, flag), (key_path, key_flag))) = identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let certificate = read_pem(path, "certificate", flag)?;
+    let key = read_private_key(&read_pem(key_path, "private key", key_flag)?, (key_path, key_flag))?;
+    let config = builder.with_client_auth_cert(certificates(&certificate).collect(), key);
+    config.map_err(|source| Error::Tls { path: path.to_owned(), source })
+}
+
+fn read_private_key(pem: &[u8], (path, flag): Named<'_>) -> Result<PrivateKeyDer<'static>, Error> {
+    let path = path.to_owned();
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| Error::Pem { what: "private key", path, flag })
 }
 
 /// Reads a PEM file and checks that it holds `what`.

@@ -2,31 +2,57 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::refusal::ADVICE;
+
 /// A question or an order to Kafka failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{action}")]
-pub struct Error {
-    /// What was being done, and to what.
-    pub action: String,
-    /// Why it failed.
-    #[source]
-    pub source: KafkaError,
+pub enum Error {
+    /// It failed.
+    #[error("{action}")]
+    Failed {
+        /// What was being done, and to what.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: KafkaError,
+    },
+    /// A broker refuses us.
+    #[error("Kafka refuses us: {reason}; {ADVICE}")]
+    Refused {
+        /// Which broker, and why.
+        reason: String,
+    },
 }
 
 impl Error {
     /// Names what failed; for `map_err`.
     pub fn new(action: impl Into<String>) -> impl FnOnce(KafkaError) -> Self {
         let action = action.into();
-        move |source| Error { action, source }
+        move |source| Error::Failed { action, source: without_value(source) }
     }
 
     /// Tells whether the same may succeed later.
     pub fn is_transient(&self) -> bool {
-        !is_fatal(&self.source)
+        match self {
+            Error::Failed { source, .. } => !is_fatal(source),
+            Error::Refused { .. } => true,
+        }
     }
 }
 
-/// Tells whether a person must act before this can succeed: the configuration, a right, or the data itself is wrong.
+/// Takes the value out of an error about an option: it may be a password under a mistyped name.
+fn without_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(result, description, key, value) => {
+            let description = description.replace(&format!("\"{value}\""), "…");
+            KafkaError::ClientConfig(result, description, key, "…".to_owned())
+        }
+        other => other,
+    }
+}
+
+/// Tells whether a person must act before this can succeed: the configuration, a right, or the data itself is wrong. A refused login
+/// or certificate is not among them: as often as not it is put right at the broker.
 pub fn is_fatal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let code = match error {
@@ -43,13 +69,9 @@ pub fn is_fatal(error: &KafkaError) -> bool {
         _ => matches!(
             code,
             Some(
-                Code::Authentication
-                    | Code::SaslAuthenticationFailed
-                    | Code::TopicAuthorizationFailed
+                Code::TopicAuthorizationFailed
                     | Code::GroupAuthorizationFailed
                     | Code::ClusterAuthorizationFailed
-                    | Code::UnsupportedSASLMechanism
-                    | Code::SSL
                     | Code::InvalidTopic
                     | Code::InvalidReplicationFactor
                     | Code::InvalidPartitions

@@ -3,10 +3,10 @@
 mod closing;
 pub mod dead_letter;
 mod error;
+mod option;
+mod refusal;
 mod topic;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,6 +16,10 @@ use rdkafka::{ClientConfig, ClientContext};
 
 pub use crate::closing::Closing;
 pub use crate::error::{Error, is_fatal};
+pub use crate::option::ClientOption;
+pub use crate::refusal::{refused, unless_refused};
+
+use crate::refusal::{ADVICE, refusal};
 pub use crate::topic::ensure_topic;
 
 /// How long a question to a broker (metadata, watermarks, creating a topic) may take: several leader elections.
@@ -50,36 +54,17 @@ pub struct Args {
     /// Topic of the candles.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
-    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable, in the variable one a line.
+    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable. Passwords are better set by the variable, one
+    /// option a line, which other users of the machine do not see.
     #[arg(
         long = "kafka-option",
         env = "CANDLEFLIGHT_KAFKA_OPTIONS",
+        hide_env_values = true,
         value_name = "KEY=VALUE",
-        value_delimiter = '\n'
+        value_delimiter = '\n',
+        value_parser = option::Parser
     )]
     pub options: Vec<ClientOption>,
-}
-
-/// One option of librdkafka. Its value may be a password: it is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClientOption {
-    key: String,
-    value: String,
-}
-
-impl FromStr for ClientOption {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (key, value) = text.split_once('=').ok_or("an option is written KEY=VALUE")?;
-        Ok(ClientOption { key: key.trim().to_owned(), value: value.to_owned() })
-    }
-}
-
-impl fmt::Debug for ClientOption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=…", self.key)
-    }
 }
 
 impl Args {
@@ -147,7 +132,7 @@ impl Args {
     /// Adds the user's options, which win.
     fn with_options(&self, mut config: ClientConfig) -> ClientConfig {
         for option in &self.options {
-            config.set(&option.key, &option.value);
+            option.set(&mut config);
         }
         config
     }
@@ -174,6 +159,7 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         // Said of the gapless guarantee at every start.
         _ if facility == "CONFWARN" => tracing::debug!(facility, "{message}"),
+        _ if refusal(message).is_some() => tracing::warn!(facility, "{message}; {ADVICE}"),
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
@@ -187,18 +173,10 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// Writes an error that librdkafka gets over by itself; its log has it too, in more words.
 pub fn log_error(error: &KafkaError, reason: &str) {
-    tracing::debug!(%error, reason, "a Kafka client is trying again");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ClientOption;
-
-    #[test]
-    fn an_option_is_split_at_its_first_equals_sign_and_hides_its_value() {
-        let option: ClientOption = "sasl.password=a=b".parse().unwrap();
-        assert_eq!((option.key.as_str(), option.value.as_str()), ("sasl.password", "a=b"));
-        assert_eq!(format!("{option:?}"), "sasl.password=…");
-        assert!("sasl.password".parse::<ClientOption>().is_err());
+    // Said of no broker, so that the log has it not.
+    if reason.starts_with("Failed to acquire SASL") {
+        tracing::warn!(%error, reason, "a Kafka client is trying again");
+    } else {
+        tracing::debug!(%error, reason, "a Kafka client is trying again");
     }
 }

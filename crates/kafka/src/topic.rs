@@ -4,7 +4,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::{Args, Error, Logs, REQUEST_MAX};
+use crate::{Args, Error, Logs, REQUEST_MAX, unless_refused};
 
 /// As many replicas as the brokers make by default.
 const REPLICAS: TopicReplication<'static> = TopicReplication::Fixed(-1);
@@ -15,14 +15,15 @@ const REPLICAS: TopicReplication<'static> = TopicReplication::Fixed(-1);
 ///
 /// # Errors
 ///
-/// [`Error`]; transient while no broker answers within [`REQUEST_MAX`].
+/// [`Error`]; transient while no broker answers within [`REQUEST_MAX`], or while brokers refuse us.
 pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<bool, Error> {
     let failed = || Error::new(format!("create topic {topic} at {}", args.brokers));
     let config = args.with_options(args.client());
     let client = AdminClient::from_config_and_context(&config, Logs).map_err(failed())?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX));
     let new_topic = NewTopic::new(topic, partitions, REPLICAS);
-    let results = client.create_topics([&new_topic], &options).await.map_err(failed())?;
+    let answer = async { client.create_topics([&new_topic], &options).await.map_err(failed()) };
+    let results = unless_refused(args, answer).await?;
     for result in results {
         match result {
             Ok(_) => tracing::info!(topic, partitions, "created the topic"),

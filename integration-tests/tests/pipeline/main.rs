@@ -8,5 +8,6 @@ mod interop;
 mod limits;
 mod outages;
 mod real_input;
+mod secured;
 mod snapshots;
 mod status;

@@ -45,6 +45,15 @@ pub(crate) struct Args {
     /// Bootstrap servers of a Kafka to use instead of a private one.
     #[arg(long, env = "CANDLEFLIGHT_KAFKA", value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// Passed on to the clients of --kafka, such as `security.protocol=SASL_SSL`; repeatable, in the variable one a line.
+    #[arg(
+        long = "kafka-option",
+        env = "CANDLEFLIGHT_KAFKA_OPTIONS",
+        hide_env_values = true,
+        value_name = "KEY=VALUE",
+        value_delimiter = '\n'
+    )]
+    kafka_options: Vec<String>,
     /// Folder of the private Kafka's jars [default: where script/setup puts them].
     #[arg(long, env = "CANDLEFLIGHT_KAFKA_HOME", value_name = "DIR")]
     kafka_home: Option<PathBuf>,
@@ -54,6 +63,9 @@ pub(crate) struct Args {
     /// A PostgreSQL to use instead of a private one.
     #[arg(long, env = "CANDLEFLIGHT_POSTGRES", value_name = "URL", hide_env_values = true)]
     postgres: Option<String>,
+    /// Certificates (PEM) of the authorities that the PostgreSQL of --postgres is trusted by [default: the system's].
+    #[arg(long, env = "CANDLEFLIGHT_POSTGRES_CA", value_name = "FILE")]
+    postgres_ca: Option<String>,
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables [default: a folder in the data folder].
     #[arg(long, env = "CANDLEFLIGHT_LAKE")]
     lake: Option<String>,
@@ -126,7 +138,7 @@ async fn run_services(
     let status_url = service::http::url(access, listener.local_addr()?);
     let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
     let program = args.dashboard.as_deref().filter(|_| !args.no_dashboard);
-    let mut dashboard = Dashboard::start(program, &servers.postgres, folder).await?;
+    let mut dashboard = Dashboard::start(program, &servers.postgres, servers.postgres_ca(), folder).await?;
     servers.describe(screen, &stages.flight_url, &status_url, &dashboard.describe());
 
     let outcome = tokio::select! {

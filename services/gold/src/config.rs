@@ -1,11 +1,8 @@
 //! The flags of gold and of verify.
 
-use std::convert::Infallible;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::connection::Postgres;
 use crate::kernel::Frame;
 
 /// The flags of `candleflight gold`.
@@ -15,14 +12,9 @@ pub struct Config {
     /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
     pub flight: String,
-    /// URL of PostgreSQL; the tables are created there.
-    #[arg(
-        long,
-        env = "CANDLEFLIGHT_POSTGRES",
-        hide_env_values = true,
-        default_value = "postgres://postgres:postgres@127.0.0.1:5432/crypto_db"
-    )]
-    pub postgres: PostgresUrl,
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub postgres: Postgres,
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
@@ -44,34 +36,4 @@ pub struct Config {
     #[arg(long = "flush-rows-max", env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 150_000,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub flush_rows_max: u32,
-}
-
-/// A PostgreSQL URL; its password is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PostgresUrl(String);
-
-impl PostgresUrl {
-    /// Parses the URL.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::PostgresUrl`].
-    pub fn parse(&self) -> Result<tokio_postgres::Config, Error> {
-        self.0.parse().map_err(|_| Error::PostgresUrl)
-    }
-}
-
-/// Takes any text: an error of clap would print it.
-impl FromStr for PostgresUrl {
-    type Err = Infallible;
-
-    fn from_str(url: &str) -> Result<Self, Infallible> {
-        Ok(PostgresUrl(url.to_owned()))
-    }
-}
-
-impl fmt::Debug for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PostgresUrl(…)")
-    }
 }

@@ -19,9 +19,10 @@ use service::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::connection::connect;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::sink::postgres::{connect, migrate, pool, read_position, snapshot};
+use crate::sink::postgres::{migrate, read_position, snapshot};
 
 /// Pause between two looks for the topic, which is made with its first letter.
 const TOPIC_PAUSE: Duration = Duration::from_secs(2);
@@ -68,7 +69,7 @@ async fn copy(
     told: &mut String,
 ) -> Result<Infallible, Error> {
     let topic = topic_of(&config.kafka.topic, config.dead_letter_topic.as_deref());
-    let mut client = connect(&pool(&config.postgres)?).await?;
+    let mut client = connect(&config.postgres.pool()?).await?;
     migrate::migrate(&mut client).await?;
     let failed = || kafka::Error::new(format!("read dead letters from topic {topic}"));
     let consumer = StreamConsumer::from_config_and_context(
@@ -77,7 +78,7 @@ async fn copy(
         kafka::Logs,
     );
     let consumer: Arc<Consumer> = Arc::new(kafka::Closing::new(consumer.map_err(failed())?));
-    let partitions = partitions(&consumer, &topic).await?;
+    let partitions = partitions(&config.kafka, &consumer, &topic).await?;
     let position = read_position(&snapshot(&mut client).await?, &topic).await?;
     let mut assigned = TopicPartitionList::new();
     for partition in partitions {
@@ -100,13 +101,16 @@ async fn copy(
 }
 
 /// Returns the partitions of `topic`, once there is such a topic.
-async fn partitions(consumer: &Arc<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
+async fn partitions(args: &kafka::Args, consumer: &Arc<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
     loop {
         let (consumer, wanted) = (Arc::clone(consumer), topic.to_owned());
         // It blocks for as long as the broker takes.
         let asked = move || consumer.fetch_metadata(Some(&wanted), kafka::REQUEST_MAX);
-        let asked = tokio::task::spawn_blocking(asked).await?;
-        let metadata = asked.map_err(kafka::Error::new(format!("look for topic {topic}")))?;
+        let answer = async {
+            let asked = tokio::task::spawn_blocking(asked).await?;
+            Ok::<_, Error>(asked.map_err(kafka::Error::new(format!("look for topic {topic}")))?)
+        };
+        let metadata = kafka::unless_refused(args, answer).await?;
         let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
         let partitions: Vec<i32> = partitions.map(rdkafka::metadata::MetadataPartition::id).collect();
         if !partitions.is_empty() {

@@ -37,8 +37,23 @@ pub enum Error {
         partitions: [i32; 2],
     },
     /// The PostgreSQL URL does not parse. The cause is left out: it could hold the password.
-    #[error("--postgres is not a URL such as postgres://user:password@host:5432/database")]
+    #[error(
+        "--postgres is not a URL such as postgres://user:password@host:5432/database?sslmode=require; certificates are not named in it \
+         but by --postgres-ca, --postgres-cert and --postgres-key"
+    )]
     PostgresUrl,
+    /// A file of certificates cannot be used.
+    #[error(transparent)]
+    Access(#[from] access::Error),
+    /// There is no TLS between PostgreSQL and us that both trust.
+    #[error(
+        "PostgreSQL: connect by TLS; check --postgres-ca (its authority), the host in --postgres (as its certificate has it) and \
+         --postgres-cert"
+    )]
+    PostgresTls(#[source] tokio_postgres::Error),
+    /// PostgreSQL does not let us in.
+    #[error("PostgreSQL refuses us; check user, password, database and sslmode in --postgres")]
+    PostgresRefused(#[source] tokio_postgres::Error),
     /// PostgreSQL refused, or could not be reached.
     #[error("PostgreSQL: {action}")]
     Postgres {
@@ -99,15 +114,37 @@ impl Error {
             Error::Lake { source, .. } => source.is_transient(),
             Error::Query(source) => query_is_transient(source),
             Error::Kafka(source) => source.is_transient(),
+            // It may be the server that is wrong, and is put right.
+            Error::PostgresTls(_) | Error::PostgresRefused(_) => true,
             Error::PostgresTimeout { .. } | Error::Moved => true,
             Error::Schema { .. }
             | Error::Gap { .. }
             | Error::SymbolMoved { .. }
             | Error::PostgresUrl
+            | Error::Access(_)
             | Error::PostgresTaken(_)
             | Error::PostgresVersion { .. }
             | Error::Task(_) => false,
         }
+    }
+
+    /// Says why there is no connection.
+    pub(crate) fn connect(source: tokio_postgres::Error) -> Error {
+        // 28: invalid authorisation. What rustls finds wrong is invalid data to tokio.
+        if source.code().is_some_and(|state| state.code().starts_with("28")) {
+            return Error::PostgresRefused(source);
+        }
+        let cause = std::error::Error::source(&source).and_then(<dyn std::error::Error>::downcast_ref);
+        match cause.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::InvalidData) => Error::PostgresTls(source),
+            _ => Error::Postgres { action: "connect", source },
+        }
+    }
+
+    /// Returns the error with all its causes, in one line.
+    pub(crate) fn in_full(&self) -> String {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     pub(crate) fn postgres(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {

@@ -8,6 +8,7 @@ pub mod kernel;
 mod rows;
 mod window;
 
+mod connection;
 pub mod sink;
 
 mod dead_letters;
@@ -29,7 +30,8 @@ use service::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use crate::config::{Config, PostgresUrl};
+pub use crate::config::Config;
+pub use crate::connection::{Postgres, PostgresUrl};
 pub use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::rows::Rows;
@@ -61,8 +63,9 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
 /// Runs sessions until shutdown.
 async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Result<(), Error> {
     let mut backoff = Backoff::default();
+    let mut unready = "opening PostgreSQL and the lake".to_owned();
     loop {
-        context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
+        context.metrics.set_ready(NAME, Err(unready.clone()));
         let session = session(config, context, metrics, &mut backoff).await;
         match session {
             Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
@@ -70,6 +73,8 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
                     error = &error as &dyn std::error::Error,
                     "gold starts again from its sinks' positions"
                 );
+                unready = error.in_full();
+                context.metrics.set_ready(NAME, Err(unready.clone()));
                 if !backoff.pause(&context.shutdown).await {
                     return Ok(());
                 }

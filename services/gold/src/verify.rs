@@ -19,7 +19,7 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 use std::sync::Arc;
 use tokio_postgres::Row;
 
-use crate::config::PostgresUrl;
+use crate::connection::{Postgres, connect};
 use crate::error::Error;
 use crate::kernel::Frame;
 use crate::sink::{lake as lake_sink, postgres};
@@ -36,14 +36,9 @@ pub struct Config {
     /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
     pub flight: String,
-    /// URL of PostgreSQL.
-    #[arg(
-        long,
-        env = "CANDLEFLIGHT_POSTGRES",
-        hide_env_values = true,
-        default_value = "postgres://postgres:postgres@127.0.0.1:5432/crypto_db"
-    )]
-    pub postgres: PostgresUrl,
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub postgres: Postgres,
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
@@ -70,7 +65,7 @@ pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
 }
 
 async fn verify_postgres(config: &Config) -> Result<TableReport, Error> {
-    let mut client = postgres::connect(&postgres::pool(&config.postgres)?).await?;
+    let mut client = connect(&config.postgres.pool()?).await?;
     let transaction = postgres::snapshot(&mut client).await?;
     let position = postgres::read_position(&transaction, &config.topic).await?;
     let bronze = Bronze::read(&config.flight, &config.access, &position).await?;

@@ -12,7 +12,7 @@ use arrow::datatypes::DataType;
 use gold::metrics::Metrics;
 use gold::sink::Computed;
 use gold::sink::postgres::Sink;
-use gold::{Error, PostgresUrl};
+use gold::{Error, Postgres};
 use position::{OffsetRange, Position};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ const MINUTE: i64 = 60_000_000;
 
 /// A database of its own for one test.
 struct Database {
-    url: PostgresUrl,
+    postgres: Postgres,
     client: Client,
 }
 
@@ -38,7 +38,9 @@ async fn database(name: &str) -> Result<Option<Database>> {
     admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
     let (base, _) = server.rsplit_once('/').context("the URL names a database")?;
     let url = format!("{base}/{name}");
-    Ok(Some(Database { client: connect(&url).await?, url: url.parse()? }))
+    let client = connect(&url).await?;
+    let postgres = Postgres { url: url.parse()?, postgres_ca: None, postgres_cert: None, postgres_key: None };
+    Ok(Some(Database { postgres, client }))
 }
 
 async fn connect(url: &str) -> Result<Client> {
@@ -51,7 +53,7 @@ async fn connect(url: &str) -> Result<Client> {
 impl Database {
     async fn open(&self) -> Result<Sink, Error> {
         let metrics = Metrics::register(&service::metrics::Metrics::default());
-        Sink::open(&self.url, TOPIC, metrics).await
+        Sink::open(&self.postgres, TOPIC, metrics).await
     }
 
     /// All rows as "symbol minute volume", ordered by key.

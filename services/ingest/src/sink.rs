@@ -92,7 +92,7 @@ impl Sink {
     /// nothing can be put to it from a position that is no longer its own.
     async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
-        let assignment = source.assignment().await?;
+        let assignment = self.assignment(source).await?;
         self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
         let mut client = proto::client::connect(&self.config.flight, &self.context.access.client).await?;
         let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
@@ -102,6 +102,23 @@ impl Sink {
         let results = client.do_put(ReceiverStream::new(queued)).await.map_err(Error::put)?.into_inner();
         let progress = proto::client::progress(&mut client).await?;
         Ok(Opened { assignment, messages, results, progress })
+    }
+
+    /// Waits for partitions; says meanwhile if brokers refuse us.
+    async fn assignment(&self, source: &mut Source) -> Result<Assignment, Error> {
+        let mut told = String::new();
+        loop {
+            let refused = tokio::select! {
+                assignment = source.assignment() => return assignment,
+                refused = kafka::refused(&self.config.kafka) => refused,
+            };
+            let reason = refused.to_string();
+            if reason != told {
+                tracing::warn!("{reason}");
+                self.not_ready(reason.clone());
+            }
+            told = reason;
+        }
     }
 
     /// Delivers dead letters, then puts; returns what was put, once there is no more.

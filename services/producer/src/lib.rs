@@ -137,10 +137,9 @@ impl Run {
                 Err(error) if error.is_transient() => error,
                 Err(error) => return Err(error.into()),
             };
-            self.context
-                .metrics
-                .set_ready(SERVICE, Err(format!("waits for Kafka at {}", self.config.kafka.brokers)));
-            tracing::warn!(error = %error, cause = %error.source, "trying again");
+            let reason = format!("waits for Kafka at {}: {error}", self.config.kafka.brokers);
+            self.context.metrics.set_ready(SERVICE, Err(reason));
+            tracing::warn!(error = &error as &dyn std::error::Error, "trying again");
             if !backoff.pause(&self.context.shutdown).await {
                 return Ok(None);
             }

@@ -42,6 +42,7 @@ impl Dashboard {
     pub(super) async fn start(
         program: Option<&Path>,
         postgres: &str,
+        postgres_ca: Option<&str>,
         folder: &mut Folder,
     ) -> anyhow::Result<Dashboard> {
         let home = folder.join("superset");
@@ -51,12 +52,16 @@ impl Dashboard {
         let Some(program) = program else { return Ok(dashboard) };
         fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
         let home_text = home.display().to_string();
-        let variables = [
+        let metadata_url = metadata_url(postgres)?;
+        let mut variables = vec![
             ("SUPERSET_LISTEN", dashboard.address.as_str()),
-            ("SUPERSET_HOME", &home_text),
-            ("SUPERSET_DATABASE_URL", &metadata_url(postgres)?),
+            ("SUPERSET_HOME", &*home_text),
+            ("SUPERSET_DATABASE_URL", &*metadata_url),
             ("CANDLEFLIGHT_POSTGRES", postgres),
         ];
+        // PostgreSQL's own client library reads these.
+        let tls = postgres_ca.map(|file| [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", file)]);
+        variables.extend(tls.into_iter().flatten());
         // The folder on the command line is how a later start knows the process.
         dashboard.child = Some(Child::start(&SUPERSET, &home, program, &[&home], &variables)?);
         Ok(dashboard)

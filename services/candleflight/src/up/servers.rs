@@ -16,6 +16,10 @@ pub(super) struct Servers {
     pub(super) kafka: String,
     /// URL of the database of gold, with its password.
     pub(super) postgres: String,
+    /// Options of Kafka's clients; for a private one there are none.
+    kafka_options: Vec<String>,
+    /// File of the authorities that PostgreSQL is trusted by; empty for none.
+    postgres_ca: String,
     /// URL or folder of the lake.
     pub(super) lake: String,
     topic: String,
@@ -61,15 +65,41 @@ impl Servers {
         // Joined, not spawned: children belong to the main thread (see `Child::start`).
         let ((kafka, kafka_child), (postgres, postgres_child)) =
             tokio::try_join!(start_kafka, start_postgres)?;
+        let kafka_options = if kafka_child.is_none() { args.kafka_options.clone() } else { Vec::new() };
+        let postgres_ca = args.postgres_ca.clone().filter(|_| postgres_child.is_none());
         Ok(Servers {
             kafka,
+            kafka_options,
             postgres,
+            postgres_ca: postgres_ca.unwrap_or_default(),
             lake: args.lake.clone().unwrap_or_else(|| folder.join("lake").display().to_string()),
             topic: args.topic.clone(),
             log: folder.join("candleflight.log").display().to_string(),
             kafka_child,
             postgres_child,
         })
+    }
+
+    /// Returns the flags of Kafka's clients. The last one is empty and says nothing, but keeps the variables of secured servers from
+    /// clients of a private one.
+    pub(super) fn kafka_flags(&self) -> Vec<(&str, &str)> {
+        let options = self.kafka_options.iter().map(String::as_str).chain([""]);
+        let options = options.map(|option| ("--kafka-option", option));
+        [("--kafka", &*self.kafka), ("--topic", &*self.topic)].into_iter().chain(options).collect()
+    }
+
+    /// Returns the flags of PostgreSQL's clients.
+    pub(super) fn postgres_flags(&self) -> Vec<(&str, &str)> {
+        let mut flags = vec![("--postgres", &*self.postgres), ("--postgres-ca", &*self.postgres_ca)];
+        if self.postgres_child.is_some() {
+            flags.extend([("--postgres-cert", ""), ("--postgres-key", "")]);
+        }
+        flags
+    }
+
+    /// Returns the file of the authorities that PostgreSQL is trusted by.
+    pub(super) fn postgres_ca(&self) -> Option<&str> {
+        Some(&*self.postgres_ca).filter(|file| !file.is_empty())
     }
 
     /// Prints where everything is and how to get in.

@@ -49,7 +49,7 @@ impl Stages {
             tokens: Vec::new(),
             context: context.clone(),
         };
-        let kafka = [("--kafka", &*servers.kafka), ("--topic", &*args.topic)];
+        let kafka = servers.kafka_flags();
         let lake = [("--lake", &*servers.lake), ("--topic", &*args.topic)];
 
         let config: flight::Config = config(&[&lake[..], &[("--listen", &*listen)]].concat())?;
@@ -60,12 +60,12 @@ impl Stages {
         let config: ingest::Config = self::config(&[&kafka[..], &member].concat())?;
         stages.spawn("ingest", |context| async { Ok(ingest::run(config, context).await?) });
 
-        let database =
-            [("--flight", &*flight_url), ("--postgres", &*servers.postgres), ("--frame", &*args.frame)];
-        let config: gold::Config = self::config(&[&kafka[..], &lake[..1], &database].concat())?;
+        let gold = [("--flight", &*flight_url), ("--frame", &*args.frame)];
+        let config: gold::Config =
+            self::config(&[&kafka[..], &lake[..1], &servers.postgres_flags(), &gold].concat())?;
         stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
-        let mut flags = kafka.to_vec();
+        let mut flags = kafka;
         flags.extend(inputs.iter().map(|input| ("--input", input.as_str())));
         flags.push(("--interval", &*args.interval));
         flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));

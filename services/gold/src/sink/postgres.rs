@@ -10,18 +10,18 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use bytes::{Bytes, BytesMut};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Transaction};
+use deadpool_postgres::{Object, Pool, Transaction};
 use futures::SinkExt;
 use position::Position;
 use service::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{IsolationLevel, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::PostgresUrl;
+use crate::connection::{Postgres, connect};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
@@ -40,13 +40,6 @@ const UPSERT_ROWS_MAX: usize = 8192;
 const COPY_BYTES: usize = 128 * 1024;
 /// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
 const TRANSACTION_TIME_MAX: Duration = Duration::from_mins(1);
-/// Longest wait for a connection.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Idle time after which a connection is probed, and time after which unacknowledged data means that it is lost.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-/// One to write, one for a transaction that is still being given up.
-const CONNECTIONS_MAX: usize = 2;
 
 /// Gold in PostgreSQL, at a position.
 #[derive(Debug)]
@@ -87,9 +80,10 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// [`Error::PostgresUrl`], [`Error::PostgresVersion`], or [`Error::Postgres`], transient when PostgreSQL is not there yet.
-    pub async fn open(url: &PostgresUrl, topic: &str, metrics: Metrics) -> Result<Self, Error> {
-        let pool = pool(url)?;
+    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], or [`Error::Postgres`], transient when PostgreSQL is not there
+    /// yet or does not let us in.
+    pub async fn open(postgres: &Postgres, topic: &str, metrics: Metrics) -> Result<Self, Error> {
+        let pool = postgres.pool()?;
         let mut client = connect(&pool).await?;
         migrate::migrate(&mut client).await?;
         let transaction = snapshot(&mut client).await?;
@@ -330,41 +324,6 @@ impl Work {
     fn has_landed(&self, position: &Position) -> bool {
         self.moves.iter().all(|step| position.next(step.partition) == Some(step.to))
     }
-}
-
-/// Makes a pool of connections; none is opened yet.
-///
-/// # Errors
-///
-/// [`Error::PostgresUrl`].
-pub(crate) fn pool(url: &PostgresUrl) -> Result<Pool, Error> {
-    let mut config = url.parse()?;
-    config
-        .connect_timeout(CONNECT_TIME_MAX)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .tcp_user_timeout(UNACKNOWLEDGED_MAX);
-    if config.get_application_name().is_none() {
-        config.application_name("candleflight gold");
-    }
-    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config, NoTls, manager);
-    let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
-    Ok(pool.expect("a pool without time-outs needs no runtime"))
-}
-
-/// Takes a connection from the pool, opening one if there is none.
-///
-/// # Errors
-///
-/// [`Error::Postgres`], transient when PostgreSQL is not there.
-pub(crate) async fn connect(pool: &Pool) -> Result<Object, Error> {
-    pool.get().await.map_err(|error| match error {
-        PoolError::Backend(source) => Error::Postgres { action: "connect", source },
-        PoolError::Timeout(_)
-        | PoolError::Closed
-        | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => Error::PostgresTimeout { action: "connect" },
-    })
 }
 
 /// Begins a transaction that reads one snapshot.

@@ -234,6 +234,7 @@ fn is_passing(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(
             Code::AllBrokersDown
+                | Code::Authentication
                 | Code::BrokerTransportFailure
                 | Code::CoordinatorLoadInProgress
                 | Code::CoordinatorNotAvailable
@@ -246,6 +247,8 @@ fn is_passing(error: &KafkaError) -> bool {
                 | Code::RebalanceInProgress
                 | Code::RequestTimedOut
                 | Code::Resolve
+                | Code::SaslAuthenticationFailed
+                | Code::SSL
                 | Code::WaitingForCoordinator
         )
     )

@@ -1,0 +1,144 @@
+//! When brokers refuse us: a login, a certificate or a protocol is wrong.
+//!
+//! librdkafka tries again for ever and calls it a time-out. So do we, since it may be the broker that is wrong and put right, but we say
+//! what it is.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
+
+use crate::{Args, Error};
+
+/// What a person can do.
+pub(crate) const ADVICE: &str =
+    "check --kafka-option: security.protocol, ssl.ca.location, sasl.mechanisms, sasl.username, sasl.password";
+
+/// How long an answer may take before it is looked whether we are refused: many times what a healthy broker takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two such looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// What librdkafka's texts say in such cases.
+const SIGNS: [&str; 3] = ["SASL ", "SSL handshake", "security.protocol"];
+/// A broker that hangs up sooner than this has not been idle, in milliseconds.
+const YOUNG_MILLIS: u64 = 1000;
+
+/// Returns what of librdkafka's `text` a person must know, if it says that a broker refuses us.
+pub(crate) fn refusal(text: &str) -> Option<&str> {
+    // It ends with how long the connection was there, each time another time.
+    let (what, ended) = text.split_once(" (after ").unwrap_or((text, ""));
+    // A broker that wants TLS does not answer the first request without, one that wants a login the second.
+    let is_young =
+        ended.split_once("ms").is_some_and(|(age, _)| age.parse().is_ok_and(|age: u64| age < YOUNG_MILLIS));
+    let is_hung_up = what.contains("Disconnected")
+        && (ended.contains("in state APIVERSION_QUERY") || is_young && ended.contains("in state UP"));
+    (is_hung_up || SIGNS.iter().any(|sign| what.contains(sign))).then_some(what)
+}
+
+/// Awaits `answer`, which comes from a client whose errors nobody sees, or else the error that brokers refuse us.
+///
+/// # Errors
+///
+/// [`Error::Refused`], or those of `answer`.
+pub async fn unless_refused<T, E: From<Error>>(
+    args: &Args,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::select! {
+        answer = answer => answer,
+        error = refused(args) => Err(error.into()),
+    }
+}
+
+/// Connects until brokers refuse us, and returns that; or at once why no client can be made.
+pub async fn refused(args: &Args) -> Error {
+    tokio::time::sleep(PATIENCE).await;
+    let opened = BaseProducer::from_config_and_context(&probing(args), Probe::default());
+    let probe: BaseProducer<Probe> = match opened.map_err(Error::new("open a Kafka client")) {
+        Ok(probe) => probe,
+        Err(error) => return error,
+    };
+    loop {
+        probe.poll(Duration::ZERO);
+        let found = probe.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reason) = found {
+            return Error::Refused { reason };
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Returns the options of a client that tells of every connection that ends: a broker that speaks TLS hangs up on one that does not.
+fn probing(args: &Args) -> ClientConfig {
+    let mut config = args.with_options(args.client());
+    config.set("log.connection.close", "true").set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// Takes in the first refusal.
+#[derive(Default)]
+struct Probe(Mutex<Option<String>>);
+
+impl Probe {
+    fn look(&self, text: &str) {
+        if let Some(reason) = refusal(text) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ClientContext for Probe {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, "{message}");
+        // It begins with the name of a thread.
+        self.look(message.split_once("]: ").map_or(message, |(_, text)| text));
+    }
+
+    fn error(&self, _error: KafkaError, reason: &str) {
+        self.look(reason);
+    }
+}
+
+impl ProducerContext for Probe {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    fn check(text: &str, expected: bool) {
+        let found = refusal(text);
+        assert_eq!(found.is_some(), expected, "{text}");
+        assert!(found.is_none_or(|found| !found.contains("after")), "without its times: {found:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_an_absent_broker() {
+        check("broker:9093: SASL authentication error: wrong (after 3ms in state AUTH_REQ)", true);
+        check(
+            "broker:9093: SSL handshake failed: certificate verify failed (after 9ms in state SSL_HANDSHAKE)",
+            true,
+        );
+        check(
+            "broker:9093: Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)",
+            false,
+        );
+        check("broker:9093: 1 request(s) timed out: disconnect (after 60001ms in state UP)", false);
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_at_once_refuses_us_and_one_that_does_so_later_ends() {
+        let text =
+            |ended: &str| format!("broker:9093: Disconnected: connection closed by peer (after {ended})");
+        check(&text("0ms in state APIVERSION_QUERY, 1 identical error(s) suppressed"), true);
+        check(&text("12ms in state UP"), true);
+        check(&text("1200ms in state UP"), false);
+        check(&text("2ms in state SSL_HANDSHAKE"), false);
+    }
+}

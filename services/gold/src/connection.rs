@@ -1,0 +1,176 @@
+//! How PostgreSQL is reached: its URL, TLS, and a pool of connections.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::Error;
+
+/// Longest wait for a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Idle time after which a connection is probed, and time after which unacknowledged data means that it is lost.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// One to write, one for a transaction that is still being given up.
+const CONNECTIONS_MAX: usize = 2;
+
+/// Where PostgreSQL is, and how its connections are secured.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "postgres")]
+pub struct Postgres {
+    /// URL of PostgreSQL, where gold makes its tables. With `?sslmode=require` connections are encrypted and the server's certificate must be
+    /// valid for the host (verify-ca and verify-full mean the same here); otherwise they are not encrypted.
+    #[arg(
+        id = "postgres_url",
+        long = "postgres",
+        env = "CANDLEFLIGHT_POSTGRES",
+        value_name = "URL",
+        hide_env_values = true,
+        default_value = "postgres://postgres:postgres@127.0.0.1:5432/crypto_db"
+    )]
+    pub url: PostgresUrl,
+    /// Certificates (PEM) of the authorities that PostgreSQL is trusted by [default: the system's]; means sslmode=require.
+    #[arg(long = "postgres-ca", env = "CANDLEFLIGHT_POSTGRES_CA", value_parser = file, value_name = "FILE")]
+    pub postgres_ca: Option<PathBuf>,
+    /// Certificate (PEM, with the chain) for a PostgreSQL that asks for one.
+    #[arg(
+        long = "postgres-cert",
+        env = "CANDLEFLIGHT_POSTGRES_CERT", value_parser = file,
+        value_name = "FILE",
+        requires = "postgres_key"
+    )]
+    pub postgres_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(
+        long = "postgres-key",
+        env = "CANDLEFLIGHT_POSTGRES_KEY", value_parser = file,
+        value_name = "FILE",
+        requires = "postgres_cert"
+    )]
+    pub postgres_key: Option<PathBuf>,
+}
+
+/// A PostgreSQL URL; its password is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
+
+impl Postgres {
+    /// Makes a pool of connections; none is opened yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostgresUrl`]; [`Error::Access`] where a file of certificates cannot be used.
+    pub(crate) fn pool(&self) -> Result<Pool, Error> {
+        let mut config = self.url.parse()?;
+        config
+            .connect_timeout(CONNECT_TIME_MAX)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX);
+        if config.get_application_name().is_none() {
+            config.application_name("candleflight gold");
+        }
+        let authorities = named(self.postgres_ca.as_deref(), "--postgres-ca");
+        if authorities.is_some() && config.get_ssl_mode() == SslMode::Prefer {
+            config.ssl_mode(SslMode::Require);
+        }
+        let options = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if config.get_ssl_mode() == SslMode::Require {
+            let certificate = named(self.postgres_cert.as_deref(), "--postgres-cert");
+            let identity = certificate.zip(named(self.postgres_key.as_deref(), "--postgres-key"));
+            let tls = MakeRustlsConnect::new(access::client_config(authorities, identity)?);
+            Manager::from_config(config, tls, options)
+        } else {
+            Manager::from_config(config, NoTls, options)
+        };
+        let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build();
+        Ok(pool.expect("a pool without time-outs needs no runtime"))
+    }
+}
+
+/// Takes any path: an empty one is none, as compose files write them, which clap's own parser refuses.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
+fn file(path: &str) -> Result<PathBuf, Infallible> {
+    Ok(PathBuf::from(path))
+}
+
+/// Names the flag of a file, if there is one.
+fn named<'a>(path: Option<&'a Path>, flag: &'static str) -> Option<access::Named<'a>> {
+    path.filter(|path| *path != Path::new("")).map(|path| (path, flag))
+}
+
+/// Takes a connection from the pool, opening one if there is none.
+///
+/// # Errors
+///
+/// [`Error::Postgres`], [`Error::PostgresTls`] or [`Error::PostgresRefused`], transient when PostgreSQL is not there or does not let us in.
+pub(crate) async fn connect(pool: &Pool) -> Result<Object, Error> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(source) => Error::connect(source),
+        PoolError::Timeout(_)
+        | PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => Error::PostgresTimeout { action: "connect" },
+    })
+}
+
+impl PostgresUrl {
+    /// Parses the URL.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PostgresUrl`].
+    pub fn parse(&self) -> Result<tokio_postgres::Config, Error> {
+        // The parser knows three modes; what it calls `require`, we verify in full.
+        let url = ["verify-full", "verify-ca"]
+            .iter()
+            .fold(self.0.clone(), |url, mode| url.replace(&format!("sslmode={mode}"), "sslmode=require"));
+        url.parse().map_err(|_| Error::PostgresUrl)
+    }
+}
+
+/// Takes any text: an error of clap would print it.
+impl FromStr for PostgresUrl {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Infallible> {
+        Ok(PostgresUrl(url.to_owned()))
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresUrl(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::config::SslMode;
+
+    use super::PostgresUrl;
+
+    fn check(parameters: &str, expected: Option<SslMode>) {
+        let url: PostgresUrl = format!("postgres://me:secret@host/db{parameters}").parse().unwrap();
+        assert_eq!(url.parse().ok().map(|config| config.get_ssl_mode()), expected, "{parameters}");
+        assert!(!format!("{url:?}{:?}", url.parse()).contains("secret"));
+    }
+
+    #[test]
+    fn every_mode_that_asks_for_tls_asks_for_it_verified() {
+        for mode in ["require", "verify-ca", "verify-full"] {
+            check(&format!("?sslmode={mode}"), Some(SslMode::Require));
+            check(&format!("?connect_timeout=3&sslmode={mode}&options=x"), Some(SslMode::Require));
+        }
+        check("", Some(SslMode::Prefer));
+        check("?sslmode=disable", Some(SslMode::Disable));
+        check("?sslmode=perhaps", None);
+        check("?sslrootcert=ca.pem", None);
+    }
+}
