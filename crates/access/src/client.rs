@@ -27,13 +27,13 @@ pub struct Client {
     #[arg(long, env = "CANDLEFLIGHT_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
     /// Certificates (PEM) of the authorities that servers are trusted by [default: the system's].
-    #[arg(long, env = "CANDLEFLIGHT_TLS_CA", value_name = "FILE")]
+    #[arg(long, env = "CANDLEFLIGHT_TLS_CA", value_name = "FILE", value_parser = file)]
     pub tls_ca: Option<PathBuf>,
     /// Certificate (PEM, with the chain) that a server shows, and a client to servers that ask for one.
-    #[arg(long, env = "CANDLEFLIGHT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(long, env = "CANDLEFLIGHT_TLS_CERT", value_name = "FILE", value_parser = file, requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM).
-    #[arg(long, env = "CANDLEFLIGHT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "CANDLEFLIGHT_TLS_KEY", value_name = "FILE", value_parser = file, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 }
 
@@ -71,7 +71,7 @@ impl Client {
     ///
     /// [`Error::File`], [`Error::Pem`].
     pub fn authorities(&self) -> Result<Option<Vec<u8>>, Error> {
-        self.tls_ca.as_deref().map(|path| read_pem(path, "certificate", "--tls-ca")).transpose()
+        named(self.tls_ca.as_deref()).map(|path| read_pem(path, "certificate", "--tls-ca")).transpose()
     }
 
     /// Reads its certificate and its key, as PEM.
@@ -88,8 +88,22 @@ impl Client {
     }
 
     pub(crate) fn identity_files(&self) -> Option<(&Path, &Path)> {
-        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
+        named(self.tls_cert.as_deref()).zip(named(self.tls_key.as_deref()))
     }
+}
+
+/// Takes any path for clap, whose own parser refuses an empty one: as compose files write variables, that is none.
+///
+/// # Errors
+///
+/// None.
+pub fn file(path: &str) -> Result<PathBuf, Infallible> {
+    Ok(PathBuf::from(path))
+}
+
+/// Returns a path that is not empty.
+pub fn named(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 impl Default for Client {

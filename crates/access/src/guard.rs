@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::attempts::{Attempts, Who};
 use crate::token::{Claim, Key};
 use crate::users::{NAME_BYTES_MAX, Users};
-use crate::{Args, Error, Role, Secret, password, token};
+use crate::{Args, Error, Role, Secret, named, password, token};
 
 /// How often the users file is looked at for changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -139,10 +139,10 @@ impl Guard {
     pub(crate) fn open(args: &Args) -> Result<Guard, Error> {
         let mut guard = Guard::default();
         guard.own = args.client.login().map(|(user, password)| (user.to_owned(), password.clone()));
-        if let Some(path) = &args.token_key {
+        if let Some(path) = named(args.token_key.as_deref()) {
             guard.key = Key::open(path)?;
         }
-        if let Some(path) = &args.users {
+        if let Some(path) = named(args.users.as_deref()) {
             let changed = changed(path);
             let users = Users::read(path)?;
             let known = Mutex::new(Known::new(&guard.key, users, changed));

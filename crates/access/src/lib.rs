@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::client::{Client, Secret};
+pub use crate::client::{Client, Secret, file, named};
 pub use crate::error::Error;
 pub use crate::guard::{Admitted, Caller, Denied, Guard};
 pub use crate::role::Role;
@@ -35,13 +35,13 @@ pub struct Args {
     #[command(flatten)]
     pub client: Client,
     /// File of users with their roles and hashed passwords, which `candleflight users` writes; read again when it changes.
-    #[arg(long, env = "CANDLEFLIGHT_USERS", value_name = "FILE")]
+    #[arg(long, env = "CANDLEFLIGHT_USERS", value_name = "FILE", value_parser = file)]
     pub users: Option<PathBuf>,
     /// File of the key that signs bearer tokens, made where it is missing; without it, tokens end with the process.
-    #[arg(long, env = "CANDLEFLIGHT_TOKEN_KEY", value_name = "FILE")]
+    #[arg(long, env = "CANDLEFLIGHT_TOKEN_KEY", value_name = "FILE", value_parser = file)]
     pub token_key: Option<PathBuf>,
     /// Certificates (PEM) of the authorities whose clients may connect; all others are turned away (mTLS).
-    #[arg(long, env = "CANDLEFLIGHT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "CANDLEFLIGHT_TLS_CLIENT_CA", value_name = "FILE", value_parser = file, requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Access {
     /// [`Error`]: a file is missing or is not what it should be.
     pub fn open(args: &Args) -> Result<Access, Error> {
         let client = args.client.clone();
-        let tls = ServerTls::open(&client, args.tls_client_ca.as_deref())?;
+        let tls = ServerTls::open(&client, named(args.tls_client_ca.as_deref()))?;
         Ok(Access { guard: Arc::new(Guard::open(args)?), tls: tls.map(Arc::new), client })
     }
 

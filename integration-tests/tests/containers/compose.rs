@@ -27,6 +27,8 @@ const IMAGE: &str = "candleflight:test";
 const DOWN: &[&str] = &["--profile", "tools", "down", "--volumes"];
 /// What a user changes in `.env`: every log-in.
 const LOG_INS: &[(&str, &str)] = &[
+    ("CANDLEFLIGHT_USER", "lamplighter"),
+    ("CANDLEFLIGHT_PASSWORD", "trimmed-wick-3"),
     ("POSTGRES_USER", "chandler"),
     ("POSTGRES_PASSWORD", "tallow-1.2_3~"),
     ("MINIO_USER", "chandlery"),

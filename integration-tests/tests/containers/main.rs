@@ -176,7 +176,9 @@ async fn everything_arrives(compose: &Compose, environment: &Environment, rows: 
     .await;
     let sql = ["sql", "--format", "csv", "SELECT count(*) FROM bronze"];
     let flight = format!("grpc://{}", compose.address("FLIGHT_PORT"));
-    let answer = Command::new(program()?).args(sql).env("CANDLEFLIGHT_FLIGHT", flight).output().await?;
+    let log_in = ["CANDLEFLIGHT_USER", "CANDLEFLIGHT_PASSWORD"].map(|name| (name, compose.setting(name)));
+    let answer =
+        Command::new(program()?).args(sql).env("CANDLEFLIGHT_FLIGHT", flight).envs(log_in).output().await?;
     let answer = checked("sql", answer)?;
     ensure!(count(&answer) == Some(rows), "Flight SQL sees {rows} candles: {answer}");
     Ok(())

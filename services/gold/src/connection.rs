@@ -37,12 +37,12 @@ pub struct Postgres {
     )]
     pub url: PostgresUrl,
     /// Certificates (PEM) of the authorities that PostgreSQL is trusted by [default: the system's]; means sslmode=require.
-    #[arg(long = "postgres-ca", env = "CANDLEFLIGHT_POSTGRES_CA", value_parser = file, value_name = "FILE")]
+    #[arg(long = "postgres-ca", env = "CANDLEFLIGHT_POSTGRES_CA", value_parser = access::file, value_name = "FILE")]
     pub postgres_ca: Option<PathBuf>,
     /// Certificate (PEM, with the chain) for a PostgreSQL that asks for one.
     #[arg(
         long = "postgres-cert",
-        env = "CANDLEFLIGHT_POSTGRES_CERT", value_parser = file,
+        env = "CANDLEFLIGHT_POSTGRES_CERT", value_parser = access::file,
         value_name = "FILE",
         requires = "postgres_key"
     )]
@@ -50,7 +50,7 @@ pub struct Postgres {
     /// The certificate's private key (PEM).
     #[arg(
         long = "postgres-key",
-        env = "CANDLEFLIGHT_POSTGRES_KEY", value_parser = file,
+        env = "CANDLEFLIGHT_POSTGRES_KEY", value_parser = access::file,
         value_name = "FILE",
         requires = "postgres_cert"
     )]
@@ -94,15 +94,9 @@ impl Postgres {
     }
 }
 
-/// Takes any path: an empty one is none, as compose files write them, which clap's own parser refuses.
-#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
-fn file(path: &str) -> Result<PathBuf, Infallible> {
-    Ok(PathBuf::from(path))
-}
-
 /// Names the flag of a file, if there is one.
 fn named<'a>(path: Option<&'a Path>, flag: &'static str) -> Option<access::Named<'a>> {
-    path.filter(|path| *path != Path::new("")).map(|path| (path, flag))
+    access::named(path).map(|path| (path, flag))
 }
 
 /// Takes a connection from the pool, opening one if there is none.
