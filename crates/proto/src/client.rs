@@ -15,7 +15,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::metadata::{BatchMetadata, Progress};
 use crate::ticket::Ticket;
@@ -70,7 +70,7 @@ pub enum ClientError {
         source: tonic::transport::Error,
     },
     /// The server answered with an error.
-    #[error("{action}: {}", status.message())]
+    #[error("{action}: {}{}", status.message(), hint(status))]
     Status {
         /// What was asked for.
         action: &'static str,
@@ -111,6 +111,12 @@ impl ClientError {
     fn status(action: &'static str) -> impl FnOnce(Status) -> ClientError {
         move |status| ClientError::Status { action, status: Box::new(status) }
     }
+}
+
+/// Says what to do about an answer that is not even one: a server with TLS gives it to a client without.
+pub fn hint(status: &Status) -> &'static str {
+    let is_tls = status.code() == Code::Internal && status.message().contains("h2 protocol error");
+    if is_tls { " (if the server has TLS, its address is grpc+tls://…)" } else { "" }
 }
 
 /// Connects, as `identity`, to a Flight server at `grpc://host:port`, or over TLS at `grpc+tls://host:port`.

@@ -13,6 +13,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt as _;
 use parquet::arrow::ArrowWriter;
+use proto::client::hint;
 
 /// Rows of one printed table: enough for eyes, and what bounds memory; a longer result continues in a next table.
 const TABLE_ROWS_MAX: usize = 10_000;
@@ -179,7 +180,7 @@ fn output(format: Format, file: Option<PathBuf>) -> anyhow::Result<Output> {
 /// Keeps the server's sentence and drops the transport's wrapping.
 fn server_error(error: FlightError) -> anyhow::Error {
     match error {
-        FlightError::Tonic(status) => anyhow!("{} ({:?})", status.message(), status.code()),
+        FlightError::Tonic(status) => anyhow!("{}{} ({:?})", status.message(), hint(&status), status.code()),
         error => error.into(),
     }
 }
