@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -27,6 +29,12 @@ const WAITING_MAX: usize = 64;
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// Right passwords that are remembered, so that a client that sends its password with each call is quick; then all are forgotten.
 const REMEMBERED_MAX: usize = 1_000;
+
+/// Reads base64 with and without padding: Go's Flight client writes none.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Name of a caller of whom nothing is asked.
 pub(crate) const ANYONE: &str = "anyone";
@@ -174,7 +182,7 @@ impl Guard {
         if !scheme.eq_ignore_ascii_case("basic") {
             return Err(Denied::Unreadable);
         }
-        let login = STANDARD.decode(proof).ok().and_then(|login| String::from_utf8(login).ok());
+        let login = BASE64.decode(proof).ok().and_then(|login| String::from_utf8(login).ok());
         let (user, password) =
             login.as_deref().and_then(|login| login.split_once(':')).ok_or(Denied::Unreadable)?;
         self.log_in(user, password, peer).await

@@ -46,6 +46,24 @@ async fn admitted(guard: &Guard, header: &HeaderValue) -> Result<(String, Role),
 }
 
 #[tokio::test]
+async fn a_login_is_read_with_and_without_the_padding_of_base64() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.json");
+    let mut users = Users::default();
+    users.set("ada", Role::Reader, Some(&Secret::from("babbage".to_owned()))).unwrap();
+    users.write(&path).unwrap();
+    let guard = guard(&path, None);
+    let padded = basic("ada", "babbage");
+    let padded = padded.to_str().unwrap();
+    let bare = padded.trim_end_matches('=');
+    assert_ne!(padded, bare);
+    for header in [padded, bare] {
+        let header = HeaderValue::try_from(header).unwrap();
+        assert_eq!(admitted(&guard, &header).await, Ok(("ada".to_owned(), Role::Reader)));
+    }
+}
+
+#[tokio::test]
 async fn a_password_lets_in_and_hands_out_a_token_that_does_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.json");
