@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::{ParamValues, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
@@ -172,6 +173,11 @@ impl Catalog {
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let session = SessionContext::new_with_config_rt(config, Arc::clone(environment));
         let (durable, hot) = self.hot.snapshot();
+        if schema != PUBLIC {
+            // The engine makes but the default one.
+            let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
+            catalog.register_schema(PUBLIC, Arc::new(MemorySchemaProvider::new()))?;
+        }
         let table = |name| TableReference::full(CATALOG, PUBLIC, name);
         session.register_table(table("bronze"), lake::provider(durable, hot))?;
         session.register_table(table("gold"), lake::provider(self.gold().await?, Vec::new()))?;
