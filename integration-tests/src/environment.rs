@@ -12,10 +12,12 @@ pub struct Environment {
     pub postgres: String,
     /// URL of MinIO; its keys are in the usual `AWS_…` variables, which child processes inherit.
     pub s3_endpoint: String,
-    /// A Python with deltalake, polars, pandas, pyarrow, psycopg2, playwright and `adbc_driver_flightsql`.
+    /// A Python with deltalake, polars, pandas, pyarrow, duckdb, psycopg2, playwright and `adbc_driver_flightsql`.
     pub python: PathBuf,
-    /// The Arrow Flight SQL JDBC driver, a jar.
-    pub jdbc_driver: String,
+    /// The Arrow Flight SQL JDBC driver in each version that people have, jars; the one to recommend first.
+    pub jdbc_drivers: Vec<String>,
+    /// The program of `integration-tests/go`, built.
+    pub go_check: PathBuf,
     /// `script/stack`, which starts, stops and kills servers.
     pub stack: PathBuf,
 }
@@ -42,7 +44,12 @@ impl Environment {
             postgres: env::var("CANDLEFLIGHT_TEST_POSTGRES").ok()?.rsplit_once('/')?.0.to_owned(),
             s3_endpoint: env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT").ok()?,
             python: env::var_os("CANDLEFLIGHT_TEST_PYTHON")?.into(),
-            jdbc_driver: env::var("CANDLEFLIGHT_TEST_JDBC_DRIVER").ok()?,
+            jdbc_drivers: env::var("CANDLEFLIGHT_TEST_JDBC_DRIVERS")
+                .ok()?
+                .split(':')
+                .map(str::to_owned)
+                .collect(),
+            go_check: env::var_os("CANDLEFLIGHT_TEST_GO_CHECK")?.into(),
             stack: env::var_os("CANDLEFLIGHT_TEST_STACK")?.into(),
         })
     }

@@ -13,7 +13,9 @@ use integration_tests::input::{self, synthetic};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::program;
 use integration_tests::wait::eventually;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use service::http;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -24,16 +26,18 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "the-pipeline's-own";
 
 /// Makes an authority, and a certificate of it for loopback, as files.
-struct Certificates {
-    authority: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+pub(crate) struct Certificates {
+    pub(crate) authority: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certificates {
-    fn make(folder: &Path, name: &str) -> anyhow::Result<Certificates> {
+    pub(crate) fn make(folder: &Path, name: &str) -> anyhow::Result<Certificates> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than what it signs, or OpenSSL takes that for self-signed.
+        authority.distinguished_name.push(DnType::CommonName, "an authority of our own");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
@@ -53,7 +57,7 @@ impl Certificates {
 }
 
 /// Adds a user, as an operator does.
-async fn add_user(
+pub(crate) async fn add_user(
     pipeline: &Pipeline,
     users: &Path,
     name: &str,

@@ -13,7 +13,6 @@ use arrow_flight::sql::{
 use futures::TryStreamExt as _;
 use integration_tests::check::{count, drained, pipeline};
 use integration_tests::input::{self, synthetic};
-use tokio::process::Command;
 use tonic::transport::Channel;
 
 type Client = FlightSqlServiceClient<Channel>;
@@ -100,22 +99,5 @@ async fn every_command_is_answered_as_it_is_advertised() -> anyhow::Result<()> {
     let refused = client.execute_update("DELETE FROM gold".to_owned(), None).await;
     let refused = refused.err().context("an update must be refused")?.to_string();
     ensure!(refused.contains("read-only"), "{refused}");
-
-    let mut adbc = Command::new(&environment.python);
-    adbc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/check_flight_sql.py")).arg(&pipeline.flight);
-    passes(adbc).await?;
-    let rows = count(&pipeline.sql("SELECT count(*) FROM bronze").await?).context("a count")?;
-    let mut jdbc = Command::new("java");
-    jdbc.args(["--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", &environment.jdbc_driver])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/java/CheckJdbc.java"))
-        .args([pipeline.flight.trim_start_matches("grpc://"), &rows.to_string()]);
-    passes(jdbc).await
-}
-
-async fn passes(mut check: Command) -> anyhow::Result<()> {
-    let output = check.output().await?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    eprintln!("{said}");
     Ok(())
 }

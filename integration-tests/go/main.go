@@ -1,0 +1,109 @@
+// Asks the Flight SQL server what programs in Go ask through the ADBC driver, which compares every stream with what was advertised.
+//
+//	check grpc://HOST:PORT full ROWS [OPTION=VALUE…]       ROWS: candles of ONE-USD from 2025-01-01 in bronze, none of another symbol
+//	check grpc://HOST:PORT count ROWS [OPTION=VALUE…]      no more than a query
+//	check grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in is refused as unauthenticated, by a sentence that has WORD
+//
+// OPTION: the driver's, such as username; @FILE as VALUE stands for what the file holds.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow-adbc/go/adbc"
+	"github.com/apache/arrow-adbc/go/adbc/driver/flightsql"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+)
+
+// How long everything may take: far more than it does on a busy machine.
+const deadline = 2 * time.Minute
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "ADBC in Go:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, arguments []string) error {
+	if len(arguments) < 3 {
+		return errors.New("usage: check URI full|count ROWS [OPTION=VALUE…] or check URI refused WORD [OPTION=VALUE…]")
+	}
+	connection, err := connect(ctx, arguments[0], arguments[3:])
+	if arguments[1] == "refused" {
+		if err == nil {
+			_, err = connection.GetTableTypes(ctx)
+		}
+		return refused("a log-in", err, adbc.StatusUnauthenticated, arguments[2])
+	}
+	if err != nil {
+		return err
+	}
+	rows, err := strconv.ParseInt(arguments[2], 10, 64)
+	if err != nil {
+		return err
+	}
+	type check struct {
+		name string
+		run  func(context.Context, adbc.Connection, int64) error
+	}
+	checks := []check{{"count", checkCount}}
+	more := []check{
+		{"information", checkInfo},
+		{"objects", checkObjects},
+		{"table schemas", checkTableSchemas},
+		{"queries", checkQueries},
+		{"large results", checkLargeResults},
+		{"parameters", checkParameters},
+		{"partitions", checkPartitions},
+		{"refusals", checkRefusals},
+		{"cancellation", checkCancellation},
+	}
+	if arguments[1] == "full" {
+		checks = append(checks, more...)
+	}
+	for _, it := range checks {
+		if err := it.run(ctx, connection, rows); err != nil {
+			return fmt.Errorf("%s: %w", it.name, err)
+		}
+	}
+	fmt.Printf("ADBC in Go: everything asked is as it should be; %d rows\n", rows)
+	return connection.Close()
+}
+
+func connect(ctx context.Context, uri string, options []string) (adbc.Connection, error) {
+	all := map[string]string{adbc.OptionKeyURI: uri}
+	for _, option := range options {
+		key, value, _ := strings.Cut(option, "=")
+		if path, isFile := strings.CutPrefix(value, "@"); isFile {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			value = string(text)
+		}
+		all[key] = value
+	}
+	database, err := flightsql.NewDriver(memory.DefaultAllocator).NewDatabase(all)
+	if err != nil {
+		return nil, err
+	}
+	return database.Open(ctx)
+}
+
+// refused tells whether err is of the code and has the word; nil where it is.
+func refused(what string, err error, code adbc.Status, word string) error {
+	var refusal adbc.Error
+	if !errors.As(err, &refusal) || refusal.Code != code || !strings.Contains(refusal.Msg, word) {
+		return fmt.Errorf("%s must be refused by %v with %q, not by: %v", what, code, word, err)
+	}
+	return nil
+}
