@@ -169,7 +169,7 @@ impl Sql {
         prepared: Prepared,
     ) -> Result<ActionCreatePreparedStatementResult, Refusal> {
         let look = |plan: DataFrame| {
-            let parameters = prepared::parameter_schema(&plan.logical_plan().get_parameter_fields()?);
+            let parameters = prepared::parameter_schema(plan.logical_plan())?;
             // What the result looks like with parameters of these types.
             let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
             let nulls = nulls.collect::<Result<Vec<_>, _>>()?;

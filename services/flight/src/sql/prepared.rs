@@ -1,16 +1,19 @@
 //! Prepared statements. Their handles hold everything, the query and its bound parameters, so that the server keeps no state: a handle
 //! survives a restart, and nothing is left behind by a client that vanishes.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -167,21 +170,47 @@ fn decode_batch(bytes: &[u8]) -> Option<RecordBatch> {
     std::panic::catch_unwind(decode).ok()?.ok()?
 }
 
-/// Returns the parameters as a schema, in order: text, where the query leaves the type open; times in milliseconds, since the JDBC
+/// Returns a plan's parameters as a schema, in order: text, where the query leaves the type open; times in milliseconds, since the JDBC
 /// driver (18.3) writes milliseconds into whatever unit is announced, and the engine compares any.
-pub(crate) fn parameter_schema(fields: &HashMap<String, Option<FieldRef>>) -> SchemaRef {
+///
+/// # Errors
+///
+/// The engine's, where a parameter is to be of two types.
+pub(crate) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, DataFusionError> {
+    let fields = plan.get_parameter_fields()?;
+    let row_counts = row_counts(plan)?;
     let number = |name: &str| name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
     let mut names: Vec<&String> = fields.keys().collect();
     names.sort_by_key(|name| (number(name), (*name).clone()));
     let field = |name: &String| {
         let kind = match fields[name].as_ref().map(|field| field.data_type()) {
+            None if row_counts.contains(name) => DataType::Int64,
             None => DataType::Utf8,
             Some(DataType::Timestamp(_, zone)) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
             Some(kind) => kind.clone(),
         };
         Field::new(name, kind, true)
     };
-    Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>()))
+    Ok(Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>())))
+}
+
+/// Returns the parameters of `LIMIT ?` and `OFFSET ?`: the engine leaves their type open, and JDBC binds no number as text.
+fn row_counts(plan: &LogicalPlan) -> Result<HashSet<String>, DataFusionError> {
+    let mut names = HashSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(_) = node {
+            node.apply_expressions(|count| {
+                count.apply(|part| {
+                    if let Expr::Placeholder(parameter) = part {
+                        names.insert(parameter.id.clone());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
 }
 
 #[cfg(test)]
