@@ -53,6 +53,7 @@ class CheckJdbc {
                 checkMetadata(connection.getMetaData());
                 checkValues(connection);
                 checkParameters(connection, rows);
+                checkRowCounts(connection);
                 checkLargeResults(connection, rows);
                 checkRefusals(connection);
                 checkCancellation(connection);
@@ -179,6 +180,16 @@ class CheckJdbc {
             statement.setInt(2, 0);
             statement.setDate(3, java.sql.Date.valueOf("2025-01-01"));
             equal("numbers and a date", texts(statement), all);
+        }
+    }
+
+    static void checkRowCounts(Connection connection) throws SQLException {
+        try (var statement = connection.prepareStatement("SELECT event_time FROM bronze ORDER BY event_time LIMIT ? OFFSET ?")) {
+            statement.setLong(1, 3);
+            statement.setLong(2, 1);
+            equal("the rows asked for", texts(statement).size(), 3);
+            statement.setInt(1, 2);
+            equal("and fewer", texts(statement).size(), 2);
         }
     }
 
