@@ -80,7 +80,8 @@ fn programs(environment: &Environment, client: &str) -> Vec<Command> {
     };
     let java = |driver: &String| {
         let mut command = Command::new("java");
-        // Compiled less it is done sooner. Where the zone is not UTC, this driver's getTimestamp() is wrong by twice the difference, whatever is sent.
+        // Compiled less it is done sooner. Where the zone is not UTC, this driver's getTimestamp() is wrong by twice the difference,
+        // whatever is sent.
         command
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
             .args(["-Duser.timezone=UTC", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", driver])
