@@ -11,7 +11,7 @@ import pyarrow
 
 TABLES = {
     "public": {"bronze", "gold"},
-    "system": {"dead_letters", "events", "history", "lag", "metrics", "services"},
+    "system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services", "versions"},
 }
 
 
