@@ -18,7 +18,7 @@ from options import options
 
 TABLES = {
     "public": {"bronze", "gold"},
-    "system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services"},
+    "system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services", "versions"},
 }
 # Ends with its client only.
 ENDLESS = "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b"

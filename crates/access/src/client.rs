@@ -37,6 +37,9 @@ pub struct Client {
     pub tls_key: Option<PathBuf>,
 }
 
+/// A certificate with its chain, and its private key, as PEM.
+pub type PemIdentity = (Vec<u8>, Vec<u8>);
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -79,7 +82,7 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::File`], [`Error::Pem`].
-    pub fn identity(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn identity(&self) -> Result<Option<PemIdentity>, Error> {
         let Some((certificate, key)) = self.identity_files() else { return Ok(None) };
         Ok(Some((
             read_pem(certificate, "certificate", "--tls-cert")?,

@@ -145,8 +145,8 @@ impl Guard {
     ///
     /// [`Error`]: a file is missing or unreadable.
     pub(crate) fn open(args: &Args) -> Result<Guard, Error> {
-        let mut guard = Guard::default();
-        guard.own = args.client.login().map(|(user, password)| (user.to_owned(), password.clone()));
+        let own = args.client.login().map(|(user, password)| (user.to_owned(), password.clone()));
+        let mut guard = Guard { own, ..Guard::default() };
         if let Some(path) = named(args.token_key.as_deref()) {
             guard.key = Key::open(path)?;
         }

@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::client::{Client, Secret, file, named};
+pub use crate::client::{Client, PemIdentity, Secret, file, named};
 pub use crate::error::Error;
 pub use crate::guard::{Admitted, Caller, Denied, Guard};
 pub use crate::role::Role;

@@ -85,6 +85,18 @@ pub enum LakeError {
         /// The file.
         path: String,
     },
+    /// There is no such version of the table, or its log entries were cleaned up.
+    #[error("the {table} table has no version {asked}: there are versions {first} to {last}")]
+    Version {
+        /// Name of the table.
+        table: &'static str,
+        /// The version that was asked for.
+        asked: u64,
+        /// The first that can be read.
+        first: u64,
+        /// The last that can be read.
+        last: u64,
+    },
     /// The Delta log could not be read or written.
     #[error("{doing}")]
     Delta {
@@ -128,6 +140,7 @@ impl LakeError {
             | LakeError::Fenced { .. }
             | LakeError::Moved { .. }
             | LakeError::Expired { .. }
+            | LakeError::Version { .. }
             | LakeError::Rows { .. } => false,
         }
     }

@@ -4,8 +4,10 @@
 //! position are one. `deltalake-core` reads the log, creates tables and writes checkpoints; commits and files are written here,
 //! because a single writer that knows its own files pays one request a commit instead of a log replay.
 
+mod changes;
 mod error;
 mod file;
+mod history;
 mod log;
 mod maintain;
 mod provider;
@@ -17,7 +19,9 @@ mod table;
 mod upsert;
 mod write;
 
+pub use changes::Changes;
 pub use error::LakeError;
+pub use history::Version;
 pub use provider::provider;
 pub use snapshot::Snapshot;
 pub use store::Lake;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use deltalake_core::arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake_core::kernel::transaction::CommitProperties;
-use deltalake_core::kernel::{Action, Add, StructType};
+use deltalake_core::kernel::{Action, Add, StructType, Transaction};
 use deltalake_core::logstore::{commit_uri_from_version, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
@@ -79,8 +79,18 @@ pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), L
 
 /// Reads the latest version from the last checkpoint and the entries after it.
 pub(crate) async fn load(spec: &Arc<TableSpec>, store: &TableStore) -> Result<Snapshot, LakeError> {
+    load_version(spec, store, None).await
+}
+
+/// Reads a version, the latest without a number.
+pub(crate) async fn load_version(
+    spec: &Arc<TableSpec>,
+    store: &TableStore,
+    version: Option<u64>,
+) -> Result<Snapshot, LakeError> {
     let doing = || format!("read the log of the {} table", spec.name);
-    let table = load_table(store).await.map_err(LakeError::delta(doing()))?;
+    let mut table = DeltaTable::new(Arc::clone(&store.log));
+    table.update_incremental(version).await.map_err(LakeError::delta(doing()))?;
     let state = table.snapshot().map_err(LakeError::delta(doing()))?;
     check_protocol(spec, state)?;
     let schema: Schema = state
@@ -112,12 +122,8 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
     if latest - version > ADVANCE_MAX {
         return load(spec, store).await;
     }
-    let entries = futures::stream::iter(version + 1..=latest).map(|version| async move {
-        let entry = store.log.read_commit_entry(version).await?;
-        entry.map(|entry| get_actions(version, &entry)).transpose()
-    });
-    let entries: Vec<_> =
-        entries.buffered(ENTRIES_AT_ONCE).try_collect().await.map_err(LakeError::delta(doing()))?;
+    let entries = futures::stream::iter(version + 1..=latest).map(|version| read_entry(spec, store, version));
+    let entries: Vec<_> = entries.buffered(ENTRIES_AT_ONCE).try_collect().await?;
     let mut snapshot = snapshot.clone();
     for (version, actions) in (version + 1..).zip(entries) {
         match actions {
@@ -133,6 +139,24 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
         }
     }
     Ok(snapshot)
+}
+
+/// Reads what an entry of the log does; `None` when it was cleaned up.
+pub(crate) async fn read_entry(
+    spec: &TableSpec,
+    store: &TableStore,
+    version: u64,
+) -> Result<Option<Vec<Action>>, LakeError> {
+    let entry = async {
+        let entry = store.log.read_commit_entry(version).await?;
+        entry.map(|entry| get_actions(version, &entry)).transpose()
+    };
+    entry.await.map_err(LakeError::delta(format!("read version {version} of the {} table", spec.name)))
+}
+
+/// Returns the partition whose position a transaction is.
+pub(crate) fn partition_of(spec: &TableSpec, transaction: &Transaction) -> Option<i32> {
+    transaction.app_id.strip_prefix(&topic_app_id(&spec.topic))?.strip_prefix('/')?.parse().ok()
 }
 
 /// Puts a commit as `version`. Whatever the store answers, on return it is known whether the entry there is ours.
@@ -175,10 +199,10 @@ async fn latest_version(store: &TableStore, current: u64) -> Result<u64, object_
         .await
 }
 
-fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapshot, LakeError> {
+/// Returns the version after `snapshot`, which the entry `actions` makes of it.
+pub(crate) fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapshot, LakeError> {
     let spec = &snapshot.0.spec;
     let (mut removed, mut added, mut position) = (HashSet::new(), Vec::new(), snapshot.position().clone());
-    let partition_prefix = format!("{}/", topic_app_id(&spec.topic));
     for action in actions {
         match action {
             Action::Add(add) => added.push(data_file(spec, add)?),
@@ -186,11 +210,7 @@ fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapsh
                 removed.insert(object_store::path::Path::from(remove.path.as_str()));
             }
             Action::Txn(transaction) => {
-                let partition = transaction
-                    .app_id
-                    .strip_prefix(&partition_prefix)
-                    .and_then(|partition| partition.parse().ok());
-                if let Some(partition) = partition {
+                if let Some(partition) = partition_of(spec, transaction) {
                     position.set(partition, transaction.version + 1);
                 }
             }
@@ -204,7 +224,7 @@ fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapsh
     Ok(snapshot.after(version, position, &removed, added))
 }
 
-fn data_file(spec: &TableSpec, add: &Add) -> Result<Arc<DataFile>, LakeError> {
+pub(crate) fn data_file(spec: &TableSpec, add: &Add) -> Result<Arc<DataFile>, LakeError> {
     DataFile::from_add(add).ok_or_else(|| {
         let error = DeltaTableError::Generic(format!("the file {} has no date or no size", add.path));
         LakeError::delta(format!("read the log of the {} table", spec.name))(error)

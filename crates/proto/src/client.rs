@@ -9,6 +9,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{Action, FlightData};
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -80,6 +81,9 @@ pub enum ClientError {
     /// The stream is not the Arrow data that the ticket promises.
     #[error("decode the Flight stream")]
     Stream(#[source] FlightError),
+    /// The server ended a put that had not ended.
+    #[error("the Flight server ended the put")]
+    Ended,
     /// A batch came without a readable range.
     #[error("read the range of a batch")]
     Metadata(#[from] DecodeError),
@@ -98,7 +102,7 @@ impl ClientError {
             )
         };
         match self {
-            ClientError::Connect { .. } => true,
+            ClientError::Connect { .. } | ClientError::Ended => true,
             ClientError::Status { status, .. } => transient(status),
             ClientError::Stream(FlightError::Tonic(status)) => transient(status),
             ClientError::Address { .. }
@@ -192,7 +196,7 @@ pub async fn report(client: &mut Client, report: Bytes) -> Result<Vec<Bytes>, Cl
     results.map_ok(|result| result.body).try_collect().await.map_err(ClientError::status(action))
 }
 
-/// Reads what `ticket` says: batches with their ranges, in the order of the ticket; keep-alives are left out.
+/// Reads what `ticket` says: batches with their ranges, in the order of the ticket; empty batches with empty ranges are left out.
 ///
 /// # Errors
 ///
@@ -201,8 +205,23 @@ pub async fn read(
     client: &mut Client,
     ticket: &Ticket,
 ) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
+    let batches = follow(client, ticket).await?;
+    let has_news = |(range, batch): &(OffsetRange, RecordBatch)| !range.is_empty() || batch.num_rows() > 0;
+    Ok(batches.try_filter(move |batch| std::future::ready(has_news(batch))))
+}
+
+/// Reads what `ticket` says like [`read`], leaving nothing out: first where each partition starts, and then also keep-alives. The ends of
+/// all ranges so far are the position to go on from.
+///
+/// # Errors
+///
+/// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
+pub async fn follow(
+    client: &mut Client,
+    ticket: &Ticket,
+) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
     let messages =
-        client.do_get(ticket.encode()).await.map_err(ClientError::status("read bronze"))?.into_inner();
+        client.do_get(ticket.encode()).await.map_err(ClientError::status("read a table"))?.into_inner();
     let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
     Ok(FlightDataDecoder::new(messages).filter_map(async |decoded| {
         let decoded = match decoded {
@@ -210,12 +229,23 @@ pub async fn read(
             Err(error) => return Some(Err(ClientError::Stream(error))),
         };
         let DecodedPayload::RecordBatch(batch) = decoded.payload else { return None };
-        match range_of(&decoded.inner) {
-            Ok(range) if range.is_empty() && batch.num_rows() == 0 => None,
-            Ok(range) => Some(Ok((range, batch))),
-            Err(error) => Some(Err(error)),
-        }
+        Some(range_of(&decoded.inner).map(|range| (range, batch)))
     }))
+}
+
+/// Puts `messages`, the first of which holds the descriptor; returns once the server has answered that it takes them. The stream of
+/// answers ends with the put.
+///
+/// # Errors
+///
+/// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
+pub async fn put(
+    client: &mut Client,
+    messages: impl Stream<Item = FlightData> + Send + 'static,
+) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+    let failed = |status| ClientError::Status { action: "put a table", status: Box::new(status) };
+    let answers = client.do_put(messages).await.map_err(failed)?.into_inner();
+    Ok(answers.map_ok(|answer| answer.app_metadata).map_err(failed).boxed())
 }
 
 fn range_of(message: &FlightData) -> Result<OffsetRange, ClientError> {

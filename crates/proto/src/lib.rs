@@ -10,6 +10,8 @@ pub mod ticket;
 
 /// Path of the DoPut descriptor that takes bronze batches.
 pub const BRONZE: &str = "bronze";
+/// Path of the DoPut descriptor that takes gold batches, for those who follow gold.
+pub const GOLD: &str = "gold";
 /// DoAction type that returns a [`metadata::Progress`].
 pub const PROGRESS_ACTION: &str = "progress";
 /// DoAction type that takes a process's report of itself and returns those of all, one a result.

@@ -13,7 +13,7 @@ use crate::metadata::BatchMetadata;
 /// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as arrow-flight's own encoder does.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Returns the schema message that opens a stream of bronze batches.
+/// Returns the schema message that opens a stream of batches.
 pub fn encode_schema(schema: &SchemaRef) -> FlightData {
     SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into()
 }
@@ -42,6 +42,25 @@ pub fn encode_batch(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<Fligh
     }
 }
 
+/// Writes a gold batch with its range, split where it is too large for one message. Only the last piece's range moves, so that going
+/// on after any of them loses nothing.
+///
+/// # Errors
+///
+/// [`ArrowError`] when the batch cannot be written as IPC, which no gold batch can cause.
+pub fn encode_upserts(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
+    let pieces = batch_bytes(batch)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
+    let rows_max = batch.num_rows().div_ceil(pieces).max(1);
+    let starts = (0..batch.num_rows().max(1)).step_by(rows_max);
+    let piece = |start: usize| {
+        let rows = rows_max.min(batch.num_rows() - start);
+        let is_last = start + rows >= batch.num_rows();
+        let next = if is_last { range.next } else { range.first };
+        encode_message(&batch.slice(start, rows), OffsetRange { next, ..range })
+    };
+    starts.map(piece).collect()
+}
+
 /// Returns the bytes that the rows of a batch take, whatever larger buffers they are a slice of.
 ///
 /// # Errors
@@ -57,7 +76,7 @@ pub fn offset_at(batch: &RecordBatch, row: usize) -> i64 {
 }
 
 fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData, ArrowError> {
-    // Bronze has no dictionaries, so a fresh tracker a message loses nothing.
+    // Neither table has dictionaries, so a fresh tracker a message loses nothing.
     let mut dictionaries = DictionaryTracker::new(false);
     let (_, encoded) = IpcDataGenerator::default().encode(
         batch,

@@ -1,31 +1,44 @@
 //! The tickets of DoGet.
 
+mod start;
+
 use arrow_flight::Ticket as FlightTicket;
 use position::Position;
 use serde::{Deserialize, Serialize};
 
+pub use self::start::Start;
 use crate::DecodeError;
 
 /// What a DoGet reads, as JSON. Flight SQL's own tickets are protobuf and never begin with `{`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "read", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ticket {
-    /// Bronze in offset order: `{"read":"bronze","from":{"0":128}}`.
-    Bronze(Bronze),
+    /// Bronze in offset order, partition by partition, every offset exactly once: `{"read":"bronze","from":{"0":128}}`.
+    Bronze(Follow),
+    /// What changes in gold, as upserts: `{"read":"gold","from":"now"}`. A row replaces the one that the client has of its symbol and
+    /// event time, so that applying all in the order in which they come gives the table. A row may come again unchanged.
+    Gold(Follow),
     /// The candles of one symbol around a span of event time, as of an offset: what gold needs to recompute late rows.
     History(History),
 }
 
-/// Reads bronze in offset order, partition by partition, every offset exactly once.
+/// Reads a table from a position on, batch by batch, each with the offsets that it stands for.
+///
+/// The stream begins with an empty batch for each partition, whose empty range says where it starts; the position after any batch
+/// is where to go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bronze {
-    /// Where to start; a partition that is absent starts at its first offset in bronze.
+#[serde(deny_unknown_fields)]
+pub struct Follow {
+    /// Where to start.
     #[serde(default)]
-    pub from: Position,
-    /// Where to stop; the stream waits until bronze has received that far and then ends. Partitions that are absent are not read.
-    /// Without it the stream follows new batches for ever.
-    #[serde(default)]
+    pub from: Start,
+    /// Where to stop: the stream waits until the table has received that far and then ends. Of bronze, partitions that are absent
+    /// are not read, and nothing beyond; of gold, what has come meanwhile is sent as well. Without it the stream goes on for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Position>,
+    /// Only the rows of these symbols; the ranges stay those of all. Without it all rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<Vec<String>>,
 }
 
 /// Reads one symbol's candles with an event time in `span` (micros, both ends inclusive) and an offset below `below_offset`, widened on both sides by
@@ -56,6 +69,18 @@ pub enum Margin {
     Rows(u32),
 }
 
+impl Follow {
+    /// Follows from `position` for ever; a partition that is absent there starts at its beginning.
+    pub fn from(position: Position) -> Self {
+        Follow { from: Start::Position(position), until: None, symbols: None }
+    }
+
+    /// Stops at `until`.
+    pub fn until(self, until: Position) -> Self {
+        Follow { until: Some(until), ..self }
+    }
+}
+
 impl Ticket {
     /// Writes the ticket.
     pub fn encode(&self) -> FlightTicket {
@@ -74,7 +99,7 @@ impl Ticket {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bronze, History, Margin, Ticket};
+    use super::{Follow, History, Margin, Start, Ticket};
 
     #[track_caller]
     fn check(json: &str, ticket: &Ticket) {
@@ -82,13 +107,55 @@ mod tests {
         assert_eq!(Ticket::decode(&ticket.encode().ticket).unwrap(), *ticket);
     }
 
+    #[track_caller]
+    fn check_refused(json: &str, reason: &str) {
+        let error = Ticket::decode(json.as_bytes()).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(reason), "{json}: {cause}");
+    }
+
     #[test]
     fn a_position_is_read_from_a_ticket() {
-        let from = [(0, 128), (11, 9)].into_iter().collect();
-        check(r#"{"read":"bronze","from":{"0":128,"11":9}}"#, &Ticket::Bronze(Bronze { from, until: None }));
-        let until = Some([(0, 1)].into_iter().collect());
-        check(r#"{"read":"bronze","until":{"0":1}}"#, &Ticket::Bronze(Bronze { until, ..Bronze::default() }));
-        check(r#"{"read":"bronze"}"#, &Ticket::Bronze(Bronze::default()));
+        let from = Follow::from([(0, 128), (11, 9)].into_iter().collect());
+        check(r#"{"read":"bronze","from":{"0":128,"11":9}}"#, &Ticket::Bronze(from));
+        let until = Follow::default().until([(0, 1)].into_iter().collect());
+        check(r#"{"read":"bronze","until":{"0":1}}"#, &Ticket::Bronze(until));
+        check(r#"{"read":"gold"}"#, &Ticket::Gold(Follow::default()));
+    }
+
+    #[test]
+    fn a_start_is_a_position_now_or_a_time() {
+        let from = |from| Ticket::Gold(Follow { from, ..Follow::default() });
+        check(r#"{"read":"gold","from":"now"}"#, &from(Start::Now));
+        let micros = 1_767_225_600_000_000;
+        check(r#"{"read":"gold","from":{"time":"2026-01-01T00:00:00Z"}}"#, &from(Start::Time(micros)));
+        check(r#"{"read":"gold","from":{"time":"2026-01-01T01:00:00+01:00"}}"#, &from(Start::Time(micros)));
+    }
+
+    #[test]
+    fn symbols_are_read_from_a_ticket() {
+        let symbols = Some(vec!["BTC-USD".to_owned()]);
+        let ticket = Ticket::Bronze(Follow { from: Start::Now, until: None, symbols });
+        check(r#"{"read":"bronze","from":"now","symbols":["BTC-USD"]}"#, &ticket);
+    }
+
+    #[test]
+    fn a_ticket_that_is_none_is_refused_with_what_is_wrong() {
+        check_refused(r#"{"read":"silver"}"#, "unknown variant `silver`");
+        check_refused(r#"{"read":"gold","form":"now"}"#, "unknown field `form`");
+        check_refused(
+            r#"{"read":"gold","from":"then"}"#,
+            r#"expected a position such as {"0":128}, "now" or {"time":"#,
+        );
+        check_refused(r#"{"read":"gold","from":128}"#, r#"expected a position such as {"0":128}"#);
+        check_refused(r#"{"read":"gold","from":{"zero":128}}"#, r#""zero" is no partition"#);
+        check_refused(r#"{"read":"gold","from":{"0":-1}}"#, "-1 is no offset");
+        check_refused(r#"{"read":"gold","from":{"0":"128"}}"#, r#""128" is no offset"#);
+        check_refused(r#"{"read":"gold","from":{"time":"yesterday"}}"#, r#""yesterday" is no time"#);
+        check_refused(
+            r#"{"read":"gold","from":{"time":"2026-01-01T00:00:00Z","0":1}}"#,
+            "both a time and offsets",
+        );
     }
 
     #[test]

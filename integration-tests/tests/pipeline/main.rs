@@ -7,6 +7,7 @@ mod crash;
 mod flight_sql;
 mod interop;
 mod limits;
+mod live;
 mod outages;
 mod real_input;
 mod secured;

@@ -13,7 +13,7 @@ use integration_tests::input::{self, synthetic};
 use position::Position;
 use proto::client::{connect, read};
 use proto::stream::offset_at;
-use proto::ticket::{Bronze, Ticket};
+use proto::ticket::{Follow, Ticket};
 use tokio::task::JoinSet;
 
 /// Clients that query at the same time.
@@ -90,7 +90,7 @@ async fn follow(address: String, start: i64, ends: Position) -> anyhow::Result<(
     let mut client = connect(&address, &access::Client::default()).await?;
     let from: Position = ends.iter().map(|(partition, next)| (partition, start.min(next))).collect();
     let mut next = from.clone();
-    let ticket = Ticket::Bronze(Bronze { from, until: Some(ends.clone()) });
+    let ticket = Ticket::Bronze(Follow::from(from).until(ends.clone()));
     let mut batches = std::pin::pin!(read(&mut client, &ticket).await?);
     while let Some((range, rows)) = tokio::time::timeout(START_DEADLINE, batches.try_next()).await?? {
         ensure!(next.next(range.partition) == Some(range.first), "{range} does not join {next}");

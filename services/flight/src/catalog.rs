@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::{ParamValues, TableReference};
 use datafusion::dataframe::DataFrame;
@@ -17,22 +17,20 @@ use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::Plan;
 use futures::FutureExt as _;
-use lake::{Lake, LakeError, Table};
+use lake::{Lake, LakeError};
+use position::Position;
 use prost::Message as _;
 use proto::ticket::{History, Margin};
 use schema::bronze;
 use service::status::Status;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::Refusal;
+use crate::gold::Gold;
 use crate::hot::Hot;
 use crate::queries::{Environment, Queries};
 use crate::sql::{Asker, Query, check_depth};
-use crate::system::{self, System};
-
-/// How old the known version of gold may be when a query begins: gold commits every few seconds, a look costs a list request.
-const GOLD_AGE_MAX: Duration = Duration::from_millis(250);
+use crate::system::{self, Logs, System, SystemSchema};
 
 /// The one catalog, as clients see it.
 pub(crate) const CATALOG: &str = "candleflight";
@@ -43,7 +41,7 @@ pub(crate) const PUBLIC: &str = "public";
 #[derive(Debug)]
 pub(crate) struct Catalog {
     hot: Arc<Hot>,
-    gold: Mutex<(Table, Instant)>,
+    gold: Arc<Gold>,
     status: Status,
     queries: Queries,
     /// What queries of our own run in.
@@ -66,14 +64,8 @@ impl Catalog {
         status: Status,
         queries: Queries,
     ) -> Result<Self, LakeError> {
-        let gold = Table::open(lake, lake::gold(topic)).await?;
-        Ok(Catalog {
-            hot,
-            gold: Mutex::new((gold, Instant::now())),
-            status,
-            queries,
-            environment: Arc::default(),
-        })
+        let gold = Arc::new(Gold::open(lake, topic).await?);
+        Ok(Catalog { hot, gold, status, queries, environment: Arc::default() })
     }
 
     /// Plans a read-only query on the present snapshots.
@@ -86,8 +78,9 @@ impl Catalog {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let session = self.session(&scope.environment, &scope.asker.session.schema).await?;
         let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
-        let system = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
-        catalog.register_schema(system::SCHEMA, Arc::new(system))?;
+        let known = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
+        let logs = Logs { hot: Arc::clone(&self.hot), gold: Arc::clone(&self.gold) };
+        catalog.register_schema(system::SCHEMA, Arc::new(SystemSchema { known, logs }))?;
         match query {
             Query::Sql(text) => {
                 check_depth(text)?;
@@ -148,6 +141,28 @@ impl Catalog {
             .await
     }
 
+    /// Returns, for each partition that has such rows, the first offset whose `kafka_time` is at or after a time.
+    ///
+    /// # Errors
+    ///
+    /// The lake cannot be read.
+    pub(crate) async fn offsets_at(&self, micros: i64) -> Result<Position, DataFusionError> {
+        let query = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
+        let time = ("time", ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
+        let plan = self.session(&self.environment, PUBLIC).await?.sql(query).await?;
+        let batches = plan.with_param_values(ParamValues::from(vec![time]))?.collect().await?;
+        let offsets = batches.iter().flat_map(|batch| {
+            let partitions = batch.column(0).as_primitive::<Int32Type>().values().iter().copied();
+            partitions.zip(batch.column(1).as_primitive::<Int64Type>().values().iter().copied())
+        });
+        Ok(offsets.collect())
+    }
+
+    /// Returns the gold table.
+    pub(crate) fn gold(&self) -> &Arc<Gold> {
+        &self.gold
+    }
+
     /// Returns the schema of a table, `None` where there is none of that name.
     pub(crate) fn schema(table: &str) -> Option<SchemaRef> {
         match table {
@@ -172,6 +187,7 @@ impl Catalog {
             .set_bool("datafusion.optimizer.expand_views_at_output", true)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let session = SessionContext::new_with_config_rt(config, Arc::clone(environment));
+        let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
         if schema != PUBLIC {
             // The engine makes but the default one.
@@ -179,20 +195,12 @@ impl Catalog {
             catalog.register_schema(PUBLIC, Arc::new(MemorySchemaProvider::new()))?;
         }
         let table = |name| TableReference::full(CATALOG, PUBLIC, name);
-        session.register_table(table("bronze"), lake::provider(durable, hot))?;
-        session.register_table(table("gold"), lake::provider(self.gold().await?, Vec::new()))?;
+        session.register_table(table("bronze"), lake::provider(durable.clone(), hot.clone()))?;
+        session.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
+        let gold = self.gold.snapshot().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        session.register_table(table("gold"), lake::provider(gold.clone(), Vec::new()))?;
+        session.register_udtf(GOLD_AT, Arc::new(GoldAt { latest: gold }));
         Ok(session)
-    }
-
-    async fn gold(&self) -> Result<lake::Snapshot, DataFusionError> {
-        // Held across the refresh on purpose: queries that arrive together share one.
-        let mut gold = self.gold.lock().await;
-        if gold.1.elapsed() < GOLD_AGE_MAX {
-            return Ok(gold.0.snapshot());
-        }
-        let snapshot = gold.0.refresh().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        gold.1 = Instant::now();
-        Ok(snapshot)
     }
 }
 

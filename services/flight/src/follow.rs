@@ -11,17 +11,26 @@ use futures::{Stream, StreamExt};
 use lake::LakeError;
 use position::{OffsetRange, Position};
 use proto::stream::{encode_batch, encode_schema};
-use proto::ticket::Bronze;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Refusal;
 use crate::hot::{Hot, Next};
+use crate::symbols::Symbols;
 
 /// After this long without a row an empty batch is sent: proxies cut streams that are quiet for 60 s or so.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Streams bronze as `ticket` says: the schema, then batches whose ranges join, partition by partition, each offset once.
+/// What a follower reads: from where, up to where (for ever without), and which rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) from: Position,
+    pub(crate) until: Option<Position>,
+    pub(crate) symbols: Symbols,
+}
+
+/// Streams bronze as `wanted`: the schema, where each partition starts, then batches whose ranges join, partition by partition, each
+/// offset once.
 ///
 /// Pulled by the client's own pace: nothing is read ahead but the batch in hand, so a slow reader costs no memory.
 ///
@@ -30,14 +39,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// [`Refusal`], once, as the last item; the client goes on from its last range.
 pub(crate) fn follow(
     hot: Arc<Hot>,
-    ticket: Bronze,
+    wanted: Wanted,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<FlightData, Refusal>> + Send {
     let follower = Follower {
         changes: hot.changes(),
         hot,
-        cursor: ticket.from,
-        until: ticket.until,
+        starts: wanted.from.iter().collect(),
+        cursor: wanted.from,
+        until: wanted.until,
+        symbols: wanted.symbols,
         durable: None,
         messages: VecDeque::from([encode_schema(&schema::bronze::schema())]),
         shutdown,
@@ -50,9 +61,12 @@ pub(crate) fn follow(
 struct Follower {
     hot: Arc<Hot>,
     changes: watch::Receiver<u64>,
+    /// Partitions whose start the client has not been told yet.
+    starts: VecDeque<(i32, i64)>,
     /// The next offset to send of each partition.
     cursor: Position,
     until: Option<Position>,
+    symbols: Symbols,
     /// The files being read, and whether anything came of them yet.
     durable: Option<Durable>,
     messages: VecDeque<FlightData>,
@@ -74,7 +88,9 @@ impl Follower {
             if self.shutdown.is_cancelled() {
                 return Err(Refusal::Stopping);
             }
-            if self.durable.is_some() {
+            if let Some((partition, next)) = self.starts.pop_front() {
+                self.stand_at(partition, next)?;
+            } else if self.durable.is_some() {
                 self.read_files().await?;
             } else if self.is_done() {
                 return Ok(None);
@@ -137,8 +153,15 @@ impl Follower {
     }
 
     fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), Refusal> {
-        self.messages.extend(encode_batch(rows, range)?);
+        self.messages.extend(encode_batch(&self.symbols.select(rows)?, range)?);
         self.cursor.advance(range);
+        Ok(())
+    }
+
+    /// Sends an empty batch that says where a partition is.
+    fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), Refusal> {
+        let nothing = RecordBatch::new_empty(schema::bronze::schema());
+        self.messages.extend(encode_batch(&nothing, OffsetRange { partition, first: next, next })?);
         Ok(())
     }
 
@@ -155,9 +178,7 @@ impl Follower {
             () = tokio::time::sleep(KEEP_ALIVE) => {
                 let partition = self.hot.partitions().first().copied().unwrap_or(0);
                 let next = self.cursor.next(partition).unwrap_or(0);
-                let nothing = RecordBatch::new_empty(schema::bronze::schema());
-                self.messages.extend(encode_batch(&nothing, OffsetRange { partition, first: next, next })?);
-                Ok(())
+                self.stand_at(partition, next)
             }
         }
     }

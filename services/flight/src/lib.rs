@@ -9,8 +9,15 @@ mod flush;
 mod hot;
 mod put;
 
-mod follow;
+mod start;
+mod symbols;
 
+mod follow;
+mod live;
+
+mod gold;
+
+mod as_of;
 mod catalog;
 mod queries;
 mod sql;
@@ -102,6 +109,7 @@ pub fn run_on(
         let server = Server {
             hot: Arc::clone(&hot),
             hot_bytes_max: config.hot_bytes_max,
+            ring: Arc::default(),
             sql,
             metrics: metrics.clone(),
             known: context.status.clone(),

@@ -18,7 +18,7 @@ use position::OffsetRange;
 use prost::Message as _;
 use proto::metadata::Progress;
 use proto::stream::{encode_batch, encode_schema};
-use proto::ticket::{Bronze, History};
+use proto::ticket::{Follow, History};
 use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -28,10 +28,13 @@ use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::follow::follow;
 use crate::hot::Hot;
+use crate::live;
+use crate::live::ring::Ring;
 use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
 use crate::sql::{Asker, Sql};
+use crate::start;
 
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -46,6 +49,7 @@ pub(crate) const TABLES: [&str; 2] = ["bronze", "gold"];
 pub(crate) struct Server {
     pub(crate) hot: Arc<Hot>,
     pub(crate) hot_bytes_max: usize,
+    pub(crate) ring: Arc<Ring>,
     pub(crate) sql: Sql,
     pub(crate) metrics: Metrics,
     pub(crate) known: service::status::Status,
@@ -106,22 +110,21 @@ impl Server {
         match ticket {
             proto::ticket::Ticket::Bronze(ticket) => {
                 let place = self.sql.queries.follow(&login::caller(request.extensions()))?;
-                let messages = self.follow(ticket);
-                // The place is free again when the stream is dropped.
-                Ok(Box::pin(messages.inspect(move |_| {
-                    let _held = &place;
-                })))
+                let wanted = start::bronze(ticket, &self.hot, &self.sql.catalog).await?;
+                let messages = follow(Arc::clone(&self.hot), wanted, self.shutdown.clone());
+                Ok(held(place, messages))
+            }
+            proto::ticket::Ticket::Gold(ticket) => {
+                let place = self.sql.queries.follow(&login::caller(request.extensions()))?;
+                let wanted = start::gold(ticket, &self.hot, &self.ring, &self.sql.catalog).await?;
+                let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(self.sql.catalog.gold()));
+                Ok(held(place, live::follow(ring, gold, wanted, self.shutdown.clone())))
             }
             proto::ticket::Ticket::History(ticket) => {
                 require(request.extensions(), Role::Writer)?;
                 self.history(ticket).await
             }
         }
-    }
-
-    fn follow(&self, ticket: Bronze) -> Messages {
-        let messages = follow(Arc::clone(&self.hot), ticket, self.shutdown.clone());
-        Box::pin(messages.map_err(|refusal| status(&refusal)))
     }
 
     /// Takes in a process's report and answers with those of all.
@@ -163,7 +166,7 @@ impl Server {
             Refusal::BadRequest(format!("there is no table {table:?}; there are bronze and gold"))
         })?;
         let ticket = match table {
-            "bronze" => proto::ticket::Ticket::Bronze(Bronze::default()).encode(),
+            "bronze" => proto::ticket::Ticket::Bronze(Follow::default()).encode(),
             _ => Sql::ticket(&format!("SELECT * FROM {table}")),
         };
         let info = FlightInfo::new().try_with_schema(&schema)?;
@@ -179,6 +182,17 @@ impl Server {
 fn check_command(command: &[u8]) -> Result<(), Status> {
     let Some(Err(error)) = Any::decode(command).ok().map(Command::try_from) else { return Ok(()) };
     Err(status(&Refusal::BadRequest(error.to_string())))
+}
+
+/// Streams what a follower gets; its place is free again when the stream is dropped.
+fn held(
+    place: impl Send + 'static,
+    messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
+) -> Messages {
+    let messages = messages.inspect(move |_| {
+        let _held = &place;
+    });
+    Box::pin(messages.map_err(|refusal| status(&refusal)))
 }
 
 /// Returns the table a path descriptor names, `None` for a command.
@@ -263,6 +277,13 @@ impl FlightService for Server {
         match table_of(&descriptor) {
             Some(table) if table == proto::BRONZE => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
+            }
+            Some(table) if table == proto::GOLD => {
+                require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
+                let taken = live::put::put(Arc::clone(&self.ring), messages, self.shutdown.clone());
+                // Nothing is acknowledged: the answers end with the put, or with why it is refused.
+                let answers = futures::stream::once(taken).filter_map(async |taken| taken.err());
+                return Ok(Response::new(Box::pin(answers.map(|refusal| Err(status(&refusal))))));
             }
             Some(table) => return Err(status(&Refusal::Unsupported(format!("a put to {table:?}")))),
             None => {

@@ -10,11 +10,14 @@ use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::DataFusionError;
+use lake::LakeError;
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::metrics::Samples;
 use service::status::{Report, Said, Status, View};
 
+use crate::gold::Gold;
+use crate::hot::Hot;
 use crate::queries::{Queries, Running};
 
 /// Name of the schema.
@@ -24,7 +27,16 @@ pub(crate) const SCHEMA: &str = "system";
 struct SystemTable {
     name: &'static str,
     columns: &'static [(&'static str, Kind)],
-    rows: fn(&System) -> Vec<Value>,
+    rows: Rows,
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// What the server knows.
+    Known(fn(&System) -> Vec<Value>),
+    /// The logs of the lake's tables.
+    Logs,
 }
 
 /// The type of a column; every column may be null.
@@ -51,7 +63,7 @@ const TABLES: &[SystemTable] = &[
             ("ingest_lag", Kind::Whole),
             ("gold_lag", Kind::Whole),
         ],
-        rows: lag,
+        rows: Rows::Known(lag),
     },
     SystemTable {
         name: "services",
@@ -66,7 +78,7 @@ const TABLES: &[SystemTable] = &[
             ("heard_at", Kind::Time),
             ("address", Kind::Text),
         ],
-        rows: services,
+        rows: Rows::Known(services),
     },
     SystemTable {
         name: "history",
@@ -81,7 +93,7 @@ const TABLES: &[SystemTable] = &[
             ("freshness_p50", Kind::Number),
             ("freshness_p99", Kind::Number),
         ],
-        rows: history,
+        rows: Rows::Known(history),
     },
     SystemTable {
         name: "events",
@@ -93,7 +105,7 @@ const TABLES: &[SystemTable] = &[
             ("message", Kind::Text),
             ("detail", Kind::Text),
         ],
-        rows: events,
+        rows: Rows::Known(events),
     },
     SystemTable {
         name: "dead_letters",
@@ -107,7 +119,7 @@ const TABLES: &[SystemTable] = &[
             ("detail", Kind::Text),
             ("count", Kind::Whole),
         ],
-        rows: dead_letters,
+        rows: Rows::Known(dead_letters),
     },
     SystemTable {
         name: "queries",
@@ -119,7 +131,7 @@ const TABLES: &[SystemTable] = &[
             ("seconds", Kind::Number),
             ("rows", Kind::Whole),
         ],
-        rows: queries,
+        rows: Rows::Known(queries),
     },
     SystemTable {
         name: "metrics",
@@ -129,9 +141,23 @@ const TABLES: &[SystemTable] = &[
             ("labels", Kind::Text),
             ("value", Kind::Number),
         ],
-        rows: metrics,
+        rows: Rows::Known(metrics),
+    },
+    SystemTable {
+        name: "versions",
+        columns: &[
+            ("table", Kind::Text),
+            ("version", Kind::Whole),
+            ("committed_at", Kind::Time),
+            ("rows", Kind::Whole),
+            ("position", Kind::Text),
+        ],
+        rows: Rows::Logs,
     },
 ];
+
+/// Versions of each table that are listed, the last ones: each is a request to the store.
+const VERSIONS_MAX: u64 = 100;
 
 fn lag(System { status, .. }: &System) -> Vec<Value> {
     let behind = |ahead: Option<i64>, behind: Option<i64>| Some((ahead? - behind?).max(0));
@@ -231,6 +257,24 @@ fn metrics(System { status, .. }: &System) -> Vec<Value> {
     status.reports().iter().flat_map(rows_of).collect()
 }
 
+/// Reads what `bronze_at` and `gold_at` can be asked for.
+async fn versions(Logs { hot, gold }: &Logs) -> Result<Vec<Value>, LakeError> {
+    let mut rows = Vec::new();
+    for (table, snapshot) in [("bronze", hot.snapshot().0), ("gold", gold.snapshot().await?)] {
+        let versions = snapshot.versions(VERSIONS_MAX).await?;
+        rows.extend(versions.iter().map(|version| {
+            json!({
+                "table": table,
+                "version": version.version,
+                "committed_at": version.committed_at.timestamp_micros(),
+                "rows": version.row_count,
+                "position": object(&version.position).to_string(),
+            })
+        }));
+    }
+    Ok(rows)
+}
+
 fn object(row: &impl Serialize) -> Value {
     serde_json::to_value(row).expect("a row is a plain struct with string keys")
 }
@@ -250,12 +294,11 @@ impl SystemTable {
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 
-    fn read(&self, system: &System) -> Result<RecordBatch, ArrowError> {
+    fn batch(&self, rows: &[Value]) -> Result<RecordBatch, ArrowError> {
         let schema = self.schema();
-        let rows = (self.rows)(system);
         let mut decoder =
             ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder()?;
-        decoder.serialize(&rows)?;
+        decoder.serialize(rows)?;
         Ok(decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
     }
 }
@@ -266,6 +309,20 @@ pub(crate) fn tables() -> impl Iterator<Item = (&'static str, SchemaRef)> {
 }
 
 /// The schema `system`, as one caller sees it.
+#[derive(Debug)]
+pub(crate) struct SystemSchema {
+    pub(crate) known: System,
+    pub(crate) logs: Logs,
+}
+
+/// The tables of the lake.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    pub(crate) hot: Arc<Hot>,
+    pub(crate) gold: Arc<Gold>,
+}
+
+/// What the server knows of the pipeline, and may tell one caller.
 #[derive(Debug)]
 pub(crate) struct System {
     status: Status,
@@ -280,14 +337,20 @@ impl System {
 }
 
 #[async_trait]
-impl SchemaProvider for System {
+impl SchemaProvider for SystemSchema {
     fn table_names(&self) -> Vec<String> {
         TABLES.iter().map(|table| table.name.to_owned()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
-        let rows = table.read(self)?;
+        let rows = match table.rows {
+            Rows::Known(rows) => rows(&self.known),
+            Rows::Logs => {
+                versions(&self.logs).await.map_err(|error| DataFusionError::External(Box::new(error)))?
+            }
+        };
+        let rows = table.batch(&rows)?;
         Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
     }
 
@@ -301,7 +364,7 @@ mod tests {
     use access::{Caller, Role};
     use service::Context;
 
-    use super::{System, TABLES};
+    use super::{Rows, System, TABLES};
     use crate::metrics::Metrics;
     use crate::queries::Queries;
 
@@ -313,7 +376,8 @@ mod tests {
         let caller = Caller { user: "ada".into(), role: Role::Reader };
         let system = System::new(context.status, queries, caller);
         for table in TABLES {
-            let rows = table.read(&system).unwrap();
+            let Rows::Known(rows) = table.rows else { continue };
+            let rows = table.batch(&rows(&system)).unwrap();
             assert_eq!(rows.num_columns(), table.columns.len(), "{}", table.name);
         }
     }

@@ -110,6 +110,7 @@ async fn session(
     let (to_postgres, for_postgres) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_lake, for_lake) = queue::bounded(QUEUE_ROWS_MAX);
     let identity = &context.access.client;
+    let (to_live, live) = sink::live::open(Connection::new(&config.flight, identity));
     let (reached, committed) = watch::channel(postgres.state().position.clone());
     let computing = Computing {
         batches,
@@ -123,7 +124,8 @@ async fn session(
     let mut tasks = JoinSet::new();
     let source = Source::new(&config.flight, identity, context.metrics.clone());
     tasks.spawn(source.follow(cursor, to_compute, stop.clone()));
-    tasks.spawn(postgres.run(for_postgres, reached, stop.clone()));
+    tasks.spawn(postgres.run(for_postgres, reached, to_live, stop.clone()));
+    tasks.spawn(live.run(stop.clone()));
     // Threads of their own, since these two compute, sort and encode for many milliseconds at a time.
     let runtime = tokio::runtime::Handle::current();
     tasks.spawn_blocking(move || runtime.block_on(computing.run()));

@@ -42,6 +42,17 @@ impl<T> Sender<T> {
         self.room.acquire_many(rows).await.map_err(|_| Closed)?.forget();
         self.items.send((rows, item)).await.map_err(|_| Closed)
     }
+
+    /// Hands over `item` if there is room for it now; returns whether there was.
+    pub(crate) fn try_send(&self, rows: usize, item: T) -> bool {
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX).min(self.rows_max);
+        let Ok(room) = self.room.try_acquire_many(rows) else { return false };
+        let is_sent = self.items.try_send((rows, item)).is_ok();
+        if is_sent {
+            room.forget();
+        }
+        is_sent
+    }
 }
 
 impl<T> Receiver<T> {
@@ -85,6 +96,18 @@ mod tests {
         assert_eq!(receiver.recv_all().await, ['a']);
         second.await.unwrap();
         assert_eq!(receiver.recv_all().await, ['b']);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_does_not_wait_is_told_that_there_is_no_room() {
+        let (sender, mut receiver) = bounded(100);
+        assert!(sender.try_send(60, 'a'));
+        assert!(!sender.try_send(60, 'b'));
+        assert!(sender.try_send(40, 'c'));
+        assert_eq!(receiver.recv_all().await, ['a', 'c']);
+        assert!(sender.try_send(100, 'd'));
+        drop(receiver);
+        assert!(!sender.try_send(0, 'e'));
     }
 
     #[tokio::test]

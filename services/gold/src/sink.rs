@@ -1,6 +1,7 @@
-//! What the two sinks share: what they are given, and where they stand.
+//! What the sinks share: what they are given, and where the two that are durable stand.
 
 pub mod lake;
+pub(crate) mod live;
 pub mod postgres;
 
 use std::collections::HashMap;

@@ -9,7 +9,7 @@ use position::{OffsetRange, Position};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use proto::client::{self, Client, ClientError};
-use proto::ticket::{Bronze, History, Ticket};
+use proto::ticket::{Follow, History, Ticket};
 use service::backoff::Backoff;
 use service::metrics::Metrics;
 use tokio::sync::watch;
@@ -51,14 +51,14 @@ impl Connection {
         Connection { address: address.to_owned(), identity: identity.clone(), client: None }
     }
 
-    async fn client(&mut self) -> Result<&mut Client, ClientError> {
+    pub(crate) async fn client(&mut self) -> Result<&mut Client, ClientError> {
         match &mut self.client {
             Some(client) => Ok(client),
             none => Ok(none.insert(client::connect(&self.address, &self.identity).await?)),
         }
     }
 
-    fn drop(&mut self) {
+    pub(crate) fn drop(&mut self) {
         self.client = None;
     }
 }
@@ -103,7 +103,7 @@ impl Source {
         batches: &queue::Sender<Batch>,
         backoff: &mut Backoff,
     ) -> Result<Ended, Error> {
-        let ticket = Ticket::Bronze(Bronze { from: cursor.clone(), until: None });
+        let ticket = Ticket::Bronze(Follow::from(cursor.clone()));
         let mut stream = pin!(client::read(self.connection.client().await?, &ticket).await?);
         self.metrics.set_ready(NAME, Ok(()));
         while let Some((range, batch)) = stream.try_next().await? {

@@ -11,6 +11,7 @@
 )]
 
 mod append;
+mod history;
 mod interop;
 mod maintain;
 mod provider;

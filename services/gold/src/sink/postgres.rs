@@ -25,7 +25,7 @@ use crate::connection::{Postgres, connect};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Newest, Split, State};
+use crate::sink::{Computed, Newest, Split, State, live};
 
 pub(crate) use encode::Micros;
 
@@ -101,11 +101,13 @@ impl Sink {
         &self.state
     }
 
-    /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each.
+    /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each, and hands what
+    /// was written to `live`.
     pub(crate) async fn run(
         mut self,
         mut queue: queue::Receiver<Computed>,
         reached: watch::Sender<Position>,
+        live: live::Sender,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         loop {
@@ -115,6 +117,7 @@ impl Sink {
             }
             self.write(&computed, &shutdown).await?;
             reached.send_replace(self.state.position.clone());
+            live.offer(computed);
         }
     }
 

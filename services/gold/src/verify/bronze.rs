@@ -8,7 +8,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use futures::TryStreamExt;
 use position::{OffsetRange, Position};
 use proto::client;
-use proto::ticket::{self, Ticket};
+use proto::ticket::{Follow, Ticket};
 use schema::bronze::column;
 
 use crate::candle::{self, Candle};
@@ -37,7 +37,7 @@ impl Bronze {
         until: &Position,
     ) -> Result<Self, Error> {
         let mut client = client::connect(address, identity).await?;
-        let ticket = Ticket::Bronze(ticket::Bronze { from: Position::default(), until: Some(until.clone()) });
+        let ticket = Ticket::Bronze(Follow::default().until(until.clone()));
         let mut stream = pin!(client::read(&mut client, &ticket).await?);
         let mut bronze = Bronze::default();
         while let Some((range, batch)) = stream.try_next().await? {

@@ -1,0 +1,91 @@
+//! Follows gold and writes each row as it changes, a line of JSON; the position is kept in a file, so that the next start goes on there.
+//!
+//! ```sh
+//! cargo run --example follow -- position.json                   # a new file begins with what comes from now on
+//! cargo run --example follow -- position.json --from '{}'       # or with all of gold
+//! ```
+//!
+//! A row replaces the one before of its symbol and event time. What was written just before a crash is written once more.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arrow::json::LineDelimitedWriter;
+use clap::Parser;
+use futures::TryStreamExt as _;
+use proto::client::{self, ClientError};
+use proto::ticket::Ticket;
+use serde_json::{Value, json};
+
+/// Pause before connecting again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// File that keeps the position.
+    position: PathBuf,
+    /// Where to start without such a file, as tickets have it: "now", {"time":"2026-01-01T00:00:00Z"} or {"0":128}.
+    #[arg(long, default_value = r#""now""#)]
+    from: String,
+    /// The Flight server.
+    #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
+    flight: String,
+    #[command(flatten)]
+    access: access::Client,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    loop {
+        let Err(error) = follow(&args).await else { continue };
+        let passes = error.downcast_ref().is_some_and(ClientError::is_transient);
+        if !passes {
+            return Err(error);
+        }
+        eprintln!("connecting again: {error:#}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Follows until the server ends the stream.
+async fn follow(args: &Args) -> anyhow::Result<()> {
+    let mut position = read_position(&args.position)?;
+    let from: Value = if position.is_empty() {
+        serde_json::from_str(&args.from).context("--from is not JSON")?
+    } else {
+        json!(position)
+    };
+    let ticket = Ticket::decode(json!({ "read": "gold", "from": from }).to_string().as_bytes())?;
+    let mut client = client::connect(&args.flight, &args.access).await?;
+    let mut batches = pin!(client::follow(&mut client, &ticket).await?);
+    while let Some((range, rows)) = batches.try_next().await? {
+        let mut output = io::stdout().lock();
+        LineDelimitedWriter::new(&mut output).write(&rows)?;
+        output.flush()?;
+        // After the rows: going on from here misses none.
+        position.insert(range.partition, range.next);
+        write_position(&args.position, &position)?;
+    }
+    Ok(())
+}
+
+fn read_position(file: &Path) -> anyhow::Result<BTreeMap<i32, i64>> {
+    match fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("read {}", file.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces the file in one step.
+fn write_position(file: &Path, position: &BTreeMap<i32, i64>) -> anyhow::Result<()> {
+    let next = file.with_extension("next");
+    fs::write(&next, json!(position).to_string())?;
+    Ok(fs::rename(next, file)?)
+}

@@ -1,0 +1,191 @@
+//! SQL on the past: `bronze_at(version)`, `bronze_at('{"0":128}')` and `gold_at(version)`.
+//!
+//! Bronze only grows, so bronze at a position is what lies below it, whatever became of the files since; and a version is a position.
+//! Gold's rows are replaced, so an earlier gold is its own files, as long as vacuum leaves them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::{col, lit};
+use lake::{LakeError, Snapshot};
+use position::Position;
+use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
+
+/// Name of the function that reads bronze.
+pub(crate) const BRONZE_AT: &str = "bronze_at";
+/// Name of the function that reads gold.
+pub(crate) const GOLD_AT: &str = "gold_at";
+
+/// The function [`BRONZE_AT`], on what a query sees of bronze.
+#[derive(Debug)]
+pub(crate) struct BronzeAt {
+    pub(crate) durable: Snapshot,
+    pub(crate) hot: Vec<RecordBatch>,
+    /// What bronze had received when `hot` was taken, or a moment before.
+    pub(crate) received: Position,
+}
+
+/// The function [`GOLD_AT`], on the present version.
+#[derive(Debug)]
+pub(crate) struct GoldAt {
+    pub(crate) latest: Snapshot,
+}
+
+impl TableFunctionImpl for BronzeAt {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        let moment = match args.exprs() {
+            [Expr::Literal(ScalarValue::Utf8(Some(json)), _)] => match serde_json::from_str(json) {
+                Ok(position) => Moment::Position(self.checked(position)?),
+                Err(error) => return plan_err!("{json:?} is no position such as '{{\"0\":128}}': {error}"),
+            },
+            arguments => match version_of(arguments) {
+                Some(version) => Moment::Version(version),
+                None => {
+                    return plan_err!(
+                        "write {BRONZE_AT}(12) for a Delta version or {BRONZE_AT}('{{\"0\":128}}') for what is below these offsets"
+                    );
+                }
+            },
+        };
+        let table = lake::provider(self.durable.clone(), self.hot.clone());
+        Ok(Arc::new(BronzeThen { table, durable: self.durable.clone(), moment }))
+    }
+}
+
+impl BronzeAt {
+    /// Refuses a position of which bronze is short: it would give another answer later.
+    fn checked(&self, position: Position) -> Result<Position> {
+        let is_short = |(partition, next)| self.received.next(partition).unwrap_or(0) < next;
+        if position.iter().any(is_short) {
+            return plan_err!("bronze is at {}, it has not reached {position}", self.received);
+        }
+        Ok(position)
+    }
+}
+
+impl TableFunctionImpl for GoldAt {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        let Some(version) = version_of(args.exprs()) else {
+            return plan_err!("write {GOLD_AT}(12) for a Delta version");
+        };
+        Ok(Arc::new(GoldThen { latest: self.latest.clone(), version }))
+    }
+}
+
+fn version_of(arguments: &[Expr]) -> Option<u64> {
+    match arguments {
+        [Expr::Literal(ScalarValue::Int64(Some(version)), _)] => u64::try_from(*version).ok(),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+enum Moment {
+    Version(u64),
+    Position(Position),
+}
+
+/// Bronze as it was.
+#[derive(Debug)]
+struct BronzeThen {
+    /// All of bronze.
+    table: Arc<dyn TableProvider>,
+    durable: Snapshot,
+    moment: Moment,
+}
+
+/// Gold as it was.
+#[derive(Debug)]
+struct GoldThen {
+    latest: Snapshot,
+    version: u64,
+}
+
+#[async_trait]
+impl TableProvider for BronzeThen {
+    fn schema(&self) -> SchemaRef {
+        schema::bronze::schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let position = match &self.moment {
+            Moment::Position(position) => position.clone(),
+            Moment::Version(version) => {
+                self.durable.at(*version).await.map_err(query_error)?.position().clone()
+            }
+        };
+        let below = position.iter().map(|(partition, next)| {
+            col(KAFKA_PARTITION).eq(lit(partition)).and(col(KAFKA_OFFSET).lt(lit(next)))
+        });
+        let mut plan = LogicalPlanBuilder::scan("bronze", provider_as_source(Arc::clone(&self.table)), None)?
+            .filter(below.reduce(Expr::or).unwrap_or_else(|| lit(false)))?;
+        if let Some(filter) = filters.iter().cloned().reduce(Expr::and) {
+            plan = plan.filter(filter)?;
+        }
+        if let Some(projection) = projection {
+            let schema = self.schema();
+            plan = plan.project(projection.iter().map(|index| col(schema.field(*index).name())))?;
+        }
+        state.create_physical_plan(&plan.limit(0, limit)?.build()?).await
+    }
+}
+
+#[async_trait]
+impl TableProvider for GoldThen {
+    fn schema(&self) -> SchemaRef {
+        schema::gold::schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let then = self.latest.at(self.version).await.map_err(query_error)?;
+        then.check_files(&self.latest).await.map_err(query_error)?;
+        lake::provider(then, Vec::new()).scan(state, projection, filters, limit).await
+    }
+}
+
+/// A version that is not there is the query's fault, a store that does not answer is not.
+fn query_error(error: LakeError) -> DataFusionError {
+    match error {
+        LakeError::Version { .. } => DataFusionError::Plan(error.to_string()),
+        LakeError::Expired { .. } => DataFusionError::Plan(format!(
+            "{error}: files that corrections or compaction have replaced are kept for an hour"
+        )),
+        error => DataFusionError::External(Box::new(error)),
+    }
+}

@@ -1,0 +1,196 @@
+use std::pin::pin;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Date32Array, Float64Array, Int32Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Float64Type};
+use arrow_flight::FlightData;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use futures::{Stream, StreamExt, TryStreamExt};
+use lake::{Lake, Table};
+use position::{OffsetRange, Position};
+use proto::metadata::BatchMetadata;
+use proto::stream::{encode_schema, encode_upserts};
+use tokio_util::sync::CancellationToken;
+
+use super::follow;
+use super::put::put;
+use super::ring::{GoldBatch, Ring};
+use crate::error::Refusal;
+use crate::follow::Wanted;
+use crate::gold::Gold;
+use crate::symbols::Symbols;
+
+/// Gold rows of the first day: symbol, minute, close.
+fn gold(rows: &[(&str, i64, f64)]) -> RecordBatch {
+    let times = || rows.iter().map(|row| Some(row.1 * schema::MINUTE_MICROS));
+    let schema = schema::gold::schema();
+    let column = |field: &arrow::datatypes::FieldRef| -> ArrayRef {
+        match (field.name().as_str(), field.data_type()) {
+            ("symbol", _) => Arc::new(rows.iter().map(|row| Some(row.0)).collect::<StringArray>()),
+            ("date", _) => Arc::new(Date32Array::from_value(0, rows.len())),
+            (_, DataType::Timestamp(..)) => {
+                Arc::new(times().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+            }
+            (_, DataType::Int32) => Arc::new(Int32Array::from_value(1, rows.len())),
+            _ => Arc::new(rows.iter().map(|row| Some(row.2)).collect::<Float64Array>()),
+        }
+    };
+    RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap()
+}
+
+fn position(pairs: &[(i32, i64)]) -> Position {
+    pairs.iter().copied().collect()
+}
+
+fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
+    OffsetRange { partition, first, next }
+}
+
+/// A server's gold: the table as its writer has it, and what followers see.
+struct Server {
+    _folder: tempfile::TempDir,
+    table: Table,
+    gold: Arc<Gold>,
+    ring: Arc<Ring>,
+}
+
+impl Server {
+    async fn new() -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+        let table = Table::open(&lake, lake::gold("candles")).await.unwrap();
+        let gold = Arc::new(Gold::open(&lake, "candles").await.unwrap());
+        Server { _folder: folder, table, gold, ring: Arc::default() }
+    }
+
+    async fn commit(&mut self, rows: &[(&str, i64, f64)], reached: &[(i32, i64)]) {
+        self.table.upsert(&[gold(rows)], &position(reached)).await.unwrap();
+    }
+
+    fn push(&self, range: OffsetRange, rows: &[(&str, i64, f64)]) {
+        self.ring.push(GoldBatch { range, rows: gold(rows) });
+    }
+
+    /// Follows and describes each batch: its range, and the closes of its rows.
+    fn follow(&self, from: &[(i32, i64)]) -> impl Stream<Item = String> + use<> {
+        self.follow_symbols(from, None)
+    }
+
+    fn follow_symbols(
+        &self,
+        from: &[(i32, i64)],
+        symbols: Option<Vec<String>>,
+    ) -> impl Stream<Item = String> + use<> {
+        let wanted = Wanted { from: position(from), until: None, symbols: Symbols::new(symbols) };
+        let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(&self.gold));
+        let messages = follow(ring, gold, wanted, CancellationToken::new());
+        let messages =
+            messages.map_err(|refusal| arrow_flight::error::FlightError::from_external_error(refusal.into()));
+        FlightDataDecoder::new(messages).filter_map(async |message| {
+            let message = message.unwrap();
+            let DecodedPayload::RecordBatch(rows) = message.payload else { return None };
+            let range = BatchMetadata::decode(&message.inner.app_metadata).unwrap().range;
+            let closes =
+                rows.column_by_name("close").unwrap().as_primitive::<Float64Type>().values().to_vec();
+            Some(format!("{range} {closes:?}"))
+        })
+    }
+}
+
+/// Takes the next batches.
+async fn take(follower: &mut (impl Stream<Item = String> + Unpin), expected: &[&str]) {
+    for expected in expected {
+        assert_eq!(follower.next().await.unwrap(), *expected);
+    }
+}
+
+#[tokio::test]
+async fn a_follower_reads_the_table_then_the_ring_then_what_comes() {
+    let mut server = Server::new().await;
+    server.commit(&[("A", 0, 1.0), ("B", 0, 2.0)], &[(0, 10), (1, 5)]).await;
+    server.push(range(0, 10, 12), &[("A", 1, 3.0)]);
+    let mut follower = pin!(server.follow(&[]));
+    take(&mut follower, &["0:0..0 [1.0, 2.0]", "0:0..10 []", "1:0..5 []", "0:10..12 [3.0]"]).await;
+    assert!(futures::poll!(follower.next()).is_pending());
+    server.push(range(1, 5, 6), &[("B", 1, 4.0)]);
+    take(&mut follower, &["1:5..6 [4.0]"]).await;
+}
+
+#[tokio::test]
+async fn a_follower_is_told_where_it_starts() {
+    let server = Server::new().await;
+    let mut follower = pin!(server.follow(&[(0, 10), (1, 5)]));
+    take(&mut follower, &["0:10..10 []", "1:5..5 []"]).await;
+}
+
+#[tokio::test]
+async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
+    let mut server = Server::new().await;
+    server.commit(&[("A", 0, 1.0), ("B", 0, 1.0)], &[(0, 10), (1, 10)]).await;
+    let mut follower = pin!(server.follow(&[(0, 10), (1, 10)]));
+    take(&mut follower, &["0:10..10 []", "1:10..10 []"]).await;
+    server.push(range(0, 10, 20), &[("A", 0, 2.0)]);
+    take(&mut follower, &["0:10..20 [2.0]"]).await;
+    // B's rows of 10..15 never come. Until the table has them, and A as the follower has it, nothing is sent.
+    server.push(range(1, 15, 20), &[("B", 2, 1.5)]);
+    server.push(range(0, 20, 25), &[("A", 0, 3.0)]);
+    assert!(futures::poll!(follower.next()).is_pending());
+    server.commit(&[("B", 1, 1.25)], &[(0, 10), (1, 15)]).await;
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(700), follower.next()).await;
+    assert!(waits.is_err(), "the table has A as it was before: {waits:?}");
+    server.commit(&[("A", 0, 2.0)], &[(0, 20), (1, 15)]).await;
+    take(
+        &mut follower,
+        &["0:20..20 [2.0, 1.0]", "0:20..20 [1.25]", "1:10..15 []", "0:20..25 [3.0]", "1:15..20 [1.5]"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_never_comes_to_the_ring_is_read_from_the_table() {
+    let mut server = Server::new().await;
+    let mut follower = pin!(server.follow(&[]));
+    assert!(futures::poll!(follower.next()).is_pending());
+    server.commit(&[("A", 0, 1.0)], &[(0, 10)]).await;
+    take(&mut follower, &["0:0..0 [1.0]", "0:0..10 []"]).await;
+}
+
+#[tokio::test]
+async fn only_the_rows_of_the_symbols_come_and_the_ranges_of_all() {
+    let mut server = Server::new().await;
+    server.commit(&[("A", 0, 1.0), ("B", 0, 2.0)], &[(0, 10)]).await;
+    server.push(range(0, 10, 11), &[("A", 1, 3.0)]);
+    let mut follower = pin!(server.follow_symbols(&[], Some(vec!["B".to_owned()])));
+    take(&mut follower, &["0:0..0 [2.0]", "0:0..10 []", "0:10..11 []"]).await;
+}
+
+/// Puts messages and returns why they are refused.
+async fn refusal(messages: Vec<FlightData>) -> String {
+    let messages = futures::stream::iter(messages.into_iter().map(Ok));
+    put(Arc::default(), messages, CancellationToken::new()).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_put_that_is_not_gold_is_refused() {
+    let schema = || encode_schema(&schema::gold::schema());
+    let batch = |range, rows: &[(&str, i64, f64)]| encode_upserts(&gold(rows), range).unwrap().remove(0);
+    for (range, rows, reason) in [
+        (range(0, 5, 4), &[][..], "0:5..4 is no range of offsets"),
+        (range(-1, 5, 6), &[], "-1:5..6 is no range of offsets"),
+        (range(0, 5, 5), &[("A", 0, 1.0)], "0:5..5 is empty, its batch is not"),
+    ] {
+        let refused = refusal(vec![schema(), batch(range, rows)]).await;
+        assert_eq!(refused, format!("read the request: put gold: {reason}"));
+    }
+    let unmarked = batch(range(0, 0, 1), &[]).with_app_metadata("");
+    assert!(refusal(vec![schema(), unmarked]).await.contains("its app_metadata is no range"));
+    let bronze = refusal(vec![encode_schema(&schema::bronze::schema())]).await;
+    assert!(bronze.contains("the schema is not gold's"), "{bronze}");
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    let stopped = put(Arc::default(), futures::stream::pending(), stopped).await;
+    assert!(matches!(stopped, Err(Refusal::Stopping)));
+}
