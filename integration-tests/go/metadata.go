@@ -12,7 +12,7 @@ import (
 
 var tables = map[string][]string{
 	"public": {"bronze", "gold"},
-	"system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services"},
+	"system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services", "versions"},
 }
 
 func checkInfo(ctx context.Context, connection adbc.Connection, _ int64) error {
