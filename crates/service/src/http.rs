@@ -81,10 +81,8 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let denied = match access.guard.admit(request.headers().get(AUTHORIZATION), peer.ip()).await {
-        Ok(_) => return next.run(request).await,
-        Err(denied) => denied,
-    };
+    let admitted = access.guard.admit(request.headers().get(AUTHORIZATION), peer.ip()).await;
+    let Err(denied) = admitted else { return next.run(request).await };
     let status = match denied {
         Denied::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::UNAUTHORIZED,

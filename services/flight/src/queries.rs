@@ -153,13 +153,13 @@ impl Queries {
     ) -> Result<Answer, Refusal> {
         let place = self.places.take(caller, id, text).await?;
         self.metrics.queries.inc();
-        let (sender, pieces) = mpsc::channel(BATCHES_READY_MAX);
+        let (sender, receiver) = mpsc::channel(BATCHES_READY_MAX);
         let result_bytes_max = self.limits.result_bytes_max;
         let running = Arc::clone(&place.running);
         let query = Query { result_bytes_max, place, sender };
         let working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan(self.environment()?))));
         let limit = self.limits.query_time_max;
-        let mut pieces = Pieces { pieces, working, running, limit, left: limit };
+        let mut pieces = Pieces { receiver, working, running, limit, left: limit };
         match pieces.next().await {
             Some(Ok(Piece::Schema(schema))) => {
                 let batches = futures::stream::unfold(Some(pieces), async |pieces| {
@@ -188,7 +188,7 @@ impl Queries {
 /// Time and cancellation are looked after here and not where the query computes: an operator may compute for minutes without looking up. Its
 /// client is told at once; the query keeps its place until it ends.
 struct Pieces {
-    pieces: mpsc::Receiver<Result<Piece, Refusal>>,
+    receiver: mpsc::Receiver<Result<Piece, Refusal>>,
     /// Ends when this is dropped, as soon as it looks up.
     working: AbortOnDropHandle<()>,
     running: Arc<Running>,
@@ -201,7 +201,7 @@ impl Pieces {
     async fn next(&mut self) -> Option<Result<Piece, Refusal>> {
         let begun = Instant::now();
         let piece = tokio::select! {
-            piece = timeout(self.left, self.pieces.recv()) => piece,
+            piece = timeout(self.left, self.receiver.recv()) => piece,
             () = self.running.cancelled() => return Some(Err(Refusal::Cancelled)),
         };
         self.left = self.left.saturating_sub(begun.elapsed());
