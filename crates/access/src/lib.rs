@@ -68,14 +68,18 @@ impl Access {
         Ok(Access { guard: Arc::new(Guard::open(args)?), tls: tls.map(Arc::new), client })
     }
 
+    /// Tells whether whoever can connect may do everything.
+    pub fn is_open(&self) -> bool {
+        self.guard.is_open() && !self.tls.as_ref().is_some_and(|tls| tls.asks_certificates())
+    }
+
     /// Checks that `address` may be listened on: loopback, or something is asked of those who connect.
     ///
     /// # Errors
     ///
     /// [`Error::Unguarded`].
     pub fn check_listen(&self, address: SocketAddr) -> Result<(), Error> {
-        let asks_certificates = self.tls.as_ref().is_some_and(|tls| tls.asks_certificates());
-        if is_loopback(address.ip()) || asks_certificates || !self.guard.is_open() {
+        if is_loopback(address.ip()) || !self.is_open() {
             return Ok(());
         }
         Err(Error::Unguarded { address })

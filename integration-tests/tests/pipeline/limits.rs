@@ -164,7 +164,7 @@ async fn a_query_can_be_cancelled_and_its_place_is_free() -> anyhow::Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_leaves_nothing_running() -> anyhow::Result<()> {
     let Some((_, pipeline)) = pipeline().await? else { return Ok(()) };
-    let flight = server(&pipeline, &[]).await?;
+    let flight = server(&pipeline, &["--user-followers-max", "20"]).await?;
     let mut clients = JoinSet::new();
     for _ in 0..4 {
         let client = connect(&pipeline).await?;
@@ -183,6 +183,12 @@ async fn a_client_that_vanishes_leaves_nothing_running() -> anyhow::Result<()> {
         (running(&flight).await.ok()? == 4.0 && followers().await? == 20.0).then_some(())
     })
     .await;
+    let more = connect(&pipeline).await?.do_get(Ticket::new(r#"{"read":"gold"}"#)).await;
+    let refused = more.err().context("one follower more is refused")?;
+    ensure!(
+        refused.code() == Code::ResourceExhausted && refused.message().contains("--user-followers-max"),
+        "{refused}"
+    );
     // Aborted, each drops its connection without a word.
     clients.shutdown().await;
     eventually("nothing runs any more", DEADLINE, async || {

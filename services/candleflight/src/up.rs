@@ -139,7 +139,7 @@ async fn run_services(
     let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
     let program = args.dashboard.as_deref().filter(|_| !args.no_dashboard);
     let mut dashboard = Dashboard::start(program, &servers.postgres, servers.postgres_ca(), folder).await?;
-    servers.describe(screen, &stages.flight_url, &status_url, &dashboard.describe());
+    servers.describe(screen, &stages.flight_url, &status_url, &dashboard.describe(), access.is_open());
 
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

@@ -89,6 +89,11 @@ pub fn run_on(
         context.access.check_listen(
             listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?,
         )?;
+        if context.access.is_open() {
+            tracing::info!(
+                "no password is set: only clients on this machine can connect, and they may do everything"
+            );
+        }
         let metrics = Metrics::new(&context.metrics);
         metrics.set_ready(Err("opening the lake".to_owned()));
         let lake = Lake::open(&config.lake).await?;

@@ -103,9 +103,21 @@ impl Servers {
     }
 
     /// Prints where everything is and how to get in.
-    pub(super) fn describe(&self, screen: &Screen, flight: &str, status: &str, dashboard: &str) {
+    pub(super) fn describe(
+        &self,
+        screen: &Screen,
+        flight: &str,
+        status: &str,
+        dashboard: &str,
+        is_open: bool,
+    ) {
         // The private cluster's password is no secret, another's is.
         let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
+        let access = if is_open {
+            "no password is set, so only this machine can connect"
+        } else {
+            "by password, token or certificate"
+        };
         let Servers { kafka, lake, topic, log, .. } = self;
         screen.line(format_args!(
             "
@@ -116,6 +128,7 @@ impl Servers {
   Flight SQL  candleflight sql --flight {flight} 'SELECT * FROM bronze ORDER BY event_time DESC LIMIT 5'
   lake        {lake}   Delta tables streaming_raw, gold_aggregates
   log         {log}
+  access      {access}
 
 Ctrl-C drains and stops; the next start goes on where this one ends."
         ));
