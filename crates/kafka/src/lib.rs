@@ -81,6 +81,8 @@ impl Args {
             // As Java clients do: a symbol's candles are in one partition whoever sends them.
             .set("partitioner", "murmur2_random")
             .set("linger.ms", linger.as_millis().to_string())
+            // A broker that comes back may have no leader for us at first, and librdkafka may then not ask again: by default for 5 minutes.
+            .set("topic.metadata.refresh.interval.ms", "1000")
             .set("message.timeout.ms", DELIVERY_MAX.as_millis().to_string())
             .set("queue.buffering.max.messages", PRODUCER_RECORDS_MAX.to_string())
             .set("queue.buffering.max.kbytes", PRODUCER_KIB_MAX.to_string());
