@@ -233,7 +233,7 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn log_end(log: &Path) -> String {
+pub(crate) fn log_end(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let end = &lines[lines.len().saturating_sub(LOG_LINES_MAX)..];

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
 
 use crate::environment::Environment;
+use crate::process::log_end;
 
 /// Where servers keep their data: a place that PostgreSQL's user can reach.
 const DATA_PARENT: &str = "/var/tmp";
@@ -96,6 +97,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}: {}", self.kind, log_end(&self.folder.path().join("log")));
+        }
         if let Err(error) = self.kill() {
             eprintln!("{error:#}");
         }

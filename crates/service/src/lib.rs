@@ -50,6 +50,7 @@ impl Default for Context {
 
 /// The flags that every service has.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Every service")]
 pub struct Args {
     /// Address of the health, readiness and Prometheus endpoints; port 0 takes a free one and prints it.
     #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR", default_value = "127.0.0.1:0")]

@@ -14,7 +14,7 @@ use integration_tests::wait::eventually;
 /// How long the object store stays away: longer than every request's own retries.
 const OUTAGE: Duration = Duration::from_secs(20);
 /// How long the pipeline may take to go on after an outage.
-const RECOVERY_DEADLINE: Duration = Duration::from_mins(1);
+const RECOVERY_DEADLINE: Duration = Duration::from_mins(3);
 
 fn produce(pipeline: &Pipeline, inputs: &[Input], rate: &str) -> anyhow::Result<Process> {
     pipeline.start(&input::producer(inputs, &["--rate", rate, "--quiet", "--resume"]))
