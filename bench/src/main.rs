@@ -1,0 +1,71 @@
+//! Measures everything, prints one table and writes it where it is asked to.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use bench::figure::Figure;
+use bench::scale::Scale;
+use bench::{MEASUREMENTS, Setting, report};
+use clap::Parser;
+use integration_tests::environment::Environment;
+
+/// Measures the pipeline beside the limits of this machine and the alternatives, on the servers that script/bench starts.
+#[derive(Debug, Parser)]
+struct Args {
+    /// A short run that shows that everything works; its figures say nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Candles of the large measurements.
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Runs, of which the median counts.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Just this measurement; repeatable.
+    #[arg(long, value_name = "MEASUREMENT")]
+    only: Vec<String>,
+    /// File for the table (Markdown).
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// File for all values (JSON), which plots are drawn from.
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    scale.rows = args.rows.unwrap_or(scale.rows);
+    scale.runs = args.runs.unwrap_or(scale.runs);
+    let environment = Environment::get().context("run script/bench")?;
+    let setting = Setting { environment, scale };
+
+    let known = || MEASUREMENTS.iter().map(|(name, _)| *name);
+    if let Some(unknown) = args.only.iter().find(|only| !known().any(|name| name == *only)) {
+        bail!("there is no measurement {unknown}; there are: {}", known().collect::<Vec<_>>().join(", "));
+    }
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let mut figures: Vec<Figure> = Vec::new();
+    for (name, measure) in MEASUREMENTS.iter().filter(|(name, _)| wanted(name)) {
+        eprintln!("bench: {name}");
+        let measured = measure(&setting).await.with_context(|| format!("measure {name}"))?;
+        eprint!("{}", report::table(&measured));
+        figures.extend(measured);
+    }
+    let table = report::table(&figures);
+    print(&table);
+    if let Some(file) = args.table {
+        fs::write(&file, table).with_context(|| format!("write {}", file.display()))?;
+    }
+    if let Some(file) = args.values {
+        fs::write(&file, serde_json::to_vec_pretty(&figures)?).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+fn print(table: &str) {
+    println!("{table}");
+}

@@ -1,0 +1,89 @@
+//! Figures as a Markdown table.
+
+use crate::figure::{Aim, Figure, median};
+
+const HEAD: &str = "| what | ours | beside it, in the same run | ours ÷ theirs | aim | |\n|---|---|---|---|---|---|\n";
+
+/// Writes `figures` as one table, a line each, with the medians of the runs.
+pub fn table(figures: &[Figure]) -> String {
+    let lines: String = figures.iter().map(line).collect();
+    let notes: String = figures.iter().filter(|figure| !figure.note.is_empty()).map(note).collect();
+    format!("{HEAD}{lines}\n{notes}")
+}
+
+fn line(figure: &Figure) -> String {
+    let unit = figure.unit;
+    let ours = format!("**{}** {unit}", number(median(&figure.ours)));
+    let others = figure.others.iter().map(|other| format!("{}: {}", other.name, number(median(&other.values))));
+    let ratios = figure.ratios().into_iter().map(number);
+    let aims = figure.aims.iter().map(|aim| match aim {
+        Aim::AtLeast(bound) => format!("≥ {} {unit}", number(*bound)),
+        Aim::AtMost(bound) => format!("≤ {} {unit}", number(*bound)),
+        Aim::TimesGreatest(times) => format!("≥ {times} ×"),
+        Aim::TimesLeast(times) => format!("≤ {times} ×"),
+    });
+    let verdict = match figure.aims.as_slice() {
+        [] => "",
+        aims if aims.iter().all(|aim| figure.meets(*aim)) => "met",
+        _ => "**not met**",
+    };
+    let cells = [&*figure.what, &ours, &join(others), &join(ratios), &join(aims), verdict];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn note(figure: &Figure) -> String {
+    format!("* {}: {}\n", figure.what, figure.note)
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join("<br>")
+}
+
+/// Writes a number with three significant digits, thousands apart.
+fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    let decimals = match value.abs() {
+        0.0 => 0,
+        size if size < 0.01 => 5,
+        size if size < 1.0 => 3,
+        size if size < 10.0 => 2,
+        size if size < 100.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    if decimals > 0 {
+        return text;
+    }
+    let (sign, digits) = text.strip_prefix('-').map_or(("", &*text), |digits| ("-", digits));
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{number, table};
+    use crate::figure::{Aim, Figure};
+
+    #[test]
+    fn numbers_are_short_and_grouped() {
+        for (value, expected) in [(1_234_567.8, "1,234,568"), (12.34, "12.3"), (0.5, "0.500"), (-1500.0, "-1,500"), (f64::NAN, "–")] {
+            assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_shows_ours_theirs_ratio_and_verdict() {
+        let figure = Figure::new("sql", "last rows", "s", vec![1.0, 3.0, 2.0]).beside("DuckDB", vec![4.0]).aim(Aim::TimesLeast(1.2)).note("Warm.");
+        let table = table(&[figure]);
+        assert!(table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.2 × | met |"), "{table}");
+        assert!(table.ends_with("* last rows: Warm.\n"), "{table}");
+    }
+}
