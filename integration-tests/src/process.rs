@@ -211,17 +211,16 @@ impl Drop for Process {
     }
 }
 
-/// Returns the `candleflight` that `cargo build` has put beside the tests.
+/// Returns the `candleflight` that `cargo build` has put beside this program, or beside the folder that tests lie in.
 ///
 /// # Errors
 ///
 /// It is not there.
 pub fn program() -> anyhow::Result<PathBuf> {
-    let test = env::current_exe()?;
-    let folder = test.ancestors().nth(2).context("a test lies in target/debug/deps")?;
-    let program = folder.join("candleflight");
-    ensure!(program.is_file(), "{} is missing: run cargo build", program.display());
-    Ok(program)
+    let this = env::current_exe()?;
+    let programs = this.ancestors().skip(1).take(2).map(|folder| folder.join("candleflight"));
+    let program = programs.into_iter().find(|program| program.is_file());
+    program.with_context(|| format!("candleflight is missing near {}: run cargo build", this.display()))
 }
 
 /// Returns a port of the loopback interface that nobody uses now.
