@@ -45,8 +45,21 @@ pub struct Figure {
 
 impl Figure {
     /// Makes a line without others, aims and note.
-    pub fn new(measurement: &'static str, what: impl Into<String>, unit: &'static str, ours: Vec<f64>) -> Figure {
-        Figure { measurement, what: what.into(), unit, ours, others: Vec::new(), aims: Vec::new(), note: String::new() }
+    pub fn new(
+        measurement: &'static str,
+        what: impl Into<String>,
+        unit: &'static str,
+        ours: Vec<f64>,
+    ) -> Figure {
+        Figure {
+            measurement,
+            what: what.into(),
+            unit,
+            ours,
+            others: Vec::new(),
+            aims: Vec::new(),
+            note: String::new(),
+        }
     }
 
     /// Adds a limit or an alternative.
@@ -104,7 +117,8 @@ mod tests {
 
     #[test]
     fn an_aim_is_met_against_the_best_of_the_others() {
-        let rate = Figure::new("", "", "rows/s", vec![70.0]).beside("one", vec![100.0]).beside("two", vec![50.0]);
+        let rate =
+            Figure::new("", "", "rows/s", vec![70.0]).beside("one", vec![100.0]).beside("two", vec![50.0]);
         assert!(rate.meets(Aim::TimesGreatest(0.7)));
         assert!(!rate.meets(Aim::TimesGreatest(0.8)));
         assert!(rate.meets(Aim::AtLeast(70.0)));

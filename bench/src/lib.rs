@@ -3,11 +3,18 @@
 //! Each measurement makes its own [`integration_tests::pipeline::Pipeline`] on real servers, runs ours and theirs in turn, and returns
 //! [`figure::Figure`]s.
 
+pub mod backfill;
 pub mod figure;
+pub mod freshness;
+pub mod growth;
+pub mod ingest;
+pub mod input;
+pub mod json;
 pub mod report;
 pub mod scale;
+pub mod watch;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use integration_tests::environment::Environment;
 
 use crate::figure::Figure;
@@ -23,7 +30,13 @@ pub struct Setting {
 }
 
 /// A measurement: makes figures.
-pub type Measure = for<'a> fn(&'a Setting) -> BoxFuture<'a, anyhow::Result<Vec<Figure>>>;
+pub type Measure = for<'a> fn(&'a Setting) -> LocalBoxFuture<'a, anyhow::Result<Vec<Figure>>>;
 
 /// All measurements, in the order of the table.
-pub const MEASUREMENTS: &[(&str, Measure)] = &[];
+pub const MEASUREMENTS: &[(&str, Measure)] = &[
+    ("json", json::measure),
+    ("ingest", ingest::measure),
+    ("backfill", backfill::measure),
+    ("freshness", freshness::measure),
+    ("growth", growth::measure),
+];

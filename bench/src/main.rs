@@ -25,9 +25,9 @@ struct Args {
     /// Just this measurement; repeatable.
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<String>,
-    /// File for the table (Markdown).
+    /// Document (Markdown) whose table is to be replaced.
     #[arg(long, value_name = "FILE")]
-    table: Option<PathBuf>,
+    document: Option<PathBuf>,
     /// File for all values (JSON), which plots are drawn from.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
@@ -56,11 +56,15 @@ async fn main() -> anyhow::Result<()> {
     }
     let table = report::table(&figures);
     print(&table);
-    if let Some(file) = args.table {
-        fs::write(&file, table).with_context(|| format!("write {}", file.display()))?;
+    if let Some(file) = args.document {
+        let document = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let document = report::insert(&document, &(report::machine() + &table));
+        let document = document.with_context(|| format!("{} has no place for a table", file.display()))?;
+        fs::write(&file, document).with_context(|| format!("write {}", file.display()))?;
     }
     if let Some(file) = args.values {
-        fs::write(&file, serde_json::to_vec_pretty(&figures)?).with_context(|| format!("write {}", file.display()))?;
+        fs::write(&file, serde_json::to_vec_pretty(&figures)?)
+            .with_context(|| format!("write {}", file.display()))?;
     }
     Ok(())
 }

@@ -2,7 +2,31 @@
 
 use crate::figure::{Aim, Figure, median};
 
-const HEAD: &str = "| what | ours | beside it, in the same run | ours ÷ theirs | aim | |\n|---|---|---|---|---|---|\n";
+const HEAD: &str =
+    "| what | ours | beside it, in the same run | ours ÷ theirs | aim | |\n|---|---|---|---|---|---|\n";
+
+/// Where a document has its table.
+const BEGIN: &str = "<!-- figures: written by script/bench -->\n";
+const END: &str = "<!-- end of figures -->";
+
+/// Puts a table into a document, in place of the one that is there; `None` if the document has no place for one.
+pub fn insert(document: &str, table: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{table}{END}{after}"))
+}
+
+/// Describes this machine, for whoever compares figures.
+pub fn machine() -> String {
+    let read = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.split_once(':'));
+        value.map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let (processor, memory) = (read("/proc/cpuinfo", "model name"), read("/proc/meminfo", "MemTotal"));
+    format!("Machine: {cores} cores of {processor}, {memory} of memory.\n\n")
+}
 
 /// Writes `figures` as one table, a line each, with the medians of the runs.
 pub fn table(figures: &[Figure]) -> String {
@@ -14,7 +38,8 @@ pub fn table(figures: &[Figure]) -> String {
 fn line(figure: &Figure) -> String {
     let unit = figure.unit;
     let ours = format!("**{}** {unit}", number(median(&figure.ours)));
-    let others = figure.others.iter().map(|other| format!("{}: {}", other.name, number(median(&other.values))));
+    let others =
+        figure.others.iter().map(|other| format!("{}: {}", other.name, number(median(&other.values))));
     let ratios = figure.ratios().into_iter().map(number);
     let aims = figure.aims.iter().map(|aim| match aim {
         Aim::AtLeast(bound) => format!("≥ {} {unit}", number(*bound)),
@@ -69,21 +94,40 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{number, table};
+    use super::{BEGIN, END, insert, number, table};
     use crate::figure::{Aim, Figure};
 
     #[test]
     fn numbers_are_short_and_grouped() {
-        for (value, expected) in [(1_234_567.8, "1,234,568"), (12.34, "12.3"), (0.5, "0.500"), (-1500.0, "-1,500"), (f64::NAN, "–")] {
+        for (value, expected) in [
+            (1_234_567.8, "1,234,568"),
+            (12.34, "12.3"),
+            (0.5, "0.500"),
+            (-1500.0, "-1,500"),
+            (f64::NAN, "–"),
+        ] {
             assert_eq!(number(value), expected);
         }
     }
 
     #[test]
+    fn a_table_takes_the_old_ones_place() {
+        let document = format!("text\n{BEGIN}old\n{END}\nmore");
+        assert_eq!(insert(&document, "new\n").unwrap(), format!("text\n{BEGIN}new\n{END}\nmore"));
+        assert_eq!(insert("text", "new"), None);
+    }
+
+    #[test]
     fn a_line_shows_ours_theirs_ratio_and_verdict() {
-        let figure = Figure::new("sql", "last rows", "s", vec![1.0, 3.0, 2.0]).beside("DuckDB", vec![4.0]).aim(Aim::TimesLeast(1.2)).note("Warm.");
+        let figure = Figure::new("sql", "last rows", "s", vec![1.0, 3.0, 2.0])
+            .beside("DuckDB", vec![4.0])
+            .aim(Aim::TimesLeast(1.2))
+            .note("Warm.");
         let table = table(&[figure]);
-        assert!(table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.2 × | met |"), "{table}");
+        assert!(
+            table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.2 × | met |"),
+            "{table}"
+        );
         assert!(table.ends_with("* last rows: Warm.\n"), "{table}");
     }
 }

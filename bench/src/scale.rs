@@ -9,11 +9,22 @@ pub struct Scale {
     pub runs: usize,
     /// Seconds that a measurement at a steady rate lasts.
     pub seconds: u64,
+    /// Rows of the tables at which growth is measured, ascending.
+    pub growth_rows: &'static [usize],
+    /// Versions of the bronze table at which growth is measured after that, ascending.
+    pub growth_versions: &'static [u32],
 }
 
 impl Scale {
     /// What documents are written from.
-    pub const FULL: Scale = Scale { rows: 7_000_000, runs: 3, seconds: 60 };
+    pub const FULL: Scale = Scale {
+        rows: 7_000_000,
+        runs: 3,
+        seconds: 60,
+        growth_rows: &[0, 7_000_000, 50_000_000],
+        growth_versions: &[10_000],
+    };
     /// Shows that everything runs; its figures say nothing.
-    pub const QUICK: Scale = Scale { rows: 20_000, runs: 1, seconds: 3 };
+    pub const QUICK: Scale =
+        Scale { rows: 20_000, runs: 1, seconds: 3, growth_rows: &[0, 20_000], growth_versions: &[50] };
 }

@@ -106,6 +106,17 @@ impl Pipeline {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Drops the database, which may be large.
+    ///
+    /// # Errors
+    ///
+    /// PostgreSQL refuses.
+    pub async fn drop_database(&self, environment: &Environment) -> anyhow::Result<()> {
+        let admin = connect(&format!("{}/postgres", environment.postgres)).await?;
+        let (_, name) = self.postgres.rsplit_once('/').context("a URL with a database")?;
+        Ok(admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?)
+    }
+
     /// Connects to the database.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use arrow::array::{
 };
 use position::OffsetRange;
 
-use crate::decode::{Decoded, Unusable};
+use crate::decode::{Decoded, Unusable, decode};
 
 /// Longest part of an unusable message that is kept, in bytes: fits into a record of a broker with default limits.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 900_000;
@@ -16,18 +16,18 @@ const ROW_BYTES: usize = 80;
 
 /// What is put to bronze at once.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// The offsets that it stands for, whatever became of them.
-    pub(crate) range: OffsetRange,
+    pub range: OffsetRange,
     /// The usable messages, ascending by offset.
-    pub(crate) rows: RecordBatch,
+    pub rows: RecordBatch,
     /// The unusable ones, ascending by offset; to be delivered before the rows are put.
-    pub(crate) dead_letters: Vec<DeadLetter>,
+    pub dead_letters: Vec<DeadLetter>,
 }
 
 /// A message that cannot be used.
 #[derive(Debug)]
-pub(crate) struct DeadLetter {
+pub struct DeadLetter {
     pub(crate) offset: i64,
     pub(crate) unusable: Unusable,
     pub(crate) key: Option<Vec<u8>>,
@@ -48,7 +48,8 @@ impl DeadLetter {
 }
 
 /// The open batch of one partition.
-pub(crate) struct OpenBatch {
+#[derive(Debug)]
+pub struct OpenBatch {
     range: OffsetRange,
     symbol: StringBuilder,
     event_time: Vec<i64>,
@@ -66,7 +67,7 @@ pub(crate) struct OpenBatch {
 
 impl OpenBatch {
     /// Opens a batch whose range begins at `first`, wherever its first message may be.
-    pub(crate) fn new(partition: i32, first: i64) -> Self {
+    pub fn new(partition: i32, first: i64) -> Self {
         OpenBatch {
             range: OffsetRange { partition, first, next: first },
             symbol: StringBuilder::new(),
@@ -81,6 +82,20 @@ impl OpenBatch {
             date: Vec::new(),
             dead_letters: Vec::new(),
             bytes: 0,
+        }
+    }
+
+    /// Adds a message, as a candle or as a dead letter; the range then ends after it.
+    pub fn take(
+        &mut self,
+        offset: i64,
+        kafka_millis: Option<i64>,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+    ) {
+        match decode(payload, kafka_millis) {
+            Ok(decoded) => self.push(offset, &decoded),
+            Err(unusable) => self.push_dead_letter(DeadLetter::new(offset, unusable, key, payload)),
         }
     }
 
@@ -124,7 +139,7 @@ impl OpenBatch {
     }
 
     /// Closes the batch and opens the one that joins it; `None` if it holds nothing.
-    pub(crate) fn close(&mut self) -> Option<Batch> {
+    pub fn close(&mut self) -> Option<Batch> {
         if self.range.is_empty() {
             return None;
         }

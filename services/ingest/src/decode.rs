@@ -16,7 +16,7 @@ pub(crate) struct Decoded<'a> {
 
 /// Why a message holds no candle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Unusable {
+pub struct Unusable {
     /// The stable name of the reason.
     pub(crate) reason: &'static str,
     /// What exactly is wrong, for a person.
@@ -37,7 +37,7 @@ pub(crate) fn decode(payload: Option<&[u8]>, kafka_millis: Option<i64>) -> Resul
             |_| unusable("not_an_object", "valid JSON, but not an object"),
         ));
     }
-    let candle: Candle<'_> = serde_json::from_slice(payload).map_err(|error| unreadable(&error))?;
+    let candle = Candle::from_json(payload).map_err(|error| unreadable(&error))?;
     let kafka_time = kafka_millis.and_then(micros);
     let kafka_time = kafka_time.ok_or_else(|| {
         unusable("kafka_time_out_of_range", &format!("the message's timestamp is {kafka_millis:?} ms"))

@@ -3,9 +3,9 @@
 //! A session begins where the server says it is and ends with the first thing that goes wrong, a rebalance included; what it had in
 //! its buffers is dropped. The next session begins where the server then says it is. There is no other recovery.
 
-mod batch;
+pub mod batch;
 mod dead_letter;
-mod decode;
+pub mod decode;
 mod error;
 mod metrics;
 mod sink;

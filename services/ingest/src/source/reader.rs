@@ -14,14 +14,15 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, DeadLetter, OpenBatch};
-use crate::decode::decode;
+use crate::batch::{Batch, OpenBatch};
 use crate::source::member::Member;
 use crate::source::{Assignment, POLL_MAX, Start};
 use crate::{Config, Error};
 
 /// How long the session may take no batch before fetching is paused; until then librdkafka's own bounded queue is enough.
 const STALL_MAX: Duration = Duration::from_millis(500);
+/// Messages between two looks at the clock and at what else there is to do: some tens of microseconds.
+const STEP_MESSAGES_MAX: usize = 64;
 /// How often a paused reader looks after the group.
 const PAUSED_POLL: Duration = Duration::from_millis(100);
 /// How long the last batches may wait for room in a drain; what is left is read again at the next start.
@@ -63,22 +64,38 @@ impl Reader {
         }
     }
 
-    /// Takes one message, or none within [`POLL_MAX`].
+    /// Takes what is ready, at most [`STEP_MESSAGES_MAX`], or nothing within [`POLL_MAX`].
     pub(crate) fn step(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
         self.hand_over(consumer)?;
         let is_waiting = self.opened.is_some() || !self.closed.is_empty();
-        let polled = consumer.poll(if is_waiting { Duration::ZERO } else { POLL_MAX });
-        // The poll above is what tells of a rebalance.
-        if !consumer.context().is_current(&self.assignment) {
-            return Err(Error::Rebalanced);
+        let mut patience = if is_waiting { Duration::ZERO } else { POLL_MAX };
+        for _ in 0..STEP_MESSAGES_MAX {
+            let polled = consumer.poll(patience);
+            patience = Duration::ZERO;
+            // The poll above is what tells of a rebalance.
+            if !consumer.context().is_current(&self.assignment) {
+                return Err(Error::Rebalanced);
+            }
+            match polled {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) if is_passing(&error) => {
+                    tracing::debug!(%error, "librdkafka is trying again")
+                }
+                Some(Err(error)) => return Err(self.unreadable(error)),
+                // Idle: nothing is gained by waiting for more.
+                None => {
+                    if !self.is_paused {
+                        self.close_all();
+                    }
+                    return Ok(());
+                }
+            }
+            if !self.closed.is_empty() {
+                return Ok(());
+            }
         }
-        match polled {
-            Some(Ok(message)) => self.take(&message),
-            Some(Err(error)) if is_passing(&error) => tracing::debug!(%error, "librdkafka is trying again"),
-            Some(Err(error)) => return Err(self.unreadable(error)),
-            // Idle: nothing is gained by waiting for more.
-            None if !self.is_paused => self.close_all(),
-            None => (),
+        if self.opened.is_some_and(|opened| opened.elapsed() >= self.config.age_max) {
+            self.close_all();
         }
         Ok(())
     }
@@ -131,18 +148,15 @@ impl Reader {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
-        let (offset, payload) = (message.offset(), message.payload());
+        let offset = message.offset();
         // What was read already, as after a change of the partition's leader, is not taken twice.
         let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.next());
         let Some(open) = open else { return };
-        match decode(payload, message.timestamp().to_millis()) {
-            Ok(decoded) => open.push(offset, &decoded),
-            Err(unusable) => open.push_dead_letter(DeadLetter::new(offset, unusable, message.key(), payload)),
-        }
+        open.take(offset, message.timestamp().to_millis(), message.key(), message.payload());
         let is_full = open.message_count() >= self.config.batch_rows_max;
-        let opened = *self.opened.get_or_insert_with(Instant::now);
+        self.opened.get_or_insert_with(Instant::now);
         let byte_count: usize = self.open.values().map(OpenBatch::bytes).sum();
-        if is_full || byte_count >= self.config.batch_bytes_max || opened.elapsed() >= self.config.age_max {
+        if is_full || byte_count >= self.config.batch_bytes_max {
             self.close_all();
         }
     }

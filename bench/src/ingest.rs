@@ -1,0 +1,144 @@
+//! Kafka → bronze: rows a second until they can be queried, and until they are durable, beside a consumer that only reads.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use integration_tests::check::topic_ends;
+use integration_tests::pipeline::Pipeline;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::time::Instant;
+
+use crate::Setting;
+use crate::figure::{Aim, Figure};
+use crate::json::{Messages, read};
+use crate::{input, watch};
+
+/// Partitions of the topics.
+const PARTITIONS: [usize; 2] = [1, 4];
+/// Flags with which nothing is flushed: the whole topic stays hot.
+const HOT: [&str; 6] =
+    ["--flush-interval", "1h", "--flush-rows-max", "1000000000", "--hot-bytes-max", "8GiB"];
+/// How long a message may let wait for itself.
+const MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// Rows that are encoded to learn how fast that is.
+const ENCODED_ROWS: usize = 500_000;
+
+/// Measures topics of one and of four partitions.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    async {
+        let mut figures = Vec::new();
+        for partitions in PARTITIONS {
+            figures.extend(measure_topic(setting, partitions).await?);
+        }
+        Ok(figures)
+    }
+    .boxed_local()
+}
+
+async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<Vec<Figure>> {
+    let mut pipeline = Pipeline::new(&setting.environment).await?;
+    let inputs = input::files(&pipeline, setting.scale.rows, partitions).await?;
+    input::send(&pipeline, &inputs, partitions, None).await?;
+    let ends = topic_ends(&setting.environment.kafka, &pipeline.topic)?;
+    let rows = input::count(setting, &pipeline.topic)?;
+
+    let (mut bare, mut and_encoded, mut hot, mut durable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 0..setting.scale.runs {
+        let (kafka, topic, ends) = (setting.environment.kafka.clone(), pipeline.topic.clone(), ends.clone());
+        let consumer = tokio::task::spawn_blocking(move || consume(&kafka, &topic, &ends)).await??;
+        bare.push(consumer);
+        let encoder = tokio::task::spawn_blocking(encode).await??;
+        and_encoded.push(1.0 / (1.0 / consumer + 1.0 / encoder));
+        hot.push(
+            ingest(&mut pipeline, &format!("hot-{run}"), &HOT, "candleflight_bronze_rows_total", rows)
+                .await?,
+        );
+        let metric = "candleflight_bronze_durable_rows";
+        durable.push(ingest(&mut pipeline, &format!("durable-{run}"), &[], metric, rows).await?);
+    }
+    let topic = if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") };
+    Ok(vec![
+        Figure::new("ingest", format!("Kafka → hot bronze, {topic}"), "rows/s", hot)
+            .beside("librdkafka consumer", bare.clone())
+            .aim(Aim::TimesGreatest(0.7))
+            .aim(Aim::AtLeast(500_000.0)),
+        Figure::new("ingest", format!("Kafka → durable bronze, {topic}"), "rows/s", durable)
+            .beside("librdkafka consumer", bare)
+            .beside("consumer, then Parquet encoding", and_encoded)
+            .aim(Aim::TimesGreatest(0.6)),
+    ])
+}
+
+/// Ingests the whole topic into a new lake; returns rows a second, by `metric` of the Flight server, from the first that it shows on.
+async fn ingest(
+    pipeline: &mut Pipeline,
+    name: &str,
+    flight_flags: &[&str],
+    metric: &str,
+    rows: f64,
+) -> anyhow::Result<f64> {
+    let lake = pipeline.lake.clone();
+    pipeline.set("CANDLEFLIGHT_LAKE", &format!("{lake}/{name}"));
+    pipeline.set("CANDLEFLIGHT_GROUP", &format!("{}-{name}", pipeline.topic));
+    let mut flight = pipeline.start(&[&["flight"], flight_flags].concat())?;
+    flight.ready().await;
+    let _ingest = pipeline.start(&["ingest"])?;
+    // From the first row that came on, whatever is shown of it later.
+    let (begin, first) = watch::reaches(&flight, "candleflight_bronze_rows_total", &[], 1.0).await?;
+    let (end, _) = watch::reaches(&flight, metric, &[], rows).await?;
+    flight.kill().await?;
+    Ok((rows - first) / (end - begin).as_secs_f64())
+}
+
+/// Reads the whole topic with the options that ingest has; returns messages a second, from the first one on.
+fn consume(kafka: &str, topic: &str, ends: &[(i32, i64)]) -> anyhow::Result<f64> {
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        kafka: kafka::Args,
+    }
+    let flags = Flags::try_parse_from(["bench", "--kafka", kafka, "--topic", topic])?;
+    let consumer: BaseConsumer = flags.kafka.consumer("bench").create()?;
+    let mut partitions = TopicPartitionList::new();
+    for (partition, _) in ends {
+        partitions.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer.assign(&partitions)?;
+    let count: i64 = ends.iter().map(|(_, end)| end).sum();
+    let (mut read, mut bytes, mut started) = (0, 0, None);
+    while read < count {
+        let message =
+            consumer.poll(MESSAGE_MAX).with_context(|| format!("no message after {read} of {count}"))??;
+        started.get_or_insert_with(Instant::now);
+        bytes += std::hint::black_box(message.payload()).map_or(0, <[u8]>::len);
+        read += 1;
+    }
+    std::hint::black_box(bytes);
+    let seconds = started.map_or(f64::NAN, |started| started.elapsed().as_secs_f64());
+    #[expect(clippy::cast_precision_loss, reason = "some millions of messages")]
+    Ok(count as f64 / seconds)
+}
+
+/// Encodes rows like bronze's as Parquet, one file and thread; returns rows a second.
+fn encode() -> anyhow::Result<f64> {
+    let messages = Messages::generate(ENCODED_ROWS);
+    let batches: Vec<_> = messages.batches().map(|batch| read(&batch)).collect::<Result<_, _>>()?;
+    let started = Instant::now();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema::bronze::schema(), Some(properties))?;
+    for batch in &batches {
+        writer.write(batch)?;
+    }
+    std::hint::black_box(writer.into_inner()?);
+    #[expect(clippy::cast_precision_loss, reason = "half a million")]
+    Ok(ENCODED_ROWS as f64 / started.elapsed().as_secs_f64())
+}

@@ -1,0 +1,59 @@
+//! Topics full of candles, for the measurements that read them.
+
+use anyhow::ensure;
+use integration_tests::check::topic_ends;
+use integration_tests::input::{Input, producer, synthetic};
+use integration_tests::pipeline::Pipeline;
+
+use crate::Setting;
+
+/// Symbols that the partitioner deals to as many partitions of four, one each.
+const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "ADA-USD", "BCH-USD"];
+/// Candles of a day.
+const DAY_ROWS: usize = 1440;
+
+/// Writes CSV files of about `rows` one-minute candles in all, one for each partition.
+///
+/// # Errors
+///
+/// The program is missing.
+pub async fn files(pipeline: &Pipeline, rows: usize, partitions: usize) -> anyhow::Result<Vec<Input>> {
+    let days = u32::try_from(rows.div_ceil(DAY_ROWS * partitions))?;
+    let mut inputs = Vec::new();
+    for (seed, symbol) in (1..).zip(&SYMBOLS[..partitions]) {
+        inputs.push(synthetic(pipeline, symbol, days, seed).await?);
+    }
+    Ok(inputs)
+}
+
+/// Sends files to the pipeline's topic, which is made with so many partitions, as fast as the producer can: all that was not sent
+/// before, or the next `limit` records of it.
+///
+/// # Errors
+///
+/// The producer fails.
+pub async fn send(
+    pipeline: &Pipeline,
+    inputs: &[Input],
+    partitions: usize,
+    limit: Option<usize>,
+) -> anyhow::Result<()> {
+    let (partitions, limit) = (partitions.to_string(), limit.map(|limit| limit.to_string()));
+    let mut flags = vec!["--rate", "max", "--quiet", "--resume", "--partitions", &partitions];
+    flags.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
+    let output = pipeline.run(&producer(inputs, &flags)).await?;
+    ensure!(output.status.success(), "producer: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// Counts the messages of a topic.
+///
+/// # Errors
+///
+/// Kafka does not answer.
+pub fn count(setting: &Setting, topic: &str) -> anyhow::Result<f64> {
+    let ends = topic_ends(&setting.environment.kafka, topic)?;
+    let count: i64 = ends.iter().map(|(_, end)| end).sum();
+    #[expect(clippy::cast_precision_loss, reason = "some millions of messages")]
+    Ok(count as f64)
+}

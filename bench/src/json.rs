@@ -1,0 +1,106 @@
+//! JSON messages to columns, single-threaded: ingest's own way beside the fastest libraries, which a program of their own holds.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use arrow::array::RecordBatch;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use ingest::batch::OpenBatch;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use schema::candle::Candle;
+
+use crate::Setting;
+use crate::figure::{Aim, Figure};
+
+/// Messages of one column batch, as ingest's largest.
+const BATCH_ROWS: usize = 16_384;
+/// When the messages were produced, in milliseconds: after all of them.
+const KAFKA_MILLIS: i64 = 4_000_000_000_000;
+/// Most messages that are measured.
+const MESSAGES_MAX: usize = 1_000_000;
+/// The program that reads them, built from `bench/json`, in the target folder.
+const READERS: &str = "release/json-readers";
+
+/// JSON candles, a line each.
+#[derive(Debug)]
+pub struct Messages {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Messages {
+    /// Makes `count` messages of a random walk, with prices of two decimals and volumes of eight, as exchanges send them.
+    pub fn generate(count: usize) -> Messages {
+        let mut random = StdRng::seed_from_u64(1);
+        let (mut bytes, mut ends, mut cents) = (Vec::new(), Vec::with_capacity(count), 10_000_000_i32);
+        let mut timestamp = 1_600_000_000.0;
+        for _ in 0..count {
+            cents += random.random_range(-5_000..=5_000);
+            timestamp += 60.0;
+            let price = |cents: i32| f64::from(cents) / 100.0;
+            let candle = Candle {
+                symbol: "BTC-USD".into(),
+                timestamp,
+                open: price(cents),
+                high: price(cents + random.random_range(0..10_000)),
+                low: price(cents - random.random_range(0..10_000)),
+                close: price(cents + random.random_range(-3..3)),
+                volume: f64::from(random.random_range(0..2_000_000_000)) / 1e8,
+            };
+            serde_json::to_writer(&mut bytes, &candle)
+                .expect("a Vec takes any JSON and the candle is finite");
+            ends.push(bytes.len());
+            bytes.push(b'\n');
+        }
+        Messages { bytes, ends }
+    }
+
+    /// Returns the messages in batches.
+    pub fn batches(&self) -> impl Iterator<Item = Vec<&[u8]>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|end| end + 1));
+        let mut messages = starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]);
+        std::iter::from_fn(move || {
+            let batch: Vec<_> = messages.by_ref().take(BATCH_ROWS).collect();
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+}
+
+/// Reads messages into the eleven columns of bronze, as ingest does.
+///
+/// # Errors
+///
+/// A message is rejected, which none of [`Messages`] should be.
+pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
+    let mut open = OpenBatch::new(0, 0);
+    for (offset, message) in (0..).zip(messages) {
+        open.take(offset, Some(KAFKA_MILLIS), None, Some(message));
+    }
+    let batch = open.close().context("there are messages")?;
+    ensure!(batch.dead_letters.is_empty(), "a message was rejected: {:?}", batch.dead_letters[0]);
+    Ok(batch.rows)
+}
+
+/// Measures every way in turn; all must read the same prices.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    async {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("messages.json");
+        std::fs::write(&file, Messages::generate(setting.scale.rows.min(MESSAGES_MAX)).bytes)?;
+        let this = env::current_exe()?;
+        let readers = this.ancestors().nth(2).context("this program lies in target/…")?.join(READERS);
+        let output = Command::new(&readers).arg(&file).arg(setting.scale.runs.to_string()).output();
+        let output = output.with_context(|| format!("run {}: script/bench builds it", readers.display()))?;
+        ensure!(output.status.success(), "{READERS}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut rates: BTreeMap<String, Vec<f64>> = serde_json::from_slice(&output.stdout)?;
+        let ours = rates.remove("ours").context("our own rates")?;
+        let figure = Figure::new("json", "JSON → columns, one thread", "messages/s", ours)
+            .aim(Aim::TimesGreatest(1.0));
+        Ok(vec![rates.into_iter().fold(figure, |figure, (name, rates)| figure.beside(name, rates))])
+    }
+    .boxed_local()
+}

@@ -1,0 +1,37 @@
+//! Waits for what a process counts.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use integration_tests::process::Process;
+use tokio::time::Instant;
+
+/// Time between two looks: a hundredth of the shortest thing that is measured by it.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a count may stand still.
+const STALL_MAX: Duration = Duration::from_mins(2);
+
+/// Waits until a metric is at least `bound`; returns when it was, and what it was then.
+///
+/// # Errors
+///
+/// It stands still for minutes, or the process is gone.
+pub async fn reaches(
+    process: &Process,
+    metric: &str,
+    labels: &[&str],
+    bound: f64,
+) -> anyhow::Result<(Instant, f64)> {
+    let (mut last, mut moved) = (f64::NAN, Instant::now());
+    loop {
+        let value = process.metric(metric, labels).await.unwrap_or(f64::NAN);
+        if value >= bound {
+            return Ok((Instant::now(), value));
+        }
+        if value != last && !(value.is_nan() && last.is_nan()) {
+            (last, moved) = (value, Instant::now());
+        }
+        ensure!(moved.elapsed() < STALL_MAX, "{metric} stands still at {last}, short of {bound}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
