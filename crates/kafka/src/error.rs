@@ -22,6 +22,9 @@ pub enum Error {
         /// Which broker, and why.
         reason: String,
     },
+    /// The client knows no broker any more and will never do anything again; a new one will.
+    #[error("go on with a Kafka client that has forgotten all brokers")]
+    Forgotten,
 }
 
 impl Error {
@@ -35,7 +38,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Failed { source, .. } => !is_fatal(source),
-            Error::Refused { .. } => true,
+            Error::Refused { .. } | Error::Forgotten => true,
         }
     }
 }
