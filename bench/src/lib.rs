@@ -4,10 +4,13 @@
 //! [`figure::Figure`]s.
 
 pub mod figure;
+pub mod get;
+pub mod memory;
 pub mod report;
 pub mod scale;
+pub mod start;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use integration_tests::environment::Environment;
 
 use crate::figure::Figure;
@@ -23,7 +26,8 @@ pub struct Setting {
 }
 
 /// A measurement: makes figures.
-pub type Measure = for<'a> fn(&'a Setting) -> BoxFuture<'a, anyhow::Result<Vec<Figure>>>;
+pub type Measure = for<'a> fn(&'a Setting) -> LocalBoxFuture<'a, anyhow::Result<Vec<Figure>>>;
 
 /// All measurements, in the order of the table.
-pub const MEASUREMENTS: &[(&str, Measure)] = &[];
+pub const MEASUREMENTS: &[(&str, Measure)] =
+    &[("get", get::measure), ("memory", memory::measure), ("start", start::measure)];
