@@ -33,6 +33,8 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// How often a flush looks at failures and for Ctrl-C.
 const FLUSH_STEP: Duration = Duration::from_millis(50);
+/// How long the start may wait for the brokers' answers; about as long as librdkafka would wait without them.
+const ID_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Room for a candle's JSON, in bytes; grows for longer symbols.
 const JSON_BYTES: usize = 256;
 
@@ -76,6 +78,7 @@ impl Sink {
         };
         let producer = BaseProducer::from_config_and_context(&args.producer(linger), deliveries)
             .map_err(kafka::Error::new("open a Kafka producer"))?;
+        ask_for_an_id(&producer, &args.topic);
         Ok(Sink { producer, topic: args.topic.clone(), sent: 0, payload: Vec::with_capacity(JSON_BYTES) })
     }
 
@@ -153,6 +156,19 @@ impl Sink {
 
     fn delivery(&self, record: String, source: KafkaError) -> Error {
         Error::Delivery { topic: self.topic.clone(), record, source }
+    }
+}
+
+/// Makes librdkafka ask for its producer id as soon as it can, without which nothing is sent.
+///
+/// It tries with each answer about the brokers, else twice a second. The first answer comes before the broker that it names is connected,
+/// so it takes two. One that does not come is no loss: librdkafka goes on trying.
+fn ask_for_an_id(producer: &BaseProducer<Deliveries>, topic: &str) {
+    for _ in 0..2 {
+        if let Err(error) = producer.client().fetch_metadata(Some(topic), ID_WAIT_MAX) {
+            tracing::debug!(%error, "brokers are slow to answer");
+            return;
+        }
     }
 }
 
