@@ -6,12 +6,15 @@
 pub mod backfill;
 pub mod figure;
 pub mod freshness;
+pub mod get;
 pub mod growth;
 pub mod ingest;
 pub mod input;
 pub mod json;
+pub mod memory;
 pub mod report;
 pub mod scale;
+pub mod start;
 pub mod watch;
 
 use futures::future::LocalBoxFuture;
@@ -38,5 +41,8 @@ pub const MEASUREMENTS: &[(&str, Measure)] = &[
     ("ingest", ingest::measure),
     ("backfill", backfill::measure),
     ("freshness", freshness::measure),
+    ("get", get::measure),
+    ("memory", memory::measure),
+    ("start", start::measure),
     ("growth", growth::measure),
 ];

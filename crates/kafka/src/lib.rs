@@ -114,8 +114,9 @@ impl Args {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
-            .set("fetch.message.max.bytes", (4 << 20).to_string())
-            .set("fetch.max.bytes", (16 << 20).to_string())
+            // A partition's share of an answer and the whole: JSON unpacks to several times as much, which comes on top of the queue.
+            .set("fetch.message.max.bytes", (1 << 20).to_string())
+            .set("fetch.max.bytes", (4 << 20).to_string())
             .set("queued.min.messages", CONSUMER_RECORDS_MIN.to_string())
             .set("queued.max.messages.kbytes", CONSUMER_KIB_MAX.to_string());
         self.with_options(config)

@@ -49,6 +49,16 @@ impl Snapshot {
         self.0.files.iter().map(|file| file.bytes).sum()
     }
 
+    /// Returns an event time that no row of `symbol` is later than, microseconds UTC, as the log's statistics have it; `None` when no file
+    /// holds the symbol.
+    pub fn newest_at_most(&self, symbol: &str) -> Option<i64> {
+        let may_hold = |file: &&Arc<DataFile>| {
+            file.symbol.as_ref().is_none_or(|(least, greatest)| (least.as_str()..=greatest).contains(&symbol))
+        };
+        let newest = |file: &Arc<DataFile>| file.event_time.map_or(i64::MAX, |(_, newest)| newest);
+        self.0.files.iter().filter(may_hold).map(newest).max()
+    }
+
     /// Returns the snapshot after a commit on top of this one.
     pub(crate) fn after(
         &self,

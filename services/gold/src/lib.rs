@@ -94,7 +94,8 @@ async fn session(
     let open = async {
         let postgres =
             sink::postgres::Sink::open(&config.postgres, &config.kafka.topic, metrics.clone()).await?;
-        Ok::<_, Error>((postgres, sink::lake::Sink::open(config, metrics.clone()).await?))
+        let lake = sink::lake::Sink::open(config, postgres.state(), metrics.clone()).await?;
+        Ok::<_, Error>((postgres, lake))
     };
     let Some(opened) = context.shutdown.run_until_cancelled(open).await else { return Ok(()) };
     let (postgres, lake) = opened?;

@@ -33,7 +33,7 @@ pub struct Computed {
 pub struct State {
     /// What its rows were computed from.
     pub position: Position,
-    /// The newest row of each symbol.
+    /// The newest row of each symbol, or a later time: rows later than that are certain not to be there.
     pub newest: Newest,
 }
 
@@ -61,6 +61,11 @@ impl Newest {
     /// Returns the newest event time of `symbol`, in microseconds.
     pub fn get(&self, symbol: &str) -> Option<i64> {
         self.0.get(symbol).copied()
+    }
+
+    /// Returns the symbols and their newest event times.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.0.iter().map(|(symbol, newest)| (symbol.as_str(), *newest))
     }
 
     /// Returns the lesser event time of each symbol that both hold. A symbol that one lacks was not there at that one's position.

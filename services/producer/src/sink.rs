@@ -36,6 +36,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(8);
 const FLUSH_STEP: Duration = Duration::from_millis(50);
 /// How long a client may take to give its records back; it asks nobody.
 const PURGE_MAX: Duration = Duration::from_secs(5);
+/// How long the start may wait for the brokers' answers; about as long as librdkafka would wait without them.
+const ID_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Room for a candle's JSON, in bytes; grows for longer symbols.
 const JSON_BYTES: usize = 256;
 
@@ -210,6 +212,21 @@ fn open(
     linger: Duration,
     deliveries: Deliveries,
 ) -> Result<BaseProducer<Deliveries>, kafka::Error> {
-    BaseProducer::from_config_and_context(&args.producer(linger), deliveries)
-        .map_err(kafka::Error::new("open a Kafka producer"))
+    let producer = BaseProducer::from_config_and_context(&args.producer(linger), deliveries)
+        .map_err(kafka::Error::new("open a Kafka producer"))?;
+    ask_for_an_id(&producer, &args.topic);
+    Ok(producer)
+}
+
+/// Makes librdkafka ask for its producer id as soon as it can, without which nothing is sent.
+///
+/// It tries with each answer about the brokers, else twice a second. The first answer comes before the broker that it names is connected,
+/// so it takes two. One that does not come is no loss: librdkafka goes on trying.
+fn ask_for_an_id(producer: &BaseProducer<Deliveries>, topic: &str) {
+    for _ in 0..2 {
+        if let Err(error) = producer.client().fetch_metadata(Some(topic), ID_WAIT_MAX) {
+            tracing::debug!(%error, "brokers are slow to answer");
+            return;
+        }
+    }
 }

@@ -39,17 +39,18 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Opens the gold table, creating it if it is not there, and reads where it stands.
+    /// Opens the gold table, creating it if it is not there, and finds where it stands, with the help of what `postgres` knows.
     ///
     /// # Errors
     ///
     /// [`Error::Lake`], [`Error::Query`].
-    pub(crate) async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+    pub(crate) async fn open(config: &Config, postgres: &State, metrics: Metrics) -> Result<Self, Error> {
         let failed = Error::lake("open");
         let lake = Lake::open(&config.lake).await.map_err(&failed)?;
         let table = Table::open(&lake, ::lake::gold(&config.kafka.topic)).await.map_err(&failed)?;
         let snapshot = table.snapshot();
-        let state = State { position: snapshot.position().clone(), newest: read_newest(snapshot).await? };
+        let state =
+            State { position: snapshot.position().clone(), newest: newest(snapshot, postgres).await? };
         metrics.lake.observe_position(&state.position);
         Ok(Sink {
             table,
@@ -172,7 +173,21 @@ pub(crate) fn session(snapshot: Snapshot) -> Result<(SessionContext, &'static st
     Ok((session, TABLE))
 }
 
-/// Reads the newest event time of each symbol: two columns of the whole table, once a start.
+/// Finds the newest event time of each symbol.
+///
+/// Where PostgreSQL is as far as the lake it has all of the lake's symbols, and the log tells how late their rows can be: nothing is read.
+async fn newest(snapshot: Snapshot, postgres: &State) -> Result<Newest, Error> {
+    if !postgres.position.covers(snapshot.position()) {
+        return read_newest(snapshot).await;
+    }
+    let newest = postgres.newest.iter().filter_map(|(symbol, newest)| {
+        let at_most = snapshot.newest_at_most(symbol)?;
+        Some((symbol.to_owned(), at_most.min(newest)))
+    });
+    Ok(newest.collect())
+}
+
+/// Reads the newest event time of each symbol: two columns of the whole table.
 async fn read_newest(snapshot: Snapshot) -> Result<Newest, Error> {
     let (session, table) = session(snapshot)?;
     let (symbol, event_time) = (schema::SYMBOL, schema::EVENT_TIME);

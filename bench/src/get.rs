@@ -1,0 +1,244 @@
+//! How fast DoGet hands out bronze: from the hot buffer and from files, beside a plain arrow-flight server in this process that has the
+//! same batches in memory.
+
+mod loopback;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow_flight::{FlightData, FlightDescriptor};
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
+use integration_tests::pipeline::Pipeline;
+use integration_tests::process::Process;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use position::{OffsetRange, Position};
+use proto::client::{Client, connect, progress, put, read};
+use proto::metadata::Progress;
+use proto::ticket::{Follow, Ticket};
+
+use crate::Setting;
+use crate::figure::{Aim, Figure};
+
+const NAME: &str = "get";
+/// Rows of a batch: as many as ingest puts.
+const BATCH_ROWS: usize = 16_384;
+/// Minutes of a day.
+const DAY_MINUTES: usize = 1440;
+/// Symbols of the table whose files are small: each holds a day of one market, 1,440 rows.
+const SYMBOLS_FEW: usize = 1;
+/// Symbols of the table whose files are large: each holds a day of all markets, 72,000 rows.
+const SYMBOLS_MANY: usize = 50;
+/// Rows that a decoder gives at a time, as our reader has it.
+const DECODED_ROWS: usize = 65_536;
+/// How long the puts may take.
+const PUT_MAX: Duration = Duration::from_mins(5);
+/// Files that are fetched at once.
+const FETCHES_MAX: usize = 16;
+
+/// Measures DoGet.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    Box::pin(async move {
+        let mut figures = vec![hot(setting).await?];
+        for (symbols, what) in [
+            (SYMBOLS_FEW, "DoGet from files of a day of one market"),
+            (SYMBOLS_MANY, "DoGet from files of a day of 50 markets"),
+        ] {
+            figures.extend(files(setting, symbols, what).await?);
+        }
+        Ok(figures)
+    })
+}
+
+/// From the hot buffer: nothing is flushed.
+async fn hot(setting: &Setting) -> anyhow::Result<Figure> {
+    let batches = batches(setting.scale.rows, SYMBOLS_FEW);
+    let gigabytes = gigabytes(&batches)?;
+    let pipeline = Pipeline::new(&setting.environment).await?;
+    let flags =
+        ["flight", "--flush-interval", "1h", "--flush-rows-max", "1000000000", "--hot-bytes-max", "16GiB"];
+    let (_flight, mut client) = serve(&pipeline, &flags).await?;
+    let received = |progress: &Progress| progress.received.clone();
+    put_all(&mut client, &batches, received).await?;
+
+    let server = loopback::start(batches.clone()).await?;
+    let (mut ours, mut loopback, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..setting.scale.runs {
+        ours.push(gigabytes / get(&pipeline, setting.scale.rows).await?);
+        loopback.push(gigabytes / server.get(setting.scale.rows).await?);
+        tcp.push(gigabytes / loopback::raw_stream(gigabytes).await?);
+    }
+    let note = format!(
+        "{gigabytes:.2} GB of Arrow data in batches of {BATCH_ROWS} rows, decoded by the client; a raw TCP stream of as many bytes runs at {:.1} GB/s.",
+        crate::figure::median(&tcp)
+    );
+    Ok(Figure::new(NAME, "DoGet from the hot buffer", "GB/s", ours)
+        .beside("arrow-flight from memory", loopback)
+        .aim(Aim::TimesGreatest(0.8))
+        .note(note))
+}
+
+/// From Parquet files in the lake: nothing is hot.
+async fn files(setting: &Setting, symbols: usize, what: &str) -> anyhow::Result<Vec<Figure>> {
+    let batches = batches(setting.scale.rows, symbols);
+    let gigabytes = gigabytes(&batches)?;
+    let pipeline = Pipeline::new(&setting.environment).await?;
+    let (_flight, mut client) = serve(&pipeline, &["flight", "--flush-interval", "1s"]).await?;
+    put_all(&mut client, &batches, |progress| progress.durable.clone()).await?;
+    let objects = objects(&pipeline).await?;
+
+    let server = loopback::start(batches).await?;
+    let (mut ours, mut loopback, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..setting.scale.runs {
+        ours.push(gigabytes / get(&pipeline, setting.scale.rows).await?);
+        loopback.push(gigabytes / server.get(setting.scale.rows).await?);
+        let objects = objects.clone();
+        decoded.push(gigabytes / tokio::task::spawn_blocking(move || decode(objects)).await??);
+    }
+    let bytes: usize = objects.iter().map(Bytes::len).sum();
+    let note = format!("{} files, {} MB of Parquet in MinIO.", objects.len(), bytes / 1_000_000);
+    Ok(vec![
+        Figure::new(NAME, what, "GB/s", ours.clone())
+            .beside("arrow-flight from memory", loopback)
+            .aim(Aim::TimesGreatest(0.8))
+            .note(note),
+        Figure::new(NAME, format!("{what}, beside decoding alone"), "GB/s", ours)
+            .beside("parquet-rs, one thread, from memory", decoded)
+            .note("What those files cost before a byte of them is sent."),
+    ])
+}
+
+async fn serve(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<(Process, Client)> {
+    let mut flight = pipeline.start(flags)?;
+    flight.ready().await;
+    Ok((flight, connect(&pipeline.flight, &access::Client::default()).await?))
+}
+
+/// Makes candles of one partition, a minute after the other, of so many symbols.
+fn batches(rows: usize, symbols: usize) -> Vec<RecordBatch> {
+    (0..rows).step_by(BATCH_ROWS).map(|first| batch(first, BATCH_ROWS.min(rows - first), symbols)).collect()
+}
+
+fn batch(first: usize, rows: usize, symbols: usize) -> RecordBatch {
+    let offsets = || (first..first + rows).map(|offset| i64::try_from(offset).expect("a few million"));
+    let minutes = || (first..first + rows).map(|row| row / symbols);
+    let micros = || minutes().map(|minute| i64::try_from(minute).expect("a few million") * 60_000_000);
+    // Prices that move by cents, as real ones do: neither constant nor noise.
+    let price = |shift: usize| -> ArrayRef {
+        let cents = (first..first + rows).map(|row| 4_000_000 + (row * 7919 + shift * 104_729) % 50_021);
+        Arc::new(Float64Array::from_iter_values(
+            cents.map(|cents| f64::from(u32::try_from(cents).expect("below 2^32")) / 100.0),
+        ))
+    };
+    let names: Vec<String> = (0..symbols).map(|symbol| format!("SYM{symbol}-USD")).collect();
+    let days = minutes().map(|minute| i32::try_from(minute / DAY_MINUTES).expect("a few thousand"));
+    let time = || Arc::new(TimestampMicrosecondArray::from_iter_values(micros()).with_timezone("UTC"));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values((first..first + rows).map(|row| &names[row % symbols]))),
+        time(),
+        price(0),
+        price(1),
+        price(2),
+        price(3),
+        price(4),
+        Arc::new(Int32Array::from_value(0, rows)),
+        Arc::new(Int64Array::from_iter_values(offsets())),
+        time(),
+        Arc::new(Date32Array::from_iter_values(days)),
+    ];
+    RecordBatch::try_new(schema::bronze::schema(), columns).expect("the columns are bronze's")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn gigabytes(batches: &[RecordBatch]) -> anyhow::Result<f64> {
+    let bytes: usize = batches.iter().map(proto::stream::batch_bytes).sum::<Result<usize, _>>()?;
+    Ok(bytes as f64 / 1e9)
+}
+
+/// Puts all and waits until `reached` is behind the last row.
+async fn put_all(
+    client: &mut Client,
+    batches: &[RecordBatch],
+    reached: impl Fn(&Progress) -> Position,
+) -> anyhow::Result<()> {
+    let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
+    let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
+    let mut messages: Vec<FlightData> = vec![schema];
+    let mut next = 0;
+    for batch in batches {
+        let first = next;
+        next += i64::try_from(batch.num_rows())?;
+        messages.extend(proto::stream::encode_batch(batch, OffsetRange { partition: 0, first, next })?);
+    }
+    let end: Position = [(0, next)].into_iter().collect();
+    let mut answers = put(client, futures::stream::iter(messages)).await?;
+    let taken = async {
+        // The answers end once all is durable, which the hot buffer's rows never are: then the progress says enough.
+        while let Some(answer) = answers.try_next().await? {
+            if reached(&Progress::decode(&answer)?).covers(&end) {
+                return Ok(());
+            }
+        }
+        ensure!(reached(&progress(client).await?).covers(&end), "the put ended early");
+        Ok(())
+    };
+    tokio::time::timeout(PUT_MAX, taken).await.context("put the batches")?
+}
+
+/// Reads all rows from the server; returns the seconds.
+async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
+    let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
+    let whole = [(0, i64::try_from(rows)?)].into_iter().collect();
+    let from: Position = [(0, 0)].into_iter().collect();
+    let ticket = Ticket::Bronze(Follow::from(from).until(whole));
+    let started = Instant::now();
+    let mut stream = pin!(read(&mut client, &ticket).await?);
+    let mut count = 0;
+    while let Some((_, batch)) = stream.try_next().await? {
+        count += batch.num_rows();
+    }
+    ensure!(count == rows, "{count} rows came of {rows}");
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Fetches the Parquet files of the lake's tables.
+async fn objects(pipeline: &Pipeline) -> anyhow::Result<Vec<Bytes>> {
+    let (bucket, prefix) = pipeline
+        .lake
+        .trim_start_matches("s3://")
+        .split_once('/')
+        .context("the lake is a prefix in a bucket")?;
+    let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true).build()?;
+    let listed: Vec<ObjectMeta> = store.list(Some(&Path::from(prefix))).try_collect().await?;
+    let files = listed.into_iter().map(|object| object.location);
+    let files =
+        files.filter(|path| path.extension() == Some("parquet") && !path.as_ref().contains("_delta_log"));
+    let fetched = files.map(|path| {
+        let store = store.clone();
+        async move { store.get(&path).await?.bytes().await }
+    });
+    Ok(futures::stream::iter(fetched.collect::<Vec<_>>()).buffered(FETCHES_MAX).try_collect().await?)
+}
+
+/// Decodes files one after the other; returns the seconds.
+fn decode(objects: Vec<Bytes>) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    for object in objects {
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(DECODED_ROWS).build()?;
+        for batch in reader {
+            ensure!(batch?.num_rows() > 0, "a batch has rows");
+        }
+    }
+    Ok(started.elapsed().as_secs_f64())
+}

@@ -1,0 +1,121 @@
+//! How much memory the pipeline takes: idle, and at its peak in a backfill.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::LocalBoxFuture;
+use integration_tests::check::drained;
+use integration_tests::input::{Input, producer, synthetic};
+use integration_tests::pipeline::Pipeline;
+use integration_tests::process::Process;
+use integration_tests::wait::eventually;
+
+use crate::Setting;
+use crate::figure::{Aim, Figure};
+
+const NAME: &str = "memory";
+/// Symbols of the backfill, a partition each.
+const SYMBOLS: usize = 4;
+/// Candles of a symbol's day.
+const DAY_ROWS: usize = 1440;
+/// Most memory of the idle pipeline, in MB.
+const IDLE_MB_MAX: f64 = 150.0;
+/// Most memory of the backfill, in MB.
+const BACKFILL_MB_MAX: f64 = 600.0;
+/// How long the first gold row may take.
+const FIRST_ROW_MAX: Duration = Duration::from_mins(1);
+
+/// Measures memory.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    Box::pin(async move {
+        let services: &[&[&str]] = &[&["flight"], &["gold"], &["ingest"], &["producer", "--quiet"]];
+        let up: &[&[&str]] = &[&["up", "--no-dashboard"]];
+        let mut figures = idle(setting, services, "idle at 10 records/s, four processes").await?;
+        figures.extend(idle(setting, up, "idle at 10 records/s, `candleflight up`").await?);
+        figures.push(backfill(setting).await?);
+        Ok(figures)
+    })
+}
+
+async fn idle(setting: &Setting, services: &[&[&str]], what: &str) -> anyhow::Result<Vec<Figure>> {
+    let (mut proportional, mut resident) = (Vec::new(), Vec::new());
+    let mut note = String::new();
+    for _ in 0..setting.scale.runs {
+        let mut pipeline = Pipeline::new(&setting.environment).await?;
+        pipeline.set(
+            "CANDLEFLIGHT_DATA_DIR",
+            &pipeline.folder.path().join("data").to_string_lossy().into_owned(),
+        );
+        let input = synthetic(&pipeline, "IDLE-USD", 2, 1).await?;
+        pipeline.set("CANDLEFLIGHT_INPUT", &input.flag());
+        let processes = start(&pipeline, services)?;
+        let database = pipeline.database().await?;
+        eventually("the first gold row", FIRST_ROW_MAX, async || {
+            database.query_opt("SELECT FROM bitcoin_gold_data LIMIT 1", &[]).await.ok().flatten()
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(setting.scale.seconds)).await;
+        let (pss, text) = total(&processes, "smaps_rollup", "Pss:")?;
+        proportional.push(pss);
+        resident.push(total(&processes, "smaps_rollup", "Rss:")?.0);
+        note = text;
+    }
+    note = format!("Proportional set size, after {} s: {note}.", setting.scale.seconds);
+    Ok(vec![
+        Figure::new(NAME, what, "MB", proportional).aim(Aim::AtMost(IDLE_MB_MAX)).note(note),
+        Figure::new(NAME, format!("{what}, resident"), "MB", resident)
+            .note("Counts the program's pages in each process anew."),
+    ])
+}
+
+async fn backfill(setting: &Setting) -> anyhow::Result<Figure> {
+    let mut peaks = Vec::new();
+    let mut note = String::new();
+    for _ in 0..setting.scale.runs {
+        let pipeline = Pipeline::new(&setting.environment).await?;
+        produce(&pipeline, setting.scale.rows).await?;
+        let processes = start(&pipeline, &[&["flight"], &["gold"], &["ingest"]])?;
+        drained(&pipeline, &setting.environment.kafka).await?;
+        let (peak, text) = total(&processes, "status", "VmHWM:")?;
+        peaks.push(peak);
+        note = text;
+    }
+    note = format!("Of each process the most that was resident, which is not at one time: {note}.");
+    Ok(Figure::new(NAME, "peak of a backfill", "MB", peaks).aim(Aim::AtMost(BACKFILL_MB_MAX)).note(note))
+}
+
+/// Sends about `rows` candles to the topic, of as many symbols as it has partitions.
+pub(crate) async fn produce(pipeline: &Pipeline, rows: usize) -> anyhow::Result<Vec<Input>> {
+    let days = u32::try_from((rows / DAY_ROWS / SYMBOLS).max(1))?;
+    let mut inputs = Vec::new();
+    for seed in 0..u64::try_from(SYMBOLS)? {
+        inputs.push(synthetic(pipeline, &format!("SYM{seed}-USD"), days, seed).await?);
+    }
+    let output = pipeline.run(&producer(&inputs, &["--rate", "max", "--quiet"])).await?;
+    anyhow::ensure!(output.status.success(), "producer: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(inputs)
+}
+
+fn start(pipeline: &Pipeline, services: &[&[&str]]) -> anyhow::Result<Vec<(String, Process)>> {
+    let start = |service: &[&str]| Ok::<_, anyhow::Error>((service[0].to_owned(), pipeline.start(service)?));
+    services.iter().map(|service| start(service)).collect()
+}
+
+/// Sums a line of a file of `/proc`; returns MB, and what each process has.
+fn total(processes: &[(String, Process)], file: &str, line: &str) -> anyhow::Result<(f64, String)> {
+    let (mut sum, mut parts) = (0.0, Vec::new());
+    for (name, process) in processes {
+        let id = process.id().with_context(|| format!("{name} runs"))?;
+        let text = fs::read_to_string(format!("/proc/{id}/{file}"))?;
+        let value = text
+            .lines()
+            .find_map(|text| text.strip_prefix(line))
+            .and_then(|value| value.trim().strip_suffix("kB"));
+        let kib: f64 = value.with_context(|| format!("{file} of {name} has {line}"))?.trim().parse()?;
+        let megabytes = kib * 1024.0 / 1e6;
+        sum += megabytes;
+        parts.push(format!("{name} {megabytes:.0}"));
+    }
+    Ok((sum, parts.join(", ")))
+}

@@ -1,0 +1,128 @@
+//! How fast the pipeline starts: from nothing, and again after a backfill.
+
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+use integration_tests::check::drained;
+use integration_tests::input::synthetic;
+use integration_tests::pipeline::Pipeline;
+use integration_tests::process::Process;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use crate::Setting;
+use crate::figure::{Aim, Figure};
+use crate::memory::produce;
+
+const NAME: &str = "start";
+/// Longest start from nothing, in seconds.
+const FIRST_MAX: f64 = 1.0;
+/// Longest start after a backfill, in seconds.
+const AGAIN_MAX: f64 = 2.0;
+/// Pause between two looks: what a figure may be too long by.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// How long a start may take before the measurement gives up.
+const START_MAX: Duration = Duration::from_mins(1);
+/// Symbol of the first start.
+const SYMBOL: &str = "NEW";
+
+/// Measures starts.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    Box::pin(async move {
+        let mut figures = vec![from_nothing(setting).await?];
+        figures.extend(again(setting).await?);
+        Ok(figures)
+    })
+}
+
+async fn from_nothing(setting: &Setting) -> anyhow::Result<Figure> {
+    let mut seconds = Vec::new();
+    for _ in 0..setting.scale.runs {
+        let pipeline = Pipeline::new(&setting.environment).await?;
+        let input = synthetic(&pipeline, SYMBOL, 1, 1).await?;
+        let database = pipeline.database().await?;
+        let started = Instant::now();
+        let _services = [
+            pipeline.start(&["flight"])?,
+            pipeline.start(&["gold"])?,
+            pipeline.start(&["ingest"])?,
+            pipeline.start(&["producer", "--quiet", "--input", &input.flag()])?,
+        ];
+        first_row(&database, SYMBOL).await?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    Ok(Figure::new(NAME, "all services on an empty topic, lake and database → first gold row", "s", seconds)
+        .aim(Aim::AtMost(FIRST_MAX))
+        .note("From the start of the first process to the row's commit in PostgreSQL; the topic, both tables and the database's tables are made meanwhile."))
+}
+
+async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
+    let mut pipeline = Pipeline::new(&setting.environment).await?;
+    // Its place in the group is its own, as in a deployment: a killed member's partitions else wait for the group to miss it.
+    pipeline.set("CANDLEFLIGHT_GROUP_INSTANCE", "one");
+    produce(&pipeline, setting.scale.rows).await?;
+    let mut services =
+        [pipeline.start(&["flight"])?, pipeline.start(&["gold"])?, pipeline.start(&["ingest"])?];
+    drained(&pipeline, &setting.environment.kafka).await?;
+    let database = pipeline.database().await?;
+    let (mut stopped, mut killed) = (Vec::new(), Vec::new());
+    let (mut flight_ready, mut gold_ready) = (Vec::new(), Vec::new());
+    for run in 0..setting.scale.runs {
+        for service in &mut services {
+            service.terminate().await?;
+        }
+        stopped.push(first_new_row(&pipeline, &database, &mut services, &format!("STOPPED{run}")).await?);
+        for service in &mut services {
+            service.kill().await?;
+        }
+        killed.push(first_new_row(&pipeline, &database, &mut services, &format!("KILLED{run}")).await?);
+
+        let [flight, gold, _] = &mut services;
+        for (service, seconds) in [(flight, &mut flight_ready), (gold, &mut gold_ready)] {
+            service.kill().await?;
+            let started = Instant::now();
+            service.restart()?;
+            service.ready().await;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let what = format!("again, {} rows in bronze and gold", setting.scale.rows);
+    Ok(vec![
+        Figure::new(NAME, format!("all services {what}, after SIGTERM → first new gold row"), "s", stopped)
+            .aim(Aim::AtMost(AGAIN_MAX)),
+        Figure::new(NAME, format!("all services {what}, after SIGKILL → first new gold row"), "s", killed)
+            .aim(Aim::AtMost(AGAIN_MAX))
+            .note("Ingest has a --group-instance; without one Kafka waits for the dead member for its session's 6 s."),
+        Figure::new(NAME, format!("the Flight server alone {what}, after SIGKILL → ready"), "s", flight_ready),
+        Figure::new(NAME, format!("gold alone {what}, after SIGKILL → ready"), "s", gold_ready),
+    ])
+}
+
+/// Starts `services` again, and a producer of `symbol`; returns the seconds until its first gold row.
+async fn first_new_row(
+    pipeline: &Pipeline,
+    database: &Client,
+    services: &mut [Process],
+    symbol: &str,
+) -> anyhow::Result<f64> {
+    let input = synthetic(pipeline, symbol, 1, 1).await?;
+    let started = Instant::now();
+    for service in services {
+        service.restart()?;
+    }
+    let _producer = pipeline.start(&["producer", "--quiet", "--input", &input.flag()])?;
+    first_row(database, symbol).await?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Waits for a gold row of `symbol`.
+async fn first_row(database: &Client, symbol: &str) -> anyhow::Result<()> {
+    let query = format!("SELECT FROM bitcoin_gold_data WHERE symbol = '{symbol}' LIMIT 1");
+    let deadline = Instant::now() + START_MAX;
+    // At first the table is not there yet.
+    while database.query_opt(&query, &[]).await.ok().flatten().is_none() {
+        anyhow::ensure!(Instant::now() < deadline, "no gold row of {symbol} within {START_MAX:?}");
+        sleep(LOOK_PAUSE).await;
+    }
+    Ok(())
+}
