@@ -3,9 +3,12 @@
 //! Each measurement makes its own [`integration_tests::pipeline::Pipeline`] on real servers, runs ours and theirs in turn, and returns
 //! [`figure::Figure`]s.
 
+pub mod engines;
 pub mod figure;
+pub mod kernel;
 pub mod report;
 pub mod scale;
+pub mod sql;
 
 use futures::future::BoxFuture;
 use integration_tests::environment::Environment;
@@ -26,4 +29,4 @@ pub struct Setting {
 pub type Measure = for<'a> fn(&'a Setting) -> BoxFuture<'a, anyhow::Result<Vec<Figure>>>;
 
 /// All measurements, in the order of the table.
-pub const MEASUREMENTS: &[(&str, Measure)] = &[];
+pub const MEASUREMENTS: &[(&str, Measure)] = &[("kernel", kernel::measure), ("sql", sql::measure)];
