@@ -1,3 +1,33 @@
+//! The kernel of gold: all windows of a stretch of candles, by frame and size.
+
+use bench::kernel::Candles;
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use gold::kernel::{Averages, Frame, compute};
+use schema::gold::WINDOWS;
+
+/// Candles: one that is fresh with what its windows need, and what gold computes at a time.
+const SIZES: [usize; 3] = [60, 4096, 65_536];
+
 fn main() {
     divan::main();
+}
+
+#[divan::bench(args = SIZES)]
+fn time(bencher: Bencher<'_, '_>, rows: usize) {
+    windows(bencher, Frame::Time, rows);
+}
+
+#[divan::bench(args = SIZES)]
+fn rows(bencher: Bencher<'_, '_>, rows: usize) {
+    windows(bencher, Frame::Rows, rows);
+}
+
+fn windows(bencher: Bencher<'_, '_>, frame: Frame, rows: usize) {
+    let candles = Candles::generate(rows, 1);
+    bencher.counter(ItemsCount::new(rows)).bench(|| {
+        let mut averages: [Averages; WINDOWS.len()] = Default::default();
+        compute(candles.series(), frame, 0..rows, &mut averages);
+        averages
+    });
 }

@@ -4,6 +4,7 @@
 //! [`figure::Figure`]s.
 
 pub mod backfill;
+pub mod engines;
 pub mod figure;
 pub mod freshness;
 pub mod get;
@@ -11,9 +12,11 @@ pub mod growth;
 pub mod ingest;
 pub mod input;
 pub mod json;
+pub mod kernel;
 pub mod memory;
 pub mod report;
 pub mod scale;
+pub mod sql;
 pub mod start;
 pub mod watch;
 
@@ -39,9 +42,11 @@ pub type Measure = for<'a> fn(&'a Setting) -> LocalBoxFuture<'a, anyhow::Result<
 pub const MEASUREMENTS: &[(&str, Measure)] = &[
     ("json", json::measure),
     ("ingest", ingest::measure),
+    ("kernel", kernel::measure),
     ("backfill", backfill::measure),
     ("freshness", freshness::measure),
     ("get", get::measure),
+    ("sql", sql::measure),
     ("memory", memory::measure),
     ("start", start::measure),
     ("growth", growth::measure),

@@ -46,8 +46,8 @@ pub struct Series<'a> {
 pub struct Averages {
     /// Mean of the closes.
     pub price_ma: Vec<f64>,
-    /// Sample standard deviation (n − 1) of the closes, `None` for fewer than two.
-    pub price_volatility: Vec<Option<f64>>,
+    /// Sample standard deviation (n − 1) of the closes; 0 of fewer than two, which have none.
+    pub price_volatility: Vec<f64>,
     /// Mean of the volumes.
     pub volume_ma: Vec<f64>,
     /// Number of candles.
@@ -55,23 +55,30 @@ pub struct Averages {
 }
 
 impl Frame {
-    /// Returns, for each of `rows`, the index of the first candle in its window of length `window`.
-    fn firsts(self, event_times: &[i64], rows: Range<usize>, window: u16) -> Vec<usize> {
+    /// Returns the index of the first candle in the window of length `window` that ends at `row`; `known` is not after it.
+    fn first(self, event_times: &[i64], row: usize, window: u16, known: usize) -> usize {
         match self {
-            Frame::Rows => rows.map(|row| (row + 1).saturating_sub(usize::from(window))).collect(),
+            Frame::Rows => (row + 1).saturating_sub(usize::from(window)),
             Frame::Time => {
-                let before = |row: usize| event_times[row] - i64::from(window) * MINUTE_MICROS;
-                let mut first = rows
-                    .clone()
-                    .next()
-                    .map_or(0, |row| event_times[..row].partition_point(|t| *t <= before(row)));
-                let advance = |row| {
-                    while event_times[first] <= before(row) {
-                        first += 1;
-                    }
-                    first
-                };
-                rows.map(advance).collect()
+                let before = event_times[row] - micros(window);
+                let outside = event_times[known..].iter().take_while(|event_time| **event_time <= before);
+                known + outside.count()
+            }
+        }
+    }
+
+    /// Tells whether the windows that end at `row` and at the rows after it begin at `first` and at the candles after it, `N` in all.
+    fn slides<const N: usize>(self, event_times: &[i64], first: usize, row: usize, window: u16) -> bool {
+        match self {
+            Frame::Rows => first + usize::from(window) == row + 1,
+            Frame::Time => {
+                let (firsts, lasts) = (lanes::<_, N>(event_times, first), lanes::<_, N>(event_times, row));
+                // Without branches: on minutes without gaps it is always true.
+                (1..N).fold(true, |slides, lane| {
+                    slides
+                        & (lasts[lane] - firsts[lane - 1] >= micros(window))
+                        & (lasts[lane] - firsts[lane] < micros(window))
+                })
             }
         }
     }
@@ -84,23 +91,21 @@ pub fn compute(
     rows: Range<usize>,
     columns: &mut [Averages; WINDOWS.len()],
 ) {
+    let Series { event_times, .. } = series;
     for (window, averages) in WINDOWS.into_iter().zip(columns) {
-        let firsts = frame.firsts(series.event_times, rows.clone(), window);
         averages.reserve(rows.len());
-        let mut index = 0;
-        while index < rows.len() {
-            let (first, row) = (firsts[index], rows.start + index);
-            let side_by_side = firsts[index..]
-                .iter()
-                .take(LANES)
-                .zip(first..)
-                .take_while(|(next, of_lane)| **next == *of_lane);
-            if side_by_side.count() == LANES {
+        let mut first = event_times.get(rows.start).map_or(0, |last| {
+            event_times[..rows.start].partition_point(|event_time| *event_time <= last - micros(window))
+        });
+        let mut row = rows.start;
+        while row < rows.end {
+            first = frame.first(event_times, row, window, first);
+            if row + LANES <= rows.end && frame.slides::<LANES>(event_times, first, row, window) {
                 averages.append::<LANES>(series, first..row + 1);
-                index += LANES;
+                row += LANES;
             } else {
                 averages.append::<1>(series, first..row + 1);
-                index += 1;
+                row += 1;
             }
         }
     }
@@ -124,20 +129,21 @@ impl Averages {
         self.volume_ma.extend_from_slice(&volume_ma);
         self.samples.extend_from_slice(&[samples; N]);
         if samples < 2 {
-            self.price_volatility.extend_from_slice(&[None; N]);
+            self.price_volatility.extend_from_slice(&[0.0; N]);
         } else {
             let squares = squared_deviations::<N>(series.closes, window, shifted_means);
-            self.price_volatility.extend_from_slice(&squares.map(|sum| Some((sum / (n - 1.0)).sqrt())));
+            self.price_volatility.extend_from_slice(&squares.map(|sum| (sum / (n - 1.0)).sqrt()));
         }
     }
 }
 
 /// First pass: the means of `N` windows, and the same less each window's first value.
 fn means<const N: usize>(values: &[f64], window: Range<usize>, n: f64) -> ([f64; N], [f64; N]) {
-    let origins = lanes::<N>(values, window.start);
+    let origins = lanes::<_, N>(values, window.start);
     let mut sums = [0.0; N];
-    for index in window {
-        let values = lanes::<N>(values, index);
+    // The first value less itself is nothing.
+    for index in window.start + 1..window.end {
+        let values = lanes::<_, N>(values, index);
         for lane in 0..N {
             sums[lane] += values[lane] - origins[lane];
         }
@@ -152,10 +158,10 @@ fn squared_deviations<const N: usize>(
     window: Range<usize>,
     shifted_means: [f64; N],
 ) -> [f64; N] {
-    let origins = lanes::<N>(values, window.start);
+    let origins = lanes::<_, N>(values, window.start);
     let mut sums = [0.0; N];
     for index in window {
-        let values = lanes::<N>(values, index);
+        let values = lanes::<_, N>(values, index);
         for lane in 0..N {
             let deviation = (values[lane] - origins[lane]) - shifted_means[lane];
             sums[lane] += deviation * deviation;
@@ -164,7 +170,11 @@ fn squared_deviations<const N: usize>(
     sums
 }
 
-fn lanes<const N: usize>(values: &[f64], first: usize) -> &[f64; N] {
+fn micros(window: u16) -> i64 {
+    i64::from(window) * MINUTE_MICROS
+}
+
+fn lanes<T, const N: usize>(values: &[T], first: usize) -> &[T; N] {
     values[first..first + N].first_chunk().expect("the slice has N values")
 }
 

@@ -68,7 +68,8 @@ impl Rows {
         ]);
         for averages in self.averages {
             columns.push(Arc::new(Float64Array::from(averages.price_ma)));
-            columns.push(Arc::new(Float64Array::from(averages.price_volatility)));
+            let has_volatility = averages.samples.iter().map(|samples| *samples > 1).collect();
+            columns.push(Arc::new(Float64Array::new(averages.price_volatility.into(), Some(has_volatility))));
             columns.push(Arc::new(Float64Array::from(averages.volume_ma)));
             columns.push(Arc::new(Int32Array::from(averages.samples)));
         }

@@ -141,7 +141,7 @@ impl Run {
 
     /// Creates the topic and finds where to go on, trying until Kafka answers; `None` when shutdown came first.
     async fn prepare(&mut self) -> Result<Option<Start>, Error> {
-        answered(&self.context, &self.config.kafka.brokers, async || self.ask_kafka().await).await
+        answered(&self.context, &self.config.kafka.brokers, || self.ask_kafka()).await
     }
 
     async fn ask_kafka(&self) -> Result<Start, kafka::Error> {
@@ -218,10 +218,10 @@ impl Run {
 }
 
 /// Asks Kafka until it answers; `None` when shutdown came first.
-async fn answered<T>(
+async fn answered<T, F: Future<Output = Result<T, kafka::Error>>>(
     context: &Context,
     brokers: &str,
-    mut ask: impl AsyncFnMut() -> Result<T, kafka::Error>,
+    mut ask: impl FnMut() -> F,
 ) -> Result<Option<T>, Error> {
     let mut backoff = Backoff::default();
     loop {

@@ -159,7 +159,7 @@ impl Sink {
             (std::mem::take(&mut told.position), std::mem::take(&mut told.returned))
         };
         returned.sort_unstable_by_key(|(number, _)| *number);
-        let found = Handle::current().block_on(answered(&self.context, &self.args.brokers, async || {
+        let found = Handle::current().block_on(answered(&self.context, &self.args.brokers, || async {
             let mut appended = Appended::default();
             let shutdown = &self.context.shutdown;
             let end = resume::read_on(&self.args, &position, shutdown, |record| appended.add(record))?;

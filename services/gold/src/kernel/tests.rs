@@ -70,13 +70,13 @@ fn a_window_of_rows_reaches_back_over_a_gap() {
 }
 
 #[test]
-fn volatility_is_the_sample_deviation_and_null_for_one_candle() {
+fn volatility_is_the_sample_deviation_and_nothing_for_one_candle() {
     let [five, _, thirty] = averages(&gapped(), Frame::Time);
-    assert_eq!(five.price_volatility[0], None);
+    assert_eq!((five.samples[0], five.price_volatility[0]), (1, 0.0));
     // 102 and 103: √(0.5² + 0.5²).
-    assert_eq!(five.price_volatility[4], Some(0.5_f64.sqrt()));
+    assert_eq!(five.price_volatility[4], 0.5_f64.sqrt());
     // 100, 101, 99, 102: mean 100.5, squares 0.25 + 0.25 + 2.25 + 2.25 = 5, over 3.
-    assert_eq!(thirty.price_volatility[3], Some((5.0_f64 / 3.0).sqrt()));
+    assert_eq!(thirty.price_volatility[3], (5.0_f64 / 3.0).sqrt());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn flat_prices_give_exactly_the_price_and_exactly_zero() {
     for window in averages(&candles, Frame::Time) {
         assert!(window.price_ma.iter().all(|mean| *mean == 106_013.58));
         assert!(window.volume_ma.iter().all(|mean| *mean == 0.1));
-        assert!(window.price_volatility[1..].iter().all(|deviation| *deviation == Some(0.0)));
+        assert!(window.price_volatility[1..].iter().all(|deviation| *deviation == 0.0));
     }
 }
 
@@ -168,8 +168,7 @@ proptest! {
                 prop_assert_eq!(usize::try_from(found.samples[row]).unwrap(), inside.len());
                 assert_close(found.price_ma[row], mean);
                 assert_close(found.volume_ma[row], volume);
-                prop_assert_eq!(found.price_volatility[row].is_some(), deviation.is_some());
-                assert_close(found.price_volatility[row].unwrap_or(0.0), deviation.unwrap_or(0.0));
+                assert_close(found.price_volatility[row], deviation.unwrap_or(0.0));
             }
         }
     }

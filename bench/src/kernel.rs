@@ -1,0 +1,190 @@
+//! Gold's moving averages and volatilities, beside engines that people compute them with.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context as _;
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use futures::future::LocalBoxFuture;
+use gold::kernel::{Averages, Frame, Series, compute};
+use parquet::arrow::ArrowWriter;
+use schema::MINUTE_MICROS;
+use schema::gold::WINDOWS;
+use tokio::time::Instant;
+
+use crate::Setting;
+use crate::engines::{Engines, Verdict, threads};
+use crate::figure::{Aim, Figure};
+
+const NAME: &str = "kernel";
+/// The engines, the fastest first.
+const ENGINES: [&str; 4] = ["Polars", "pandas", "DuckDB", "DataFusion"];
+/// An engine that takes longer, in seconds, runs just once.
+const RUN_SECONDS_MAX: f64 = 60.0;
+/// Rows of a piece of the result: what gold computes at a time.
+const PIECE_ROWS: usize = 65_536;
+/// How many of a sum's last places may be lost: a window of 30 is 30 additions, each to within half a place.
+const ERROR_MAX: f64 = 30.0 * f64::EPSILON / 2.0;
+
+/// Candles in columns.
+#[derive(Clone, Debug, Default)]
+pub struct Candles {
+    /// Event times in microseconds, ascending.
+    pub event_times: Vec<i64>,
+    /// Closing prices.
+    pub closes: Vec<f64>,
+    /// Volumes.
+    pub volumes: Vec<f64>,
+}
+
+/// Our result: pieces of [`PIECE_ROWS`] rows or, at a thread's end, fewer.
+type Pieces = Vec<[Averages; WINDOWS.len()]>;
+
+/// Measures the time and the exactness of all windows of all candles.
+pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
+    Box::pin(async move {
+        let candles = Candles::generate(setting.scale.rows, 1);
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("candles.parquet");
+        candles.write(&file).context("write the candles")?;
+        let mut engines = Engines::start(&setting.environment)?;
+        let checked = engines.load(&file).await?;
+
+        let mut ours = Vec::new();
+        let mut verdict = Verdict { error: f64::NAN, wrong: 0 };
+        let mut theirs = ENGINES.map(|engine| (engine, Vec::new(), verdict));
+        for _ in 0..setting.scale.runs {
+            let begun = Instant::now();
+            let pieces = candles.windows(threads());
+            ours.push(begun.elapsed().as_secs_f64());
+            verdict = engines.judge(rows(&pieces, &checked)).await?;
+            drop(pieces);
+            for (engine, seconds, verdict) in &mut theirs {
+                if seconds.last().is_none_or(|seconds| *seconds < RUN_SECONDS_MAX) {
+                    let run = engines.kernel(engine).await?;
+                    seconds.push(run.seconds);
+                    *verdict = run.verdict;
+                }
+            }
+        }
+
+        let what = format!("gold kernel: nine metrics and the counts of {} candles", setting.scale.rows);
+        let mut time = Figure::new(NAME, what, "s", ours).aim(Aim::TimesLeast(1.0 / 3.0)).note(format!(
+            "{} threads each; a result lies in fresh memory; an engine that takes over {RUN_SECONDS_MAX:.0} s ran once.",
+            threads()
+        ));
+        let mut error = Figure::new(NAME, "gold kernel: largest relative error", "", vec![verdict.error])
+            .aim(Aim::AtMost(ERROR_MAX))
+            .note(format!("Against exact fractions at {} rows, flat prices left out.", checked.len()));
+        let mut wrong = Figure::new(NAME, "gold kernel: wrong values", "", vec![f64::from(verdict.wrong)])
+            .aim(Aim::AtMost(0.0))
+            .note("Volatilities of flat prices that are not 0, what is no number, and wrong counts, at the same rows.");
+        for (engine, seconds, verdict) in theirs {
+            time = time.beside(engine, seconds);
+            error = error.beside(engine, vec![verdict.error]);
+            wrong = wrong.beside(engine, vec![f64::from(verdict.wrong)]);
+        }
+        Ok(vec![time, error, wrong])
+    })
+}
+
+impl Candles {
+    /// Makes minutes of a random walk around a six-figure price, with some gaps and some stretches where the price stands still.
+    pub fn generate(rows: usize, seed: u64) -> Candles {
+        let mut random = Random(seed);
+        let mut candles = Candles::default();
+        let (mut event_time, mut cents, mut still) = (1_325_376_000_000_000, 10_000_000, 0_u64);
+        for _ in 0..rows {
+            let gap = if random.below(500) == 0 { random.below(90) } else { 0 };
+            event_time += MINUTE_MICROS * (1 + i64::try_from(gap).expect("it is below 90"));
+            if still == 0 && random.below(1000) == 0 {
+                still = random.below(90);
+            }
+            still = still.saturating_sub(1);
+            if still == 0 {
+                let step = i32::try_from(random.below(4001)).expect("it is below 4001") - 2000;
+                // It turns back where a price would no longer have five or six digits.
+                cents += if (1_000_000..20_000_000).contains(&(cents + step)) { step } else { -step };
+            }
+            candles.event_times.push(event_time);
+            candles.closes.push(f64::from(cents) / 100.0);
+            // From 1e-8 to 1e4, as exchanges report them.
+            let magnitude =
+                [1e-8, 1e-6, 1e-4, 1e-2][usize::try_from(random.below(4)).expect("it is below 4")];
+            candles.volumes.push(
+                f64::from(u32::try_from(random.below(1_000_000)).expect("it is below 10⁶")) * magnitude,
+            );
+        }
+        candles
+    }
+
+    /// Returns the kernel's view.
+    pub fn series(&self) -> Series<'_> {
+        Series { event_times: &self.event_times, closes: &self.closes, volumes: &self.volumes }
+    }
+
+    fn windows(&self, threads: usize) -> Pieces {
+        let rows = self.event_times.len();
+        let share = rows.div_ceil(threads).max(1);
+        let work = |first: usize| {
+            let end = (first + share).min(rows);
+            let piece = |first| {
+                let mut averages = Default::default();
+                compute(self.series(), Frame::Time, first..(first + PIECE_ROWS).min(end), &mut averages);
+                averages
+            };
+            (first..end).step_by(PIECE_ROWS).map(piece).collect::<Pieces>()
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..rows).step_by(share).map(|first| scope.spawn(move || work(first))).collect();
+            workers.into_iter().flat_map(|worker| worker.join().expect("the kernel does not panic")).collect()
+        })
+    }
+
+    fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let columns: [(_, ArrayRef); 3] = [
+            (schema::EVENT_TIME, Arc::new(TimestampMicrosecondArray::from(self.event_times.clone()))),
+            (schema::CLOSE, Arc::new(Float64Array::from(self.closes.clone()))),
+            (schema::VOLUME, Arc::new(Float64Array::from(self.volumes.clone()))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns)?;
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(file)?, batch.schema(), None)?;
+        writer.write(&batch)?;
+        writer.close()?;
+        Ok(())
+    }
+}
+
+/// Takes the metrics of some rows, ascending, in the order of the engines' columns.
+fn rows(pieces: &Pieces, wanted: &[usize]) -> Vec<Vec<f64>> {
+    let mut wanted = wanted.iter().copied().peekable();
+    let (mut rows, mut first) = (Vec::new(), 0);
+    for piece in pieces {
+        let next = first + piece[0].samples.len();
+        while let Some(row) = wanted.next_if(|row| *row < next) {
+            let metrics = piece.iter().flat_map(|window| {
+                let row = row - first;
+                let samples = f64::from(window.samples[row]);
+                [window.price_ma[row], window.price_volatility[row], window.volume_ma[row], samples]
+            });
+            rows.push(metrics.collect());
+        }
+        first = next;
+    }
+    rows
+}
+
+/// `SplitMix64`: the same candles from the same seed on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % bound
+    }
+}
