@@ -24,8 +24,8 @@ const ENGINES: [&str; 4] = ["Polars", "pandas", "DuckDB", "DataFusion"];
 const RUN_SECONDS_MAX: f64 = 60.0;
 /// Rows of a piece of the result: what gold computes at a time.
 const PIECE_ROWS: usize = 65_536;
-/// How many of a sum's last places may be lost: a window of 30 is 30 additions, each to within half a place.
-const ERROR_MAX: f64 = 30.0 * f64::EPSILON / 2.0;
+/// Relative error that 30 additions make at most, and the differences and squares that are added; a root halves it.
+const ERROR_MAX: f64 = 30.0 * f64::EPSILON;
 
 /// Candles in columns.
 #[derive(Clone, Debug, Default)]

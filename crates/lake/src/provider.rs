@@ -1,13 +1,15 @@
 //! A snapshot and hot batches as one DataFusion table.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::slice;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
@@ -77,7 +79,7 @@ impl TableProvider for LakeTable {
         }
         if !self.hot.is_empty() || inputs.is_empty() {
             inputs.push(MemorySourceConfig::try_new_exec(
-                std::slice::from_ref(&self.hot),
+                slice::from_ref(&self.hot),
                 self.schema(),
                 projection.cloned(),
             )?);
@@ -112,8 +114,10 @@ impl LakeTable {
         runtime.register_object_store(url.as_ref(), Arc::clone(&store.objects));
         let (date, stored): (Vec<FieldRef>, Vec<FieldRef>) =
             self.schema().fields().iter().cloned().partition(|field| field.name() == DATE);
-        let schema =
-            TableSchema::builder(Arc::new(Schema::new(stored))).with_table_partition_cols(date).build();
+        let stored = Fields::from(stored);
+        let schema = TableSchema::builder(Arc::new(Schema::new(stored.clone())))
+            .with_table_partition_cols(date)
+            .build();
         let cache = runtime.cache_manager.get_file_metadata_cache();
         let options = TableParquetOptions {
             global: state.config_options().execution.parquet.clone(),
@@ -123,10 +127,15 @@ impl LakeTable {
             ParquetSource::new(schema).with_table_parquet_options(options).with_parquet_file_reader_factory(
                 Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store.objects), cache)),
             );
-        let group = FileGroup::new(files.iter().map(|file| partitioned_file(file)).collect());
+        let files_each = files.len().div_ceil(state.config().target_partitions());
+        let ordered = newest_first(files);
+        let groups = ordered.chunks(files_each).map(|files| {
+            let files = files.iter().map(|file| partitioned_file(file, &stored));
+            FileGroup::new(files.collect())
+        });
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_file_groups(group.split_files(state.config().target_partitions()))
-            .with_statistics(statistics(&self.schema(), files))
+            .with_file_groups(groups.collect())
+            .with_statistics(statistics(self.schema().fields(), files))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
@@ -134,7 +143,14 @@ impl LakeTable {
     }
 }
 
-fn partitioned_file(file: &DataFile) -> PartitionedFile {
+/// Orders files as they are read: whoever wants the last rows has them at once, and skips the files that cannot hold later ones.
+fn newest_first(files: &[Arc<DataFile>]) -> Vec<Arc<DataFile>> {
+    let mut files = files.to_vec();
+    files.sort_by_key(|file| Reverse((file.date, file.event_time)));
+    files
+}
+
+fn partitioned_file(file: &Arc<DataFile>, stored: &Fields) -> PartitionedFile {
     let meta = ObjectMeta {
         location: file.path.clone(),
         last_modified: DateTime::from_timestamp_millis(file.modified_millis).unwrap_or_default(),
@@ -142,46 +158,57 @@ fn partitioned_file(file: &DataFile) -> PartitionedFile {
         e_tag: None,
         version: None,
     };
-    PartitionedFile::new_from_meta(meta).with_partition_values(vec![ScalarValue::Date32(Some(file.date))])
+    PartitionedFile::new_from_meta(meta)
+        .with_partition_values(vec![ScalarValue::Date32(Some(file.date))])
+        .with_statistics(Arc::new(statistics(stored, slice::from_ref(file))))
 }
 
 /// Sums up what the log knows: exact counts and offsets; exact symbols and times where all files were written here.
-fn statistics(schema: &Schema, files: &[Arc<DataFile>]) -> Statistics {
-    let bounds = FileBounds(files);
-    let counts: Option<Vec<usize>> = files.iter().map(|file| usize::try_from(file.rows?).ok()).collect();
+fn statistics(fields: &Fields, files: &[Arc<DataFile>]) -> Statistics {
+    let rows: Option<usize> = files.iter().map(|file| usize::try_from(file.rows?).ok()).sum();
     let all_ordered = files.iter().all(|file| file.ordered);
-    let columns = schema.fields().iter().map(|field| {
+    let columns = fields.iter().map(|field| {
         let exact = all_ordered || [KAFKA_PARTITION, KAFKA_OFFSET, DATE].contains(&field.name().as_str());
-        let column = Column::from_name(field.name());
-        let bound = |values: Option<ArrayRef>, greatest: bool| {
-            let value = values
-                .filter(|values| values.null_count() == 0)
-                .and_then(|values| extreme(&values, greatest));
-            match value {
-                Some(value) if exact => Precision::Exact(value),
-                Some(value) => Precision::Inexact(value),
-                None => Precision::Absent,
-            }
-        };
+        let precision = if exact { Precision::Exact } else { Precision::Inexact };
+        let (min_value, max_value) = bounds(field.name(), files)
+            .map_or((Precision::Absent, Precision::Absent), |(min, max)| (precision(min), precision(max)));
         let null_count = if field.is_nullable() { Precision::Absent } else { Precision::Exact(0) };
-        ColumnStatistics {
-            null_count,
-            min_value: bound(bounds.min_values(&column), false),
-            max_value: bound(bounds.max_values(&column), true),
-            ..ColumnStatistics::new_unknown()
-        }
+        ColumnStatistics { null_count, min_value, max_value, ..ColumnStatistics::new_unknown() }
     });
-    let num_rows = counts.map_or(Precision::Absent, |counts| Precision::Exact(counts.iter().sum()));
-    Statistics { num_rows, total_byte_size: Precision::Absent, column_statistics: columns.collect() }
+    Statistics {
+        num_rows: rows.map_or(Precision::Absent, Precision::Exact),
+        total_byte_size: Precision::Absent,
+        column_statistics: columns.collect(),
+    }
 }
 
-fn extreme(values: &ArrayRef, greatest: bool) -> Option<ScalarValue> {
-    let values = (0..values.len()).map(|row| ScalarValue::try_from_array(values, row).ok());
-    let better = if greatest { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less };
-    values.reduce(|best, value| {
-        let (best, value) = (best?, value?);
-        Some(if value.partial_cmp(&best) == Some(better) { value } else { best })
-    })?
+/// Returns between which values a column lies, `None` where a file does not say.
+fn bounds(column: &str, files: &[Arc<DataFile>]) -> Option<(ScalarValue, ScalarValue)> {
+    fn over<'a, T: Ord + 'a>(
+        bounds: impl Iterator<Item = Option<&'a (T, T)>> + Clone,
+    ) -> Option<(&'a T, &'a T)> {
+        // What is absent is less than any value.
+        let least = bounds.clone().map(|bounds| bounds.map(|(least, _)| least)).min()??;
+        Some((least, bounds.flatten().map(|(_, greatest)| greatest).max()?))
+    }
+    let files = files.iter();
+    match column {
+        DATE => {
+            let (min, max) = (files.clone().map(|file| file.date).min(), files.map(|file| file.date).max());
+            Some((ScalarValue::Date32(min), ScalarValue::Date32(max)))
+        }
+        SYMBOL => over(files.map(|file| file.symbol.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(min.as_str()), ScalarValue::from(max.as_str()))),
+        KAFKA_PARTITION => over(files.map(|file| file.partition.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(*min), ScalarValue::from(*max))),
+        KAFKA_OFFSET => over(files.map(|file| file.offset.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(*min), ScalarValue::from(*max))),
+        EVENT_TIME => {
+            let time = |micros: &i64| ScalarValue::TimestampMicrosecond(Some(*micros), Some("UTC".into()));
+            over(files.map(|file| file.event_time.as_ref())).map(|(min, max)| (time(min), time(max)))
+        }
+        _ => None,
+    }
 }
 
 /// The bounds of the files in the log, as DataFusion's pruning asks for them: an array for each column, an entry for each file.

@@ -35,7 +35,7 @@ use futures::future::BoxFuture;
 use lake::{Lake, Table};
 use service::Context;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server as GrpcServer, ServerTlsConfig};
 
 use crate::catalog::Catalog;
@@ -126,14 +126,16 @@ pub fn run_on(
         let flushed = tokio_util::sync::CancellationToken::new();
         let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
         let serving = grpc_server(context.access.tls.as_deref())?
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .concurrency_limit_per_connection(CALLS_MAX)
             .max_concurrent_streams(STREAMS_MAX)
             .layer(LoginLayer { guard: Arc::clone(&context.access.guard), metrics: metrics.clone() })
             .add_service(server)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), calls.cancelled());
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                calls.cancelled(),
+            );
         metrics.set_ready(Ok(()));
         let served = async {
             let served = serving.await;
