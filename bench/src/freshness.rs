@@ -158,13 +158,14 @@ struct Flags {
 
 /// Sends the time, so many times, at a steady rate.
 fn send(kafka: &kafka::Args, rate: u32, count: u32) -> anyhow::Result<()> {
-    let linger = if rate > 1_000 { Duration::from_millis(5) } else { Duration::ZERO };
+    let linger = if rate >= 1_000 { Duration::from_millis(5) } else { Duration::ZERO };
     let producer: BaseProducer = kafka.producer(linger).create()?;
     let begin = Instant::now();
     for index in 0..count {
         let due = begin + Duration::from_secs(1) * index / rate;
-        while let Some(wait) = due.checked_duration_since(Instant::now()) {
-            producer.poll(wait.min(Duration::from_millis(1)));
+        // A millisecond at least: what is due within it goes together.
+        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait.max(Duration::from_millis(1)));
         }
         let payload = now_micros().to_be_bytes();
         let record: BaseRecord<'_, (), _> = BaseRecord::to(&kafka.topic).payload(&payload);

@@ -19,6 +19,8 @@ const RATE: u32 = 10;
 /// Records a second while versions are made, and how often one is: each has a few rows.
 const VERSION_RATE: u32 = 400;
 const VERSION_INTERVAL: &str = "10ms";
+/// How often bronze is flushed while flushes are measured.
+const FLUSH_INTERVAL: &str = "1s";
 /// Records a part of which is measured before; a restarted producer's first ones wait.
 const WARM_UP_RECORDS: u32 = 30;
 /// What dashboards and people ask for; each is run so often, and the median counts.
@@ -54,7 +56,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         let inputs = input::files(&pipeline, largest + largest / 4 + 100_000, PARTITIONS).await?;
         input::send(&pipeline, &inputs, PARTITIONS, Some(1)).await?;
         let mut site = Site {
-            flight: pipeline.start(&["flight"])?,
+            flight: pipeline.start(&["flight", "--flush-interval", FLUSH_INTERVAL])?,
             gold: pipeline.start(&["gold"])?,
             ingest: pipeline.start(&["ingest"])?,
             pipeline,
@@ -104,7 +106,7 @@ impl Site {
     /// Makes versions of the bronze table until there are so many.
     async fn age(&mut self, setting: &Setting, versions: u32) -> anyhow::Result<()> {
         self.flight.terminate().await?;
-        self.flight.restart_with(&[("CANDLEFLIGHT_FLUSH_INTERVAL", VERSION_INTERVAL)])?;
+        self.flight = self.pipeline.start(&["flight", "--flush-interval", VERSION_INTERVAL])?;
         self.ready().await;
         let rate = format!("{VERSION_RATE}/s");
         let flags = ["--quiet", "--resume", "--rate", &rate];
@@ -112,7 +114,7 @@ impl Site {
         watch::reaches(&self.flight, "candleflight_bronze_table_version", &[], f64::from(versions)).await?;
         drop(producer);
         self.flight.terminate().await?;
-        self.flight.restart()?;
+        self.flight = self.pipeline.start(&["flight", "--flush-interval", FLUSH_INTERVAL])?;
         self.ready().await;
         self.drained(setting).await
     }

@@ -26,6 +26,8 @@ const PARTITIONS: [usize; 2] = [1, 4];
 /// Flags with which nothing is flushed: the whole topic stays hot.
 const HOT: [&str; 6] =
     ["--flush-interval", "1h", "--flush-rows-max", "1000000000", "--hot-bytes-max", "8GiB"];
+/// Flags of the durable run: the last rows wait a second for their flush, not ten.
+const DURABLE: [&str; 2] = ["--flush-interval", "1s"];
 /// How long a message may let wait for itself.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// Rows that are encoded to learn how fast that is.
@@ -62,7 +64,7 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
                 .await?,
         );
         let metric = "candleflight_bronze_durable_rows";
-        durable.push(ingest(&mut pipeline, &format!("durable-{run}"), &[], metric, rows).await?);
+        durable.push(ingest(&mut pipeline, &format!("durable-{run}"), &DURABLE, metric, rows).await?);
     }
     let topic = if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") };
     Ok(vec![

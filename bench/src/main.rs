@@ -22,6 +22,9 @@ struct Args {
     /// Runs, of which the median counts.
     #[arg(long)]
     runs: Option<usize>,
+    /// Seconds that a measurement at a steady rate lasts.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Just this measurement; repeatable.
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<String>,
@@ -39,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
     scale.rows = args.rows.unwrap_or(scale.rows);
     scale.runs = args.runs.unwrap_or(scale.runs);
+    scale.seconds = args.seconds.unwrap_or(scale.seconds);
     let environment = Environment::get().context("run script/bench")?;
     let setting = Setting { environment, scale };
 

@@ -44,8 +44,8 @@ fn line(figure: &Figure) -> String {
     let aims = figure.aims.iter().map(|aim| match aim {
         Aim::AtLeast(bound) => format!("≥ {} {unit}", number(*bound)),
         Aim::AtMost(bound) => format!("≤ {} {unit}", number(*bound)),
-        Aim::TimesGreatest(times) => format!("≥ {times} ×"),
-        Aim::TimesLeast(times) => format!("≤ {times} ×"),
+        Aim::TimesGreatest(times) => format!("≥ {} ×", number(*times)),
+        Aim::TimesLeast(times) => format!("≤ {} ×", number(*times)),
     });
     let verdict = match figure.aims.as_slice() {
         [] => "",
@@ -71,6 +71,7 @@ fn number(value: f64) -> String {
     }
     let decimals = match value.abs() {
         0.0 => 0,
+        size if size < 0.001 => return format!("{value:.1e}"),
         size if size < 0.01 => 5,
         size if size < 1.0 => 3,
         size if size < 10.0 => 2,
@@ -103,6 +104,7 @@ mod tests {
             (1_234_567.8, "1,234,568"),
             (12.34, "12.3"),
             (0.5, "0.500"),
+            (4.7e-15, "4.7e-15"),
             (-1500.0, "-1,500"),
             (f64::NAN, "–"),
         ] {
@@ -125,7 +127,7 @@ mod tests {
             .note("Warm.");
         let table = table(&[figure]);
         assert!(
-            table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.2 × | met |"),
+            table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.20 × | met |"),
             "{table}"
         );
         assert!(table.ends_with("* last rows: Warm.\n"), "{table}");

@@ -20,7 +20,7 @@ impl Scale {
     pub const FULL: Scale = Scale {
         rows: 7_000_000,
         runs: 3,
-        seconds: 60,
+        seconds: 20,
         growth_rows: &[0, 7_000_000, 50_000_000],
         growth_versions: &[10_000],
     };

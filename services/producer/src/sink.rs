@@ -109,10 +109,13 @@ impl Sink {
         Ok(true)
     }
 
-    /// Takes in acknowledgements for as long as `wait`.
+    /// Takes in acknowledgements, then waits.
     pub(crate) fn poll(&mut self, wait: Duration) -> Result<(), Error> {
-        self.producer.poll(wait);
-        self.look()
+        self.producer.poll(Duration::ZERO);
+        self.look()?;
+        // Not in the poll, which spends the last millisecond of any wait in a busy loop.
+        std::thread::sleep(wait);
+        Ok(())
     }
 
     /// Waits until everything is acknowledged, or failed for good; after shutdown at most [`DRAIN_MAX`].

@@ -16,6 +16,11 @@ use crate::metrics::Metrics;
 use crate::queue;
 use crate::sink::{Computed, Newest, State};
 
+/// So many rows are flushed as soon as nothing more comes for [`QUIET`]: a backlog has been worked off, whose end need not wait for the
+/// interval.
+const QUIET_ROWS_MIN: usize = 10_000;
+/// Far longer than a backlog pauses between two batches.
+const QUIET: Duration = Duration::from_millis(500);
 /// How often small files of past days are compacted and unused ones removed, between two flushes.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a file that was replaced stays for readers of older versions.
@@ -81,7 +86,10 @@ impl Sink {
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         loop {
-            let due = self.waiting_since.map(|since| since + self.flush_interval);
+            let due = self.waiting_since.map(|since| {
+                let due = since + self.flush_interval;
+                if self.waiting_rows < QUIET_ROWS_MIN { due } else { due.min(Instant::now() + QUIET) }
+            });
             let computed = match due {
                 None => Some(queue.recv_all().await),
                 Some(due) => tokio::time::timeout_at(due, queue.recv_all()).await.ok(),
