@@ -1,13 +1,10 @@
 //! What must hold once a pipeline has drained, whatever happened on the way.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::environment::Environment;
 use crate::pipeline::Pipeline;
@@ -32,33 +29,6 @@ pub fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
         Ok((partition.id(), high))
     });
     ends.collect()
-}
-
-/// Returns, for each symbol of `topic`, the lines that its records say they come from, in the order of their offsets.
-///
-/// # Errors
-///
-/// Kafka does not answer, or a record is not a producer's.
-pub fn lines_of(kafka: &str, topic: &str) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", kafka).set("group.id", topic).create()?;
-    let mut lines = BTreeMap::<String, Vec<u64>>::new();
-    for (partition, end) in topic_ends(kafka, topic)?.into_iter().filter(|(_, end)| *end > 0) {
-        let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
-        consumer.assign(&assignment)?;
-        loop {
-            let message = consumer.poll(KAFKA_TIMEOUT).context("a record below the end")??;
-            let symbol = String::from_utf8(message.key().context("a key")?.to_vec())?;
-            let headers = message.headers().context("headers")?;
-            let line = headers.iter().find(|header| header.key == "line").and_then(|header| header.value);
-            lines.entry(symbol).or_default().push(str::from_utf8(line.context("a line")?)?.parse()?);
-            if message.offset() + 1 >= end {
-                break;
-            }
-        }
-    }
-    Ok(lines)
 }
 
 /// Waits until PostgreSQL and the lake have gold for every message of the topic.

@@ -22,9 +22,6 @@ pub enum Error {
         /// Which broker, and why.
         reason: String,
     },
-    /// The client knows no broker any more and will never do anything again; a new one will.
-    #[error("go on with a Kafka client that has forgotten all brokers")]
-    Forgotten,
 }
 
 impl Error {
@@ -38,7 +35,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Failed { source, .. } => !is_fatal(source),
-            Error::Refused { .. } | Error::Forgotten => true,
+            Error::Refused { .. } => true,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The only crate that knows how a Kafka client is configured: every option that decides durability, size or time is set here.
 
-mod brokers;
 mod closing;
 pub mod dead_letter;
 mod error;
@@ -8,22 +7,18 @@ mod option;
 mod refusal;
 mod topic;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext};
 
-pub use crate::brokers::Brokers;
 pub use crate::closing::Closing;
 pub use crate::error::{Error, is_fatal};
 pub use crate::option::ClientOption;
 pub use crate::refusal::{refused, unless_refused};
 
-use crate::brokers::STATISTICS_INTERVAL;
 use crate::refusal::{ADVICE, refusal};
 pub use crate::topic::ensure_topic;
 
@@ -133,7 +128,6 @@ impl Args {
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "1000")
             .set("log.connection.close", "false")
-            .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
             .set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -147,12 +141,9 @@ impl Args {
     }
 }
 
-/// A client's log to ours, and whether it still knows its brokers.
-#[derive(Debug, Default)]
-pub struct Logs {
-    /// The brokers that it knows.
-    pub brokers: Arc<Brokers>,
-}
+/// A client's log to ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Logs;
 
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -161,10 +152,6 @@ impl ClientContext for Logs {
 
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.brokers.look(&statistics);
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
-use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::{Args, Error};
@@ -101,8 +100,6 @@ impl ClientContext for Probe {
     fn error(&self, _error: KafkaError, reason: &str) {
         self.look(reason);
     }
-
-    fn stats(&self, _: Statistics) {}
 }
 
 impl ProducerContext for Probe {

@@ -19,7 +19,7 @@ const REPLICAS: TopicReplication<'static> = TopicReplication::Fixed(-1);
 pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<bool, Error> {
     let failed = || Error::new(format!("create topic {topic} at {}", args.brokers));
     let config = args.with_options(args.client());
-    let client = AdminClient::from_config_and_context(&config, Logs::default()).map_err(failed())?;
+    let client = AdminClient::from_config_and_context(&config, Logs).map_err(failed())?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX));
     let new_topic = NewTopic::new(topic, partitions, REPLICAS);
     let answer = async { client.create_topics([&new_topic], &options).await.map_err(failed()) };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use integration_tests::check::{drained, gold_is_exact, lines_of, offsets_tile};
+use integration_tests::check::{drained, gold_is_exact, offsets_tile};
 use integration_tests::environment::Environment;
 use integration_tests::input::{self, Input, synthetic};
 use integration_tests::pipeline::Pipeline;
@@ -15,9 +15,6 @@ use integration_tests::wait::eventually;
 const OUTAGE: Duration = Duration::from_secs(20);
 /// How long the pipeline may take to go on after an outage.
 const RECOVERY_DEADLINE: Duration = Duration::from_mins(3);
-/// So many producers, and so many restarts: librdkafka forgets a broker in one of some thirty.
-const PRODUCERS: usize = 12;
-const RESTARTS: usize = 3;
 
 fn produce(pipeline: &Pipeline, inputs: &[Input], rate: &str) -> anyhow::Result<Process> {
     pipeline.start(&input::producer(inputs, &["--rate", rate, "--quiet", "--resume"]))
@@ -75,48 +72,6 @@ async fn kafka_minio_and_postgresql_may_go_and_come_back() -> anyhow::Result<()>
     drained(&pipeline, &environment.kafka).await?;
     offsets_tile(&pipeline, &environment.kafka, 0).await?;
     gold_is_exact(&pipeline, &[]).await
-}
-
-/// Says on the way down that there is no broker, whereupon librdkafka may forget the only one; and comes back.
-#[tokio::test(flavor = "multi_thread")]
-async fn producers_outlive_their_only_broker_and_leave_nothing_out_or_twice() -> anyhow::Result<()> {
-    let Some(mut environment) = Environment::get() else { return Ok(()) };
-    let kafka = Server::start(&environment, "kafka")?;
-    environment.kafka = kafka.address();
-    let pipeline = Pipeline::new(&environment).await?;
-    let input = synthetic(&pipeline, "ONE-USD", 30, 1).await?;
-    let symbols: Vec<String> = (0..PRODUCERS).map(|number| format!("SYMBOL-{number}")).collect();
-    let produce = |symbol: &String| {
-        let input = Input { symbol: symbol.clone(), ..input.clone() };
-        produce(&pipeline, &[input], "100/s")
-    };
-    let mut producers = symbols.iter().map(produce).collect::<anyhow::Result<Vec<_>>>()?;
-    go_on(&producers, "the start").await;
-    for restart in 1..=RESTARTS {
-        kafka.stop()?;
-        kafka.restart()?;
-        go_on(&producers, &format!("restart {restart} of Kafka")).await;
-    }
-    for producer in &mut producers {
-        ensure!(producer.terminate().await?.success(), "a producer ends well");
-    }
-    for (symbol, lines) in lines_of(&environment.kafka, &pipeline.topic)? {
-        let expected: Vec<u64> = (lines[0]..).take(lines.len()).collect();
-        ensure!(lines == expected && lines[0] == 2, "{symbol} is in the topic once and in order: {lines:?}");
-    }
-    Ok(())
-}
-
-/// Waits until each producer has had some records more acknowledged.
-async fn go_on(producers: &[Process], after: &str) {
-    for (number, producer) in producers.iter().enumerate() {
-        let mut first = None;
-        eventually(&format!("producer {number} goes on after {after}"), RECOVERY_DEADLINE, async || {
-            let records = producer.metric("candleflight_producer_records_total", &[]).await.ok()?;
-            (records > *first.get_or_insert(records) + 10.0).then_some(())
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

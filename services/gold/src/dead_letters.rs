@@ -75,7 +75,7 @@ async fn copy(
     let consumer = StreamConsumer::from_config_and_context(
         // What retention has removed, or a topic made anew, is no reason to stop.
         config.kafka.consumer(GROUP).set("auto.offset.reset", "earliest"),
-        kafka::Logs::default(),
+        kafka::Logs,
     );
     let consumer: Arc<Consumer> = Arc::new(kafka::Closing::new(consumer.map_err(failed())?));
     let partitions = partitions(&config.kafka, &consumer, &topic).await?;
@@ -87,11 +87,7 @@ async fn copy(
     }
     consumer.assign(&assigned).map_err(failed())?;
     loop {
-        let first = tokio::select! {
-            message = consumer.recv() => message.map_err(failed())?,
-            forgotten = consumer.context().brokers.forgotten() => return Err(forgotten.into()),
-        };
-        let mut letters = vec![Letter::of(&first)];
+        let mut letters = vec![Letter::of(&consumer.recv().await.map_err(failed())?)];
         while letters.len() < LETTERS_MAX
             && let Some(message) = consumer.recv().now_or_never()
         {

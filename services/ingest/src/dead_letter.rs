@@ -1,7 +1,5 @@
 //! Unusable messages to the dead-letter topic, with where they came from and why.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use futures::future;
 use kafka::dead_letter::{
     ERROR, PAYLOAD_BYTES, REASON, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC, TRUNCATED,
@@ -10,6 +8,7 @@ use position::OffsetRange;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::sync::OnceCell;
 
 use crate::batch::DeadLetter;
 use crate::metrics::Metrics;
@@ -20,25 +19,18 @@ const PARTITIONS: i32 = 1;
 /// How long letters wait for others, in one batch of theirs.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// Delivers dead letters; connects when the first one comes, and anew when librdkafka has forgotten all brokers.
+/// Delivers dead letters; connects when the first one comes.
 pub(crate) struct DeadLetters {
     config: Config,
     topic: String,
     metrics: Metrics,
-    opened: Mutex<Option<Opened>>,
-}
-
-/// A producer, and the brokers that it knows.
-#[derive(Clone)]
-struct Opened {
-    producer: FutureProducer<kafka::Logs>,
-    brokers: Arc<kafka::Brokers>,
+    producer: OnceCell<FutureProducer<kafka::Logs>>,
 }
 
 impl DeadLetters {
     pub(crate) fn new(config: &Config, metrics: &Metrics) -> Self {
         let (topic, metrics) = (config.dead_letter_topic(), metrics.clone());
-        DeadLetters { config: config.clone(), topic, metrics, opened: Mutex::default() }
+        DeadLetters { config: config.clone(), topic, metrics, producer: OnceCell::new() }
     }
 
     /// Returns once all letters of a batch are acknowledged by all replicas.
@@ -58,12 +50,9 @@ impl DeadLetters {
             count,
             "dead letters"
         );
-        let Opened { producer, brokers } = self.opened().await?;
-        let sent = letters.iter().map(|letter| self.send(&producer, range.partition, letter));
-        tokio::select! {
-            sent = future::try_join_all(sent) => sent.map(drop)?,
-            forgotten = brokers.forgotten() => return Err(forgotten.into()),
-        }
+        let producer = self.producer.get_or_try_init(|| self.open()).await?;
+        future::try_join_all(letters.iter().map(|letter| self.send(producer, range.partition, letter)))
+            .await?;
         for letter in letters {
             self.metrics.dead_letters.get_or_create(&[("reason", letter.unusable.reason)]).inc();
         }
@@ -71,24 +60,11 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Returns the producer, opened if there is none that knows a broker.
-    async fn opened(&self) -> Result<Opened, Error> {
-        let last = self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(last) = last.filter(|last| last.brokers.check().is_ok()) {
-            return Ok(last);
-        }
-        let opened = self.open().await?;
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
-        Ok(opened)
-    }
-
-    async fn open(&self) -> Result<Opened, Error> {
+    async fn open(&self) -> Result<FutureProducer<kafka::Logs>, Error> {
         kafka::ensure_topic(&self.config.kafka, &self.topic, PARTITIONS).await?;
-        let (options, logs) = (self.config.kafka.producer(LINGER), kafka::Logs::default());
-        let brokers = Arc::clone(&logs.brokers);
-        let producer = FutureProducer::from_config_and_context(&options, logs)
-            .map_err(kafka::Error::new("open a Kafka producer"))?;
-        Ok(Opened { producer, brokers })
+        let producer =
+            FutureProducer::from_config_and_context(&self.config.kafka.producer(LINGER), kafka::Logs);
+        Ok(producer.map_err(kafka::Error::new("open a Kafka producer"))?)
     }
 
     async fn send(

@@ -27,6 +27,8 @@ use crate::{Config, Error};
 const POLL_MAX: Duration = Duration::from_millis(20);
 /// Time between two commits to Kafka; they only tell others how far we are.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two updates of the lag.
+const STATISTICS_MILLIS: &str = "1000";
 
 /// The partitions that the group has given us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub(crate) fn open(
 ) -> Result<(Source, SourceThread), kafka::Error> {
     let topic = config.kafka.topic.as_str();
     let mut options = config.kafka.consumer(&config.group);
+    options.set("statistics.interval.ms", STATISTICS_MILLIS);
     if let Some(instance) = &config.group_instance {
         options.set("group.instance.id", instance);
     }
@@ -114,11 +117,10 @@ impl SourceThread {
     ///
     /// # Errors
     ///
-    /// What needs a person, or another consumer. All else ends the session only.
+    /// What needs a person. All else ends the session only.
     pub(crate) fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let mut reader: Option<Reader> = None;
         while !stop.is_cancelled() {
-            self.consumer.context().brokers.check()?;
             if let Ok(start) = self.starts.try_recv() {
                 if let Some(last) = reader.take() {
                     last.stop(&self.consumer, Error::ReaderStopped)?;

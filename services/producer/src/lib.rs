@@ -4,7 +4,6 @@
 //! after them, so that a producer which was stopped or killed sends nothing twice and leaves nothing out.
 
 mod csv;
-mod deliveries;
 mod error;
 mod pace;
 mod report;
@@ -12,12 +11,10 @@ mod resume;
 pub mod sample;
 mod sink;
 mod source;
-mod unsent;
 
 use std::path::Path;
 use std::time::Duration;
 
-use position::Position;
 use service::Context;
 use service::backoff::Backoff;
 use tokio::time::Instant;
@@ -99,8 +96,8 @@ pub async fn run(mut config: Config, context: Context) -> Result<(), Error> {
     }
     // A missing file is told at once, not after Kafka has been waited for.
     let mut run = Run::open(config, context)?;
-    let Some(start) = run.prepare().await? else { return Ok(()) };
-    let thread = tokio::task::spawn_blocking(move || run.send_all(start));
+    let Some(after) = run.prepare().await? else { return Ok(()) };
+    let thread = tokio::task::spawn_blocking(move || run.send_all(after));
     thread.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -121,14 +118,6 @@ struct Run {
     now_micros: i64,
 }
 
-/// Where a run starts.
-struct Start {
-    /// For each input the last line to leave out.
-    after: Vec<u64>,
-    /// Where the topic ends.
-    end: Position,
-}
-
 impl Run {
     fn open(config: Config, context: Context) -> Result<Self, Error> {
         let now_micros = service::clock::now_micros();
@@ -140,34 +129,44 @@ impl Run {
     }
 
     /// Creates the topic and finds where to go on, trying until Kafka answers; `None` when shutdown came first.
-    async fn prepare(&mut self) -> Result<Option<Start>, Error> {
-        answered(&self.context, &self.config.kafka.brokers, || self.ask_kafka()).await
+    async fn prepare(&mut self) -> Result<Option<Vec<u64>>, Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.ask_kafka().await {
+                Ok(after) => return Ok(Some(after)),
+                Err(error) if error.is_transient() => error,
+                Err(error) => return Err(error.into()),
+            };
+            let reason = format!("waits for Kafka at {}: {error}", self.config.kafka.brokers);
+            self.context.metrics.set_ready(SERVICE, Err(reason));
+            tracing::warn!(error = &error as &dyn std::error::Error, "trying again");
+            if !backoff.pause(&self.context.shutdown).await {
+                return Ok(None);
+            }
+        }
     }
 
-    async fn ask_kafka(&self) -> Result<Start, kafka::Error> {
+    async fn ask_kafka(&self) -> Result<Vec<u64>, kafka::Error> {
         let kafka = self.config.kafka.clone();
         let created = kafka::ensure_topic(&kafka, &kafka.topic, self.config.partitions).await?;
-        let inputs = (self.config.resume && !created).then(|| self.config.inputs.clone());
+        if created || !self.config.resume {
+            return Ok(self.start_lines());
+        }
+        let inputs = self.config.inputs.clone();
         let shutdown = self.context.shutdown.clone();
-        let lookup = tokio::task::spawn_blocking(move || {
-            let end = resume::end(&kafka)?;
-            let after = inputs.map(|inputs| resume::last_lines(&kafka, &inputs, &shutdown)).transpose()?;
-            Ok((end, after))
-        });
-        let lookup = lookup.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        let (end, after) = lookup?;
-        let after = after.unwrap_or_else(|| self.start_lines());
+        let lookup = tokio::task::spawn_blocking(move || resume::last_lines(&kafka, &inputs, &shutdown));
+        let after = lookup.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         for (name, line) in self.names.iter().zip(&after).filter(|(_, line)| **line > 0) {
             tracing::info!(file = name, line, "resuming after this line");
         }
-        Ok(Start { after, end })
+        Ok(after)
     }
 
     /// Sends candles until the input ends, the limit is reached or shutdown comes; then waits for the acknowledgements.
-    fn send_all(&self, Start { after, end }: Start) -> Result<(), Error> {
+    fn send_all(&self, after: Vec<u64>) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
         let mut source = self.source(&after)?;
-        let mut sink = Sink::open(&self.config.kafka, self.interval, end, &self.context)?;
+        let mut sink = Sink::open(&self.config.kafka, self.interval, &self.context.metrics)?;
         let mut report =
             Report::new(self.config.quiet, self.byte_count(), &self.context.metrics, Instant::now());
         self.context.metrics.set_ready(SERVICE, Ok(()));
@@ -183,7 +182,7 @@ impl Run {
             }
             match source.next()? {
                 Some(Next { input, line, candle: Ok(candle) }) => {
-                    if sink.send(&candle, &self.names[input], line)? {
+                    if sink.send(&candle, &self.names[input], line, shutdown)? {
                         pace.advance(now);
                     }
                 }
@@ -198,7 +197,7 @@ impl Run {
                 None => break,
             }
         }
-        sink.flush()?;
+        sink.flush(shutdown)?;
         report.finish(Instant::now(), sink.sent());
         Ok(())
     }
@@ -214,27 +213,5 @@ impl Run {
     fn byte_count(&self) -> u64 {
         let byte_count = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
         self.config.inputs.iter().map(|input| byte_count(&input.path)).sum()
-    }
-}
-
-/// Asks Kafka until it answers; `None` when shutdown came first.
-async fn answered<T, F: Future<Output = Result<T, kafka::Error>>>(
-    context: &Context,
-    brokers: &str,
-    mut ask: impl FnMut() -> F,
-) -> Result<Option<T>, Error> {
-    let mut backoff = Backoff::default();
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(error) if error.is_transient() => error,
-            Err(error) => return Err(error.into()),
-        };
-        let reason = format!("waits for Kafka at {brokers}: {error}");
-        context.metrics.set_ready(SERVICE, Err(reason));
-        tracing::warn!(error = &error as &dyn std::error::Error, "trying again");
-        if !backoff.pause(&context.shutdown).await {
-            return Ok(None);
-        }
     }
 }

@@ -1,13 +1,12 @@
-//! Where an earlier run stopped, and what became of what a client sent: the topic itself says so, in the headers of its last records.
+//! Where an earlier run stopped: the topic itself says so, in the headers of its last records.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use position::Position;
 use rdkafka::Message;
-use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +22,6 @@ const WINDOW_MIN: i64 = 256;
 const WINDOW_FACTOR: i64 = 8;
 /// How long one poll waits: how late Ctrl-C is noticed.
 const POLL_MAX: Duration = Duration::from_millis(100);
-
-/// A consumer that is told what to read.
-type Reader = BaseConsumer<kafka::Logs>;
 
 /// The part of a partition that was not looked at yet.
 struct Tail {
@@ -44,7 +40,9 @@ pub(crate) fn last_lines(
     shutdown: &CancellationToken,
 ) -> Result<Vec<u64>, kafka::Error> {
     let failed = || kafka::Error::new(format!("look up where {} stopped", args.topic));
-    let consumer = reader(args).map_err(failed())?;
+    let mut config = args.consumer(GROUP);
+    config.set("enable.partition.eof", "true");
+    let consumer = BaseConsumer::from_config(&config).map_err(failed())?;
     let mut tails = tails(&consumer, &args.topic).map_err(failed())?;
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
     let mut lines: Vec<Option<u64>> = vec![None; inputs.len()];
@@ -74,48 +72,9 @@ pub(crate) fn last_lines(
     Ok(lines.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// Returns where each partition ends.
-pub(crate) fn end(args: &kafka::Args) -> Result<Position, kafka::Error> {
-    let failed = || kafka::Error::new(format!("look up where {} ends", args.topic));
-    let consumer = reader(args).map_err(failed())?;
-    let tails = tails(&consumer, &args.topic).map_err(failed())?;
-    Ok(tails.iter().map(|tail| (tail.partition, tail.high)).collect())
-}
-
-/// Reads what each partition holds from `position` on, in order; returns where it ends. A `shutdown` in between is an error.
-pub(crate) fn read_on(
-    args: &kafka::Args,
-    position: &Position,
-    shutdown: &CancellationToken,
-    mut each: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<Position, kafka::Error> {
-    let failed = || kafka::Error::new(format!("read what reached {}", args.topic));
-    let consumer = reader(args).map_err(failed())?;
-    let tails = tails(&consumer, &args.topic).map_err(failed())?;
-    for tail in &tails {
-        let first = position.next(tail.partition).unwrap_or(tail.low).max(tail.low);
-        if first < tail.high {
-            let partition = (args.topic.as_str(), tail.partition);
-            read(&consumer, partition, first..tail.high, shutdown, &mut each).map_err(failed())?;
-        }
-    }
-    Ok(tails.iter().map(|tail| (tail.partition, tail.high)).collect())
-}
-
-fn reader(args: &kafka::Args) -> Result<Reader, KafkaError> {
-    let mut config = args.consumer(GROUP);
-    config.set("enable.partition.eof", "true");
-    Reader::from_config_and_context(&config, kafka::Logs::default())
-}
-
-fn tails(consumer: &Reader, topic: &str) -> Result<Vec<Tail>, KafkaError> {
+fn tails(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Tail>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), kafka::REQUEST_MAX)?;
-    let mut partitions =
-        metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).peekable();
-    // A topic has one at least, but a broker that has just started may not know it.
-    if partitions.peek().is_none() {
-        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
-    }
+    let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
     partitions
         .map(|partition| {
             let (low, high) = consumer.fetch_watermarks(topic, partition.id(), kafka::REQUEST_MAX)?;
@@ -126,7 +85,7 @@ fn tails(consumer: &Reader, topic: &str) -> Result<Vec<Tail>, KafkaError> {
 
 /// Reads the records of a run of offsets.
 fn read(
-    consumer: &Reader,
+    consumer: &BaseConsumer,
     (topic, partition): (&str, i32),
     offsets: Range<i64>,
     shutdown: &CancellationToken,
@@ -159,7 +118,7 @@ fn read(
 }
 
 /// Returns the file name and line that a record says it comes from.
-pub(crate) fn origin<M: Message>(message: &M) -> Option<(&[u8], u64)> {
+fn origin<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], u64)> {
     let headers = message.headers()?;
     let value = |key| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
     Some((value(SOURCE)?, str::from_utf8(value(LINE)?).ok()?.parse().ok()?))

@@ -17,14 +17,11 @@ pub(crate) struct Member {
     topic: String,
     assignment: watch::Sender<Assignment>,
     metrics: Metrics,
-    /// The brokers that the consumer knows.
-    pub(crate) brokers: kafka::Brokers,
 }
 
 impl Member {
     pub(crate) fn new(topic: &str, assignment: watch::Sender<Assignment>, metrics: &Metrics) -> Self {
-        let brokers = kafka::Brokers::default();
-        Member { topic: topic.to_owned(), assignment, metrics: metrics.clone(), brokers }
+        Member { topic: topic.to_owned(), assignment, metrics: metrics.clone() }
     }
 
     /// Tells whether the group has said nothing since `assignment`.
@@ -84,7 +81,6 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.brokers.look(&statistics);
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let ours = self.partitions();
         for partition in topic.partitions.values().filter(|partition| ours.contains(&partition.partition)) {
