@@ -64,11 +64,11 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         };
         site.ready().await;
         let mut figures = Vec::new();
-        for rows in setting.scale.growth_rows {
+        for rows in &setting.scale.growth_rows {
             site.grow(setting, *rows).await?;
             figures.extend(site.measure(setting, &format!("{rows} rows")).await?);
         }
-        for versions in setting.scale.growth_versions {
+        for versions in &setting.scale.growth_versions {
             site.age(setting, *versions).await?;
             figures.extend(site.measure(setting, &format!("{versions} versions")).await?);
         }

@@ -25,6 +25,12 @@ struct Args {
     /// Seconds that a measurement at a steady rate lasts.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Rows of the tables at which growth is measured, ascending.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',')]
+    growth_rows: Option<Vec<usize>>,
+    /// Versions of the bronze table at which growth is measured after that, ascending.
+    #[arg(long, value_name = "VERSIONS", value_delimiter = ',')]
+    growth_versions: Option<Vec<u32>>,
     /// Just this measurement; repeatable.
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<String>,
@@ -39,10 +45,12 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
     scale.rows = args.rows.unwrap_or(scale.rows);
     scale.runs = args.runs.unwrap_or(scale.runs);
     scale.seconds = args.seconds.unwrap_or(scale.seconds);
+    scale.growth_rows = args.growth_rows.unwrap_or(scale.growth_rows);
+    scale.growth_versions = args.growth_versions.unwrap_or(scale.growth_versions);
     let environment = Environment::get().context("run script/bench")?;
     let setting = Setting { environment, scale };
 

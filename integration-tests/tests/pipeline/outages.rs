@@ -81,7 +81,7 @@ async fn two_ingest_instances_share_four_partitions_through_rebalances() -> anyh
     let symbols = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"];
     let mut inputs = Vec::new();
     for (seed, symbol) in (0..).zip(symbols) {
-        inputs.push(synthetic(&pipeline, symbol, 5, seed).await?);
+        inputs.push(synthetic(&pipeline, symbol, 10, seed).await?);
     }
     let _flight = pipeline.start(&["flight", "--flush-interval", "500ms"])?;
     let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;

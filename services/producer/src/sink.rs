@@ -124,7 +124,7 @@ impl Sink {
     }
 
     /// Takes in acknowledgements, then waits.
-    pub(crate) fn poll(&mut self, wait: Duration) -> Result<(), Error> {
+    pub(crate) fn poll(&self, wait: Duration) -> Result<(), Error> {
         // A poll takes in one event or, until its time is over, all; any longer, and it would spend its last millisecond in a busy loop.
         self.producer.poll(POLL_TIME);
         self.failure()?;
