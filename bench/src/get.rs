@@ -5,7 +5,7 @@ mod loopback;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use arrow::array::{
@@ -26,6 +26,7 @@ use position::{OffsetRange, Position};
 use proto::client::{Client, connect, progress, put, read};
 use proto::metadata::Progress;
 use proto::ticket::{Follow, Ticket};
+use tokio::time::Instant;
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
@@ -169,7 +170,7 @@ fn gigabytes(batches: &[RecordBatch]) -> anyhow::Result<f64> {
 async fn put_all(
     client: &mut Client,
     batches: &[RecordBatch],
-    reached: impl Fn(&Progress) -> Position,
+    reached: fn(&Progress) -> Position,
 ) -> anyhow::Result<()> {
     let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
     let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);

@@ -43,10 +43,7 @@ async fn idle(setting: &Setting, services: &[&[&str]], what: &str) -> anyhow::Re
     let mut note = String::new();
     for _ in 0..setting.scale.runs {
         let mut pipeline = Pipeline::new(&setting.environment).await?;
-        pipeline.set(
-            "CANDLEFLIGHT_DATA_DIR",
-            &pipeline.folder.path().join("data").to_string_lossy().into_owned(),
-        );
+        pipeline.set("CANDLEFLIGHT_DATA_DIR", &pipeline.folder.path().join("data").to_string_lossy());
         let input = synthetic(&pipeline, "IDLE-USD", 2, 1).await?;
         pipeline.set("CANDLEFLIGHT_INPUT", &input.flag());
         let processes = start(&pipeline, services)?;

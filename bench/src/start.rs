@@ -1,12 +1,13 @@
 //! How fast the pipeline starts: from nothing, and again after a backfill.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use integration_tests::check::drained;
 use integration_tests::input::synthetic;
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
+use tokio::time::Instant;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 

@@ -79,7 +79,7 @@ impl Reader {
             match polled {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) if is_passing(&error) => {
-                    tracing::debug!(%error, "librdkafka is trying again")
+                    tracing::debug!(%error, "librdkafka is trying again");
                 }
                 Some(Err(error)) => return Err(self.unreadable(error)),
                 // Idle: nothing is gained by waiting for more.
