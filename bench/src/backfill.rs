@@ -32,7 +32,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         for _ in 0..setting.scale.runs {
             let mut pipeline = Pipeline::new(&setting.environment).await?;
             pipeline.set("CANDLEFLIGHT_TOPIC", &source.topic);
-            rows = input::count(setting, &source.topic)?;
+            rows = input::count(setting, &source.topic).await?;
             ours.push(backfill(&pipeline, rows).await?);
             copies.push(copy(&pipeline).await?);
             pipeline.drop_database(&setting.environment).await?;

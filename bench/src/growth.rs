@@ -87,7 +87,7 @@ impl Site {
     /// Fills both tables up to so many rows.
     async fn grow(&self, setting: &Setting, rows: usize) -> anyhow::Result<()> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
-        let sent = input::count(setting, &self.pipeline.topic)? as usize;
+        let sent = input::count(setting, &self.pipeline.topic).await? as usize;
         if rows > sent {
             input::send(&self.pipeline, &self.inputs, PARTITIONS, Some(rows - sent)).await?;
         }
@@ -96,7 +96,7 @@ impl Site {
 
     /// Waits until both sinks hold gold for every message.
     async fn drained(&self, setting: &Setting) -> anyhow::Result<()> {
-        let sent = input::count(setting, &self.pipeline.topic)?;
+        let sent = input::count(setting, &self.pipeline.topic).await?;
         for sink in [POSTGRES, LAKE] {
             watch::reaches(&self.gold, POSITION, &[sink], sent).await?;
         }
@@ -138,7 +138,7 @@ impl Site {
         self.ingest.restart()?;
         self.ingest.ready().await;
 
-        let begin = input::count(setting, &self.pipeline.topic)?;
+        let begin = input::count(setting, &self.pipeline.topic).await?;
         let records = WARM_UP_RECORDS + RATE * u32::try_from(setting.scale.seconds)?;
         let (rate, limit) = (format!("{RATE}/s"), records.to_string());
         let flags = ["--quiet", "--resume", "--rate", &rate, "--limit", &limit];

@@ -49,8 +49,8 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
     let mut pipeline = Pipeline::new(&setting.environment).await?;
     let inputs = input::files(&pipeline, setting.scale.rows, partitions).await?;
     input::send(&pipeline, &inputs, partitions, None).await?;
-    let ends = topic_ends(&setting.environment.kafka, &pipeline.topic)?;
-    let rows = input::count(setting, &pipeline.topic)?;
+    let ends = topic_ends(&setting.environment.kafka, &pipeline.topic).await?;
+    let rows = input::count(setting, &pipeline.topic).await?;
 
     let (mut bare, mut and_encoded, mut hot, mut durable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..setting.scale.runs {

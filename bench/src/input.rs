@@ -51,8 +51,8 @@ pub async fn send(
 /// # Errors
 ///
 /// Kafka does not answer.
-pub fn count(setting: &Setting, topic: &str) -> anyhow::Result<f64> {
-    let ends = topic_ends(&setting.environment.kafka, topic)?;
+pub async fn count(setting: &Setting, topic: &str) -> anyhow::Result<f64> {
+    let ends = topic_ends(&setting.environment.kafka, topic).await?;
     let count: i64 = ends.iter().map(|(_, end)| end).sum();
     #[expect(clippy::cast_precision_loss, reason = "some millions of messages")]
     Ok(count as f64)

@@ -54,8 +54,9 @@ def main():
                     break
                 assert time.monotonic() < until, f"the page says {shown} produced, the metrics said {before}, then {after}"
             expect(page.locator("#freshness b").first).to_have_text(re.compile(r"^[\d.]+ m?s$"))
-            assert page.locator("#freshness-line path").count() == 2, "the sparkline has a median and a p99"
-            assert page.locator("#freshness-line path").first.get_attribute("d").count("L") >= 2, "the sparkline has points"
+            expect(page.locator("#freshness-line path"), "the sparkline has a median and a p99").to_have_count(2)
+            points = re.compile("L.*L")
+            expect(page.locator("#freshness-line path").first, "the sparkline has points").to_have_attribute("d", points, timeout=WAIT_SECONDS_MAX * 1000)
             # Bronze and gold reach the lake within ten seconds.
             expect(page.locator("#positions td.num", has_text="–")).to_have_count(0, timeout=WAIT_SECONDS_MAX * 1000)
             position = page.locator("#positions td.num").all_inner_texts()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
 
 use crate::environment::Environment;
 use crate::pipeline::Pipeline;
@@ -19,16 +20,24 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// Kafka does not answer.
-pub fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
+/// The client cannot be made.
+///
+/// # Panics
+///
+/// Kafka does not tell within [`DRAIN_DEADLINE`]: on a busy machine a new topic has no leader for some seconds.
+pub async fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), KAFKA_TIMEOUT)?;
-    let topic_metadata = metadata.topics().first().context("metadata of one topic")?;
-    let ends = topic_metadata.partitions().iter().map(|partition| {
-        let (_, high) = consumer.fetch_watermarks(topic, partition.id(), KAFKA_TIMEOUT)?;
-        Ok((partition.id(), high))
-    });
-    ends.collect()
+    let ends = || {
+        let metadata = consumer.fetch_metadata(Some(topic), KAFKA_TIMEOUT)?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let ends = partitions.map(|partition| {
+            let (_, high) = consumer.fetch_watermarks(topic, partition.id(), KAFKA_TIMEOUT)?;
+            Ok((partition.id(), high))
+        });
+        ends.collect::<KafkaResult<Vec<_>>>()
+    };
+    let what = format!("Kafka tells the ends of {topic:?}");
+    Ok(eventually(&what, DRAIN_DEADLINE, async || ends().ok().filter(|ends| !ends.is_empty())).await)
 }
 
 /// Waits until PostgreSQL and the lake have gold for every message of the topic.
@@ -42,7 +51,7 @@ pub fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
 /// They do not get there within [`DRAIN_DEADLINE`].
 pub async fn drained(pipeline: &Pipeline, kafka: &str) -> anyhow::Result<()> {
     let ends: Vec<(i32, i64)> =
-        topic_ends(kafka, &pipeline.topic)?.into_iter().filter(|(_, end)| *end > 0).collect();
+        topic_ends(kafka, &pipeline.topic).await?.into_iter().filter(|(_, end)| *end > 0).collect();
     let what = format!("gold in PostgreSQL reaches {ends:?}");
     eventually(&what, DRAIN_DEADLINE, async || {
         (postgres_position(pipeline).await.ok()? == ends).then_some(())
@@ -81,7 +90,7 @@ pub fn count(csv: &str) -> Option<i64> {
 ///
 /// A partition has a gap or an overlap.
 pub async fn offsets_tile(pipeline: &Pipeline, kafka: &str, dead_letters: i64) -> anyhow::Result<()> {
-    let total: i64 = topic_ends(kafka, &pipeline.topic)?.iter().map(|(_, end)| end).sum();
+    let total: i64 = topic_ends(kafka, &pipeline.topic).await?.iter().map(|(_, end)| end).sum();
     let query = "SELECT count(*) FROM (SELECT DISTINCT kafka_partition, kafka_offset FROM bronze)";
     let distinct = count(&pipeline.sql(query).await?).context("a count")?;
     let rows = count(&pipeline.sql("SELECT count(*) FROM bronze").await?).context("a count")?;

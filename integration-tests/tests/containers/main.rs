@@ -163,7 +163,7 @@ async fn everything_arrives(compose: &Compose, environment: &Environment, rows: 
     producer_ended(compose).await;
     compose.compose(&["start", "producer"]).await?; // As after a crash: it goes on where it was, and that is the end.
     producer_ended(compose).await;
-    let topic = topic_ends(&compose.address("KAFKA_PORT"), "bitcoin_data")?;
+    let topic = topic_ends(&compose.address("KAFKA_PORT"), "bitcoin_data").await?;
     ensure!(topic.iter().map(|(_, end)| end).sum::<i64>() == rows, "{rows} candles in the topic: {topic:?}");
     eventually("all gold in PostgreSQL", DEADLINE, async || {
         (gold_rows(compose).await.ok()? == rows).then_some(())

@@ -155,6 +155,11 @@ async fn a_query_can_be_cancelled_and_its_place_is_free() -> anyhow::Result<()> 
             let ended = tasks.join_next().await.context("it ends")??.err().context("by an error")?;
             let FlightError::Tonic(status) = ended else { anyhow::bail!("{ended}") };
             ensure!(status.code() == Code::Cancelled, "{status}");
+            // Its client is told at once; it ends when it next looks up.
+            eventually("it has ended", DEADLINE, async || {
+                (running(&flight).await.ok()? == 0.0).then_some(())
+            })
+            .await;
         }
     }
     ensure!(run(&client, "SELECT 1").await.is_ok(), "the place is free again");

@@ -45,8 +45,11 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
     }
     let total = i64::try_from(inputs.iter().map(input::Input::row_count).sum::<anyhow::Result<usize>>()?)?;
     producer.ended().await?;
-    let ends: Position =
-        topic_ends(&environment.kafka, &pipeline.topic)?.into_iter().filter(|(_, end)| *end > 0).collect();
+    let ends: Position = topic_ends(&environment.kafka, &pipeline.topic)
+        .await?
+        .into_iter()
+        .filter(|(_, end)| *end > 0)
+        .collect();
     ensure!(ends.iter().map(|(_, next)| next).sum::<i64>() == total, "the topic has every candle");
     for start in [0, 1, 777, 10_000] {
         tasks.spawn(follow(pipeline.flight.clone(), start, ends.clone()));
