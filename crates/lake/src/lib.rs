@@ -5,6 +5,7 @@
 //! because a single writer that knows its own files pays one request a commit instead of a log replay.
 
 mod changes;
+mod encoders;
 mod error;
 mod file;
 mod history;

@@ -31,14 +31,18 @@ const CALL_FILES_MAX: usize = 1_024;
 /// Offsets that may lie between two bronze files that are merged. A file that spans far more offsets than it holds rows would be
 /// read again by every step of a follower; this keeps apart what was ingested at different times.
 const OFFSET_GAP_MAX: i64 = 1_048_576;
+/// Small files that a date must have to be merged while rows still come: merged at once, its rows would be rewritten all the time;
+/// never merged, a day of flushes would be thousands of files.
+const OPEN_FILES_MIN: usize = 32;
 /// Files that are read at once.
 const FILES_AT_ONCE: usize = 8;
 /// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
 const RETENTION_MAX: Duration = Duration::from_hours(1);
 
 impl Table {
-    /// Merges small files of dates before `today` (days since the epoch) that hold neighbouring rows; a bounded part of them a call.
-    /// Returns whether there was something to merge. Rows, position and snapshots taken before stay as they are.
+    /// Merges small files of a date that hold neighbouring rows; from `today` (days since the epoch) on only where there are dozens, and
+    /// a bounded part of them a call. Returns whether there was something to merge. Rows, position and snapshots taken before stay as
+    /// they are.
     ///
     /// # Errors
     ///
@@ -153,12 +157,7 @@ async fn kept_files(table: &DeltaTable, oldest: i64) -> Result<HashSet<Path>, De
 /// Plans which files to merge into one each: neighbours of one date (and Kafka partition), the longest rows of small files first.
 fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
     let mut groups: BTreeMap<(i32, Option<i32>), Vec<&Arc<DataFile>>> = BTreeMap::new();
-    for file in snapshot
-        .0
-        .files
-        .iter()
-        .filter(|file| file.date < today && file.rows.is_some_and(|rows| rows < FILE_ROWS_MAX))
-    {
+    for file in snapshot.0.files.iter().filter(|file| file.rows.is_some_and(|rows| rows < FILE_ROWS_MAX)) {
         let partition = match snapshot.0.spec.order {
             Order::Offset => {
                 file.partition.filter(|(least, greatest)| least == greatest).map(|(partition, _)| partition)
@@ -184,7 +183,10 @@ fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
         merges.push(merge);
     }
     // A file of another engine is rewritten also alone: it may mix partitions and has no order.
-    merges.retain(|merge| merge.len() > 1 || merge.iter().any(|file| !file.ordered));
+    merges.retain(|merge| {
+        let files_min = if merge.first().is_some_and(|file| file.date < today) { 2 } else { OPEN_FILES_MIN };
+        merge.len() >= files_min || merge.iter().any(|file| !file.ordered)
+    });
     merges.sort_by_key(|merge| std::cmp::Reverse(merge.len()));
     let (mut rows, mut files) = (0, 0);
     merges.retain(|merge| {

@@ -16,8 +16,10 @@ use crate::file::DataFile;
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 
-/// Rows of a step, about 6 MiB.
-const STEP_ROWS_MAX: u64 = 65_536;
+/// Rows of a step, about 12 MiB.
+const STEP_ROWS_MAX: u64 = 131_072;
+/// Offsets after which a step may end where a file begins, so that files are read once and not in parts.
+const STEP_ROWS_MIN: i64 = STEP_ROWS_MAX.cast_signed() / 2;
 /// Files of a step: small ones, a step of many rows has few.
 const STEP_FILES_MAX: usize = 512;
 /// Steps that are read ahead of the one that is taken.
@@ -34,7 +36,7 @@ struct Step {
 impl Snapshot {
     /// Reads the bronze rows of `range`, ascending by offset; the ranges of the batches tile `range` and may be wider than their rows.
     ///
-    /// Reads only files whose statistics meet the range, in steps of about 65,536 rows, two steps ahead of the taker.
+    /// Reads only files whose statistics meet the range, in steps of at most 131,072 rows, two steps ahead of the taker.
     ///
     /// # Errors
     ///
@@ -102,11 +104,13 @@ fn steps(files: &[Arc<DataFile>], range: OffsetRange) -> Vec<Step> {
         let first_of_next =
             |waiting: &[Arc<DataFile>]| waiting.last().map_or(range.next, |file| bounds(file).0.max(cursor));
         let start = if open.is_empty() { first_of_next(&waiting) } else { cursor };
-        let width = start.saturating_add(STEP_ROWS_MAX.cast_signed()).min(range.next);
+        let least = start.saturating_add(STEP_ROWS_MIN);
+        let mut width = start.saturating_add(STEP_ROWS_MAX.cast_signed()).min(range.next);
         let mut rows: u64 = open.iter().map(|file| rows_of(file)).sum();
         while let Some(file) = waiting.last() {
             let fits = rows.saturating_add(rows_of(file)) <= STEP_ROWS_MAX && open.len() < STEP_FILES_MAX;
-            if bounds(file).0 >= width && !fits {
+            if bounds(file).0 >= least && !fits {
+                width = width.min(bounds(file).0);
                 break;
             }
             rows = rows.saturating_add(rows_of(file));

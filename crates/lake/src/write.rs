@@ -22,6 +22,7 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 use uuid::Uuid;
 
 use crate::LakeError;
+use crate::encoders;
 use crate::file::{add_action, date_text};
 use crate::store::TableStore;
 use crate::table::{Order, TableSpec, now_millis};
@@ -31,7 +32,7 @@ const ROW_GROUP_ROWS_MAX: usize = 65_536;
 /// Rows of a page: what a reader can skip.
 const PAGE_ROWS_MAX: usize = 8_192;
 /// Files that are encoded and put at once: hides the latency of a put, and bounds memory to as many encoded files.
-const PUTS_MAX: usize = 16;
+const PUTS_MAX: usize = 4;
 
 /// Where a row is: index of the batch, index of the row.
 type RowIndex = (usize, usize);
@@ -110,7 +111,7 @@ async fn put_file(
     let path =
         Path::from_iter([format!("{DATE}={}", date_text(file.date)), format!("{}.parquet", Uuid::new_v4())]);
     let name = path.clone();
-    let encoded = tokio::task::spawn_blocking(move || {
+    let encoded = encoders::spawn(move || {
         let batch = file.gather(&batches).map_err(|source| LakeError::Rows { table: spec.name, source })?;
         let bytes =
             encode(&spec, &batch).map_err(|source| LakeError::Parquet { path: name.to_string(), source })?;

@@ -13,8 +13,10 @@ use crate::error::Error;
 use crate::hot::Hot;
 use crate::metrics::Metrics;
 
-/// How often small files are compacted and old ones vacuumed: each pass lists the files of closed dates.
+/// How often small files are compacted and old ones vacuumed: each pass lists all files.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How soon compaction goes on where one pass was not enough.
+const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// Flushes until `shutdown`, and once more then.
 ///
@@ -32,7 +34,7 @@ pub(crate) async fn run(
     let mut changes = hot.changes();
     let mut ticks = tokio::time::interval(config.flush_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut maintained = Instant::now();
+    let mut maintain_at = Instant::now() + MAINTENANCE_INTERVAL;
     loop {
         let full = async {
             // The sender lives as long as `hot`.
@@ -44,9 +46,9 @@ pub(crate) async fn run(
             () = full => {}
         }
         flush(&mut table, &hot, metrics, &shutdown).await?;
-        if maintained.elapsed() >= MAINTENANCE_INTERVAL {
-            maintain(&mut table, &hot, config).await;
-            maintained = Instant::now();
+        if Instant::now() >= maintain_at {
+            let has_more = maintain(&mut table, &hot, config).await;
+            maintain_at = Instant::now() + if has_more { COMPACTION_PAUSE } else { MAINTENANCE_INTERVAL };
         }
     }
     flush(&mut table, &hot, metrics, &CancellationToken::new()).await
@@ -112,15 +114,20 @@ async fn flush(
     Ok(())
 }
 
-/// Compacts one batch of small files and vacuums; failures cost only tidiness and are tried again at the next pass.
-async fn maintain(table: &mut Table, hot: &Hot, config: &Config) {
+/// Compacts one batch of small files, or vacuums where there is none; failures cost only tidiness and are tried again at the next pass.
+/// Returns whether there may be more to compact.
+async fn maintain(table: &mut Table, hot: &Hot, config: &Config) -> bool {
     let today_days = schema::date_of(service::clock::now_micros());
     match table.compact(today_days).await {
         Ok(false) => {}
-        Ok(true) => hot.set_durable(table.snapshot()),
+        Ok(true) => {
+            hot.set_durable(table.snapshot());
+            return true;
+        }
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "compact bronze"),
     }
     if let Err(error) = table.vacuum(config.vacuum_retention).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "vacuum bronze");
     }
+    false
 }

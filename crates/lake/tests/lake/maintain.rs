@@ -37,6 +37,25 @@ async fn compaction_merges_closed_dates_and_changes_no_row() {
 }
 
 #[tokio::test]
+async fn an_open_date_is_compacted_once_it_has_many_files() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        let mut merged_at = None;
+        for offset in 0..40 {
+            table.append(&[bronze(0, &[(offset, DAY)])], &position(&[(0, offset + 1)])).await.unwrap();
+            let files = table.snapshot().file_count();
+            if table.compact(DAY).await.unwrap() {
+                merged_at = Some(files);
+                assert_eq!(table.snapshot().file_count(), 1);
+            }
+        }
+        assert_eq!(merged_at, Some(32));
+        let range = OffsetRange { partition: 0, first: 0, next: 40 };
+        assert_eq!(read(&table.snapshot(), range).await, (0..40).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn compaction_keeps_apart_what_was_ingested_at_different_times() {
     for test in lakes().await {
         let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();

@@ -21,8 +21,10 @@ use crate::sink::{Computed, Newest, State};
 const QUIET_ROWS_MIN: usize = 10_000;
 /// Far longer than a backlog pauses between two batches.
 const QUIET: Duration = Duration::from_millis(500);
-/// How often small files of past days are compacted and unused ones removed, between two flushes.
+/// How often small files are compacted and unused ones removed, between two flushes.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How soon compaction goes on where one pass was not enough.
+const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
 /// How long a file that was replaced stays for readers of older versions.
 const VACUUM_RETENTION: Duration = Duration::from_hours(1);
 /// Name of the gold table in queries.
@@ -39,7 +41,7 @@ pub(crate) struct Sink {
     waiting_rows: usize,
     /// When the first of the waiting came.
     waiting_since: Option<Instant>,
-    maintained: Instant,
+    maintain_at: Instant,
     metrics: Metrics,
 }
 
@@ -65,7 +67,7 @@ impl Sink {
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_since: None,
-            maintained: Instant::now(),
+            maintain_at: Instant::now() + MAINTENANCE_INTERVAL,
             metrics,
         })
     }
@@ -147,9 +149,10 @@ impl Sink {
         self.metrics.lake.observe_commit(&self.state.position);
         self.metrics.lake_flush_seconds.observe(begun.elapsed().as_secs_f64());
         tracing::debug!(rows, position = %self.state.position, all_fresh, "flushed gold to the lake");
-        if self.maintained.elapsed() >= MAINTENANCE_INTERVAL && !shutdown.is_cancelled() {
-            self.maintain().await;
-            self.maintained = Instant::now();
+        if Instant::now() >= self.maintain_at && !shutdown.is_cancelled() {
+            let has_more = self.maintain().await;
+            self.maintain_at =
+                Instant::now() + if has_more { COMPACTION_PAUSE } else { MAINTENANCE_INTERVAL };
         }
         Ok(())
     }
@@ -162,15 +165,19 @@ impl Sink {
         }
     }
 
-    /// Compacts some small files and removes unused ones; a failure costs only tidiness, and the next pass tries again.
-    async fn maintain(&mut self) {
+    /// Compacts some small files, or removes unused ones where there are none; a failure costs only tidiness, and the next pass tries
+    /// again. Returns whether there may be more to compact.
+    async fn maintain(&mut self) -> bool {
         let today = schema::date_of(service::clock::now_micros());
-        if let Err(error) = self.table.compact(today).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "compact gold");
+        match self.table.compact(today).await {
+            Ok(false) => {}
+            Ok(true) => return true,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "compact gold"),
         }
         if let Err(error) = self.table.vacuum(VACUUM_RETENTION).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "vacuum gold");
         }
+        false
     }
 }
 
