@@ -2,15 +2,27 @@
 
 use anyhow::ensure;
 use integration_tests::check::topic_ends;
-use integration_tests::input::{Input, producer, synthetic};
+use integration_tests::input::{Input, producer, synthetic_from};
 use integration_tests::pipeline::Pipeline;
 
 use crate::Setting;
 
 /// Symbols that the partitioner deals to as many partitions of four, one each.
 const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "ADA-USD", "BCH-USD"];
+/// So early that the candles of the largest topic are not of the future.
+const START: &str = "2000-01-01T00:00:00Z";
 /// Candles of a day.
 const DAY_ROWS: usize = 1440;
+
+/// Sends about `rows` candles to the pipeline's topic, whose partitions have one symbol each.
+///
+/// # Errors
+///
+/// The producer fails.
+pub async fn fill(pipeline: &Pipeline, rows: usize) -> anyhow::Result<()> {
+    let inputs = files(pipeline, rows, SYMBOLS.len()).await?;
+    send(pipeline, &inputs, SYMBOLS.len(), None).await
+}
 
 /// Writes CSV files of about `rows` one-minute candles in all, one for each partition.
 ///
@@ -21,7 +33,7 @@ pub async fn files(pipeline: &Pipeline, rows: usize, partitions: usize) -> anyho
     let days = u32::try_from(rows.div_ceil(DAY_ROWS * partitions))?;
     let mut inputs = Vec::new();
     for (seed, symbol) in (1..).zip(&SYMBOLS[..partitions]) {
-        inputs.push(synthetic(pipeline, symbol, days, seed).await?);
+        inputs.push(synthetic_from(pipeline, symbol, START, days, seed).await?);
     }
     Ok(inputs)
 }

@@ -6,19 +6,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::LocalBoxFuture;
 use integration_tests::check::drained;
-use integration_tests::input::{Input, producer, synthetic};
+use integration_tests::input::synthetic;
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
+use crate::input;
 
 const NAME: &str = "memory";
-/// Symbols of the backfill, a partition each.
-const SYMBOLS: usize = 4;
-/// Candles of a symbol's day.
-const DAY_ROWS: usize = 1440;
 /// Most memory of the idle pipeline, in MB.
 const IDLE_MB_MAX: f64 = 150.0;
 /// Most memory of the backfill, in MB.
@@ -71,7 +68,7 @@ async fn backfill(setting: &Setting) -> anyhow::Result<Figure> {
     let mut note = String::new();
     for _ in 0..setting.scale.runs {
         let pipeline = Pipeline::new(&setting.environment).await?;
-        produce(&pipeline, setting.scale.rows).await?;
+        input::fill(&pipeline, setting.scale.rows).await?;
         let processes = start(&pipeline, &[&["flight"], &["gold"], &["ingest"]])?;
         drained(&pipeline, &setting.environment.kafka).await?;
         let (peak, text) = total(&processes, "status", "VmHWM:")?;
@@ -80,18 +77,6 @@ async fn backfill(setting: &Setting) -> anyhow::Result<Figure> {
     }
     note = format!("Of each process the most that was resident, which is not at one time: {note}.");
     Ok(Figure::new(NAME, "peak of a backfill", "MB", peaks).aim(Aim::AtMost(BACKFILL_MB_MAX)).note(note))
-}
-
-/// Sends about `rows` candles to the topic, of as many symbols as it has partitions.
-pub(crate) async fn produce(pipeline: &Pipeline, rows: usize) -> anyhow::Result<Vec<Input>> {
-    let days = u32::try_from((rows / DAY_ROWS / SYMBOLS).max(1))?;
-    let mut inputs = Vec::new();
-    for seed in 0..u64::try_from(SYMBOLS)? {
-        inputs.push(synthetic(pipeline, &format!("SYM{seed}-USD"), days, seed).await?);
-    }
-    let output = pipeline.run(&producer(&inputs, &["--rate", "max", "--quiet"])).await?;
-    anyhow::ensure!(output.status.success(), "producer: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(inputs)
 }
 
 fn start(pipeline: &Pipeline, services: &[&[&str]]) -> anyhow::Result<Vec<(String, Process)>> {

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
-use crate::memory::produce;
+use crate::input;
 
 const NAME: &str = "start";
 /// Longest start from nothing, in seconds.
@@ -61,7 +61,7 @@ async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let mut pipeline = Pipeline::new(&setting.environment).await?;
     // Its place in the group is its own, as in a deployment: a killed member's partitions else wait for the group to miss it.
     pipeline.set("CANDLEFLIGHT_GROUP_INSTANCE", "one");
-    produce(&pipeline, setting.scale.rows).await?;
+    input::fill(&pipeline, setting.scale.rows).await?;
     let mut services =
         [pipeline.start(&["flight"])?, pipeline.start(&["gold"])?, pipeline.start(&["ingest"])?];
     drained(&pipeline, &setting.environment.kafka).await?;

@@ -80,17 +80,32 @@ fn root() -> anyhow::Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the checkout")
 }
 
-/// Writes `days` of synthetic candles from `seed` into the pipeline's folder.
+/// Writes `days` of synthetic candles from `seed`, from 2025 on, into the pipeline's folder.
 ///
 /// # Errors
 ///
 /// The program is missing.
 pub async fn synthetic(pipeline: &Pipeline, symbol: &str, days: u32, seed: u64) -> anyhow::Result<Input> {
+    synthetic_from(pipeline, symbol, "2025-01-01T00:00:00Z", days, seed).await
+}
+
+/// Does so from another time on: candles of the future are refused, so many days must begin earlier.
+///
+/// # Errors
+///
+/// The program is missing.
+pub async fn synthetic_from(
+    pipeline: &Pipeline,
+    symbol: &str,
+    start: &str,
+    days: u32,
+    seed: u64,
+) -> anyhow::Result<Input> {
     let file = pipeline.folder.path().join(format!("{symbol}.csv"));
     let path = file.to_string_lossy().into_owned();
-    let output = pipeline
-        .run(&["sample", "--days", &days.to_string(), "--seed", &seed.to_string(), "--output", &path])
-        .await?;
+    let (days, seed) = (days.to_string(), seed.to_string());
+    let flags = ["--start", start, "--days", &days, "--seed", &seed, "--output", &path];
+    let output = pipeline.run(&[&["sample"], &flags[..]].concat()).await?;
     anyhow::ensure!(output.status.success(), "sample: {}", String::from_utf8_lossy(&output.stderr));
     Ok(Input { file, symbol: symbol.to_owned() })
 }
