@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::metadata::MetadataTopic;
 
 use crate::environment::Environment;
 use crate::pipeline::Pipeline;
@@ -29,7 +30,7 @@ pub async fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i6
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
     let ends = || {
         let metadata = consumer.fetch_metadata(Some(topic), KAFKA_TIMEOUT)?;
-        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
         let ends = partitions.map(|partition| {
             let (_, high) = consumer.fetch_watermarks(topic, partition.id(), KAFKA_TIMEOUT)?;
             Ok((partition.id(), high))
