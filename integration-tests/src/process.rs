@@ -3,13 +3,15 @@
 use std::env;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use access::Client as Identity;
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use service::http;
 use service::metrics::Samples;
 use tokio::process::{Child, Command};
@@ -223,13 +225,38 @@ pub fn program() -> anyhow::Result<PathBuf> {
     program.with_context(|| format!("candleflight is missing near {}: run cargo build", this.display()))
 }
 
-/// Returns a port of the loopback interface that nobody uses now.
+/// Returns a port of the loopback interface that nobody uses now, and that no other call of this process returns.
 ///
 /// # Errors
 ///
 /// None is left.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    free_ports(1)
+}
+
+/// Returns the first of `count` consecutive ports of which the same holds.
+///
+/// They lie below those of `script/stack`, whose servers come back to theirs, and those that the system gives to outgoing
+/// connections, which could take a port before its server listens.
+///
+/// # Errors
+///
+/// None are left.
+pub fn free_ports(count: u16) -> anyhow::Result<u16> {
+    const PORTS: Range<u16> = 10_000..20_000;
+    static NEXT: LazyLock<Mutex<u16>> = LazyLock::new(|| {
+        let skipped = u16::try_from(process::id() % u32::from(PORTS.end - PORTS.start));
+        Mutex::new(PORTS.start + skipped.unwrap_or_default())
+    });
+    let mut next = NEXT.lock().map_err(|_poisoned| anyhow!("another test panicked while it chose a port"))?;
+    for _try in PORTS {
+        let first = if PORTS.end - *next < count { PORTS.start } else { *next };
+        *next = first + count;
+        if (first..first + count).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+            return Ok(first);
+        }
+    }
+    bail!("no {count} consecutive ports from {} to {} of 127.0.0.1 are free", PORTS.start, PORTS.end - 1)
 }
 
 pub(crate) fn log_end(log: &Path) -> String {

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::env;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command as BlockingCommand, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use integration_tests::process::{free_port, program};
+use integration_tests::process::{free_port, free_ports, program};
 use integration_tests::wait::eventually;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -80,7 +79,8 @@ impl Compose {
         for name in PORTS {
             settings.push(((*name).to_owned(), free_port()?.to_string()));
         }
-        settings.push(("INGEST_STATUS_PORTS".to_owned(), free_ports(SCALE_MAX)?));
+        let first = free_ports(SCALE_MAX)?;
+        settings.push(("INGEST_STATUS_PORTS".to_owned(), format!("{first}-{}", first + SCALE_MAX - 1)));
         settings.push(("CANDLEFLIGHT_IMAGE".to_owned(), IMAGE.to_owned()));
         settings.push(("SUPERSET_IMAGE".to_owned(), "candleflight-superset:test".to_owned()));
         let folder = tempfile::tempdir()?;
@@ -258,15 +258,4 @@ pub(crate) fn checked(what: &str, output: Output) -> anyhow::Result<String> {
 
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
-}
-
-/// Returns a range of ports, such as `40000-40003`, that nobody uses now.
-fn free_ports(count: u16) -> anyhow::Result<String> {
-    loop {
-        let first = free_port()?;
-        let Some(last) = first.checked_add(count - 1) else { continue };
-        if (first..=last).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-            return Ok(format!("{first}-{last}"));
-        }
-    }
 }

@@ -298,9 +298,11 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     flight.ready().await;
     candles.send(0..50, 1.0).await?;
     drained(&pipeline, &environment.kafka).await?;
-    let first_versions =
-        pipeline.sql("SELECT max(version) FROM system.versions WHERE \"table\" = 'bronze'").await?;
-    let version = count(&first_versions).context("a version")?;
+    let version = eventually("bronze has a version of 100 rows", DEADLINE, async || {
+        let of_100 = "SELECT max(version) FROM system.versions WHERE \"table\" = 'bronze' AND rows = 100";
+        count(&pipeline.sql(of_100).await.ok()?)
+    })
+    .await;
     let ends: Position = [(0, 60), (1, 60)].into_iter().collect();
 
     // Both have the position at which they begin before anything comes, and end with what comes.
