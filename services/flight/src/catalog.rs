@@ -1,8 +1,10 @@
 //! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both, and the schema `system`.
 
 use std::fmt::Display;
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
@@ -36,6 +38,9 @@ use crate::system::{self, Logs, System, SystemSchema};
 pub(crate) const CATALOG: &str = "candleflight";
 /// The schema of `bronze` and `gold`.
 pub(crate) const PUBLIC: &str = "public";
+
+/// Parts of a query that run side by side, for each core: while one waits for a file, another decodes the one it has.
+const PARTITIONS_PER_CORE: usize = 2;
 
 /// Makes a session for each query.
 #[derive(Debug)]
@@ -178,7 +183,9 @@ impl Catalog {
         environment: &Environment,
         schema: &str,
     ) -> Result<SessionContext, DataFusionError> {
+        let cores = available_parallelism().map_or(1, NonZero::get);
         let config = SessionConfig::new()
+            .with_target_partitions(cores * PARTITIONS_PER_CORE)
             .with_information_schema(true)
             .with_default_catalog_and_schema(CATALOG, schema)
             // Clients in other languages cannot read view types.
