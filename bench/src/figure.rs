@@ -1,9 +1,9 @@
 //! One line of the table: what we do, what the machine or an alternative does in the same run, and what we aim at.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Values of one thing, a run each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Series {
     /// Whose they are, such as `DuckDB`.
     pub name: String,
@@ -12,7 +12,7 @@ pub struct Series {
 }
 
 /// What is aimed at.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub enum Aim {
     /// At least so much, in the figure's unit.
     AtLeast(f64),
@@ -25,14 +25,14 @@ pub enum Aim {
 }
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Figure {
     /// The measurement that it belongs to, such as `kernel`.
-    pub measurement: &'static str,
+    pub measurement: String,
     /// What was measured.
     pub what: String,
     /// Unit of all values, such as `rows/s`.
-    pub unit: &'static str,
+    pub unit: String,
     /// Ours.
     pub ours: Vec<f64>,
     /// Limits and alternatives.
@@ -45,16 +45,11 @@ pub struct Figure {
 
 impl Figure {
     /// Makes a line without others, aims and note.
-    pub fn new(
-        measurement: &'static str,
-        what: impl Into<String>,
-        unit: &'static str,
-        ours: Vec<f64>,
-    ) -> Figure {
+    pub fn new(measurement: &str, what: impl Into<String>, unit: &str, ours: Vec<f64>) -> Figure {
         Figure {
-            measurement,
+            measurement: measurement.to_owned(),
             what: what.into(),
-            unit,
+            unit: unit.to_owned(),
             ours,
             others: Vec::new(),
             aims: Vec::new(),

@@ -1,7 +1,8 @@
 //! Measures everything, prints one table and writes it where it is asked to.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use bench::figure::Figure;
@@ -34,12 +35,13 @@ struct Args {
     /// Just this measurement; repeatable.
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<String>,
-    /// Document (Markdown) whose table is to be replaced.
-    #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
-    /// File for all values (JSON), which plots are drawn from.
+    /// File of all values (JSON), which plots are drawn from; each measurement takes its own ones' place when it ends, so that a part can
+    /// be measured again.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
+    /// Document (Markdown) whose table is to be replaced by one of the values.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -59,26 +61,40 @@ async fn main() -> anyhow::Result<()> {
         bail!("there is no measurement {unknown}; there are: {}", known().collect::<Vec<_>>().join(", "));
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    let mut figures: Vec<Figure> = Vec::new();
+    let mut figures = args.values.as_deref().map(read).transpose()?.unwrap_or_default();
     for (name, measure) in MEASUREMENTS.iter().filter(|(name, _)| wanted(name)) {
         eprintln!("bench: {name}");
         let measured = measure(&setting).await.with_context(|| format!("measure {name}"))?;
         eprint!("{}", report::table(&measured));
+        figures.retain(|figure| figure.measurement != *name);
         figures.extend(measured);
+        figures.sort_by_key(|figure| known().position(|name| name == figure.measurement));
+        if let Some(file) = &args.values {
+            write(file, &serde_json::to_vec_pretty(&figures)?)?;
+        }
+        if let Some(file) = &args.document {
+            let document = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            let document = report::insert(&document, &(report::machine() + &report::table(&figures)));
+            let document =
+                document.with_context(|| format!("{} has no place for a table", file.display()))?;
+            write(file, document.as_bytes())?;
+        }
     }
-    let table = report::table(&figures);
-    print(&table);
-    if let Some(file) = args.document {
-        let document = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        let document = report::insert(&document, &(report::machine() + &table));
-        let document = document.with_context(|| format!("{} has no place for a table", file.display()))?;
-        fs::write(&file, document).with_context(|| format!("write {}", file.display()))?;
-    }
-    if let Some(file) = args.values {
-        fs::write(&file, serde_json::to_vec_pretty(&figures)?)
-            .with_context(|| format!("write {}", file.display()))?;
-    }
+    print(&report::table(&figures));
     Ok(())
+}
+
+/// Reads the figures of earlier measurements; none where there is no file yet.
+fn read(file: &Path) -> anyhow::Result<Vec<Figure>> {
+    match fs::read(file) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", file.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+    }
+}
+
+fn write(file: &Path, text: &[u8]) -> anyhow::Result<()> {
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]

@@ -74,6 +74,8 @@ async fn backfill(setting: &Setting) -> anyhow::Result<Figure> {
         let (peak, text) = total(&processes, "status", "VmHWM:")?;
         peaks.push(peak);
         note = text;
+        drop(processes);
+        pipeline.drop_database(&setting.environment).await?;
     }
     note = format!("Of each process the most that was resident, which is not at one time: {note}.");
     Ok(Figure::new(NAME, "peak of a backfill", "MB", peaks).aim(Aim::AtMost(BACKFILL_MB_MAX)).note(note))

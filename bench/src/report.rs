@@ -36,7 +36,7 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 fn line(figure: &Figure) -> String {
-    let unit = figure.unit;
+    let unit = &figure.unit;
     let ours = format!("**{}** {unit}", number(median(&figure.ours)));
     let others =
         figure.others.iter().map(|other| format!("{}: {}", other.name, number(median(&other.values))));

@@ -6,6 +6,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use position::OffsetRange;
@@ -47,10 +48,16 @@ impl Snapshot {
     ) -> BoxStream<'static, Result<(OffsetRange, RecordBatch), LakeError>> {
         let state = Arc::clone(&self.0);
         let steps = steps(&state.files, range);
-        futures::stream::iter(steps)
-            .map(move |step| read_step(Arc::clone(&state), step))
-            .buffered(STEPS_AHEAD)
-            .boxed()
+        let read = move |step: Step| {
+            let range = step.range;
+            // A task of its own goes on while the taker is busy with the step before.
+            let reading = SpawnedTask::spawn(read_step(Arc::clone(&state), step));
+            async move {
+                let ended = reading.join().await;
+                ended.map_err(|error| LakeError::store(format!("read the rows of {range}"))(error.into()))?
+            }
+        };
+        futures::stream::iter(steps).map(read).buffered(STEPS_AHEAD).boxed()
     }
 }
 

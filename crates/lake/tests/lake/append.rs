@@ -180,3 +180,24 @@ async fn a_backfill_of_many_dates_is_one_commit() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_log_tells_how_late_a_symbols_rows_are_at_most() {
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::gold("candles")).await.unwrap();
+        let rows = gold(&[("A", DAY, 3, 1.0, None), ("C", DAY, 5, 1.0, None)]);
+        table.append(&[rows], &position(&[(0, 2)])).await.unwrap();
+        let rows = gold(&[("E", DAY + 1, 1, 1.0, None)]);
+        table.append(&[rows], &position(&[(0, 3)])).await.unwrap();
+        let reopened = Table::open(&test.lake, lake::gold("candles")).await.unwrap();
+        for snapshot in [table.snapshot(), reopened.snapshot()] {
+            let at = |day: i32, minute: i64| Some(i64::from(day) * DAY_MICROS + minute * MINUTE_MICROS);
+            // A's last row is two minutes older than its file's; B may be in a file with A and C.
+            let expected =
+                [("A", at(DAY, 5)), ("B", at(DAY, 5)), ("C", at(DAY, 5)), ("D", None), ("E", at(DAY + 1, 1))];
+            for (symbol, newest) in expected {
+                assert_eq!(snapshot.newest_at_most(symbol), newest, "{symbol}");
+            }
+        }
+    }
+}
