@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 
 use crate::metadata::{BatchMetadata, Progress};
 use crate::ticket::Ticket;
-use crate::{DecodeError, PROGRESS_ACTION, REPORT_ACTION};
+use crate::{DecodeError, FRAME_BYTES_MAX, PROGRESS_ACTION, REPORT_ACTION};
 
 /// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -137,7 +137,8 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Client, Clien
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
+        .keep_alive_while_idle(true)
+        .max_frame_size(FRAME_BYTES_MAX);
     if is_tls {
         access::install_provider();
         let mut tls = match identity.authorities()? {

@@ -17,6 +17,9 @@ pub const PROGRESS_ACTION: &str = "progress";
 /// DoAction type that takes a process's report of itself and returns those of all, one a result.
 pub const REPORT_ACTION: &str = "report";
 
+/// Largest HTTP/2 frame that either side takes, in bytes: a batch is a few system calls then, not one for every 16 KiB.
+pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+
 /// Why a ticket or an `app_metadata` could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read {what} as JSON")]
