@@ -72,14 +72,14 @@ def draw_ratios(bars, file):
 
 
 def growth(figures):
-    """Returns the lines: {what without its number: (unit, [(number, median)])}, of the figures of `growth`."""
+    """Returns the lines, of two points at least: {what without its number: (unit, [(number, median)])}, of the figures of `growth`."""
     lines = {}
     for figure in figures:
         found = X_VALUE.match(figure["what"])
         if figure["measurement"] == "growth" and found and figure["ours"]:
             x, what = int(found[1].replace(",", "")), found[2]
             lines.setdefault(what, (figure["unit"], []))[1].append((x, statistics.median(figure["ours"])))
-    return lines
+    return {what: line for what, line in lines.items() if len(line[1]) > 1}
 
 
 def draw_growth(lines, file):
