@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use lake::{LakeError, Table};
 use position::OffsetRange;
+use schema::{DAY_MICROS, MINUTE_MICROS};
 
 use crate::lakes;
-use crate::rows::{DAY, bronze, bronze_run, plan, position, read};
+use crate::rows::{DAY, bronze, bronze_run, gold, plan, position, read};
 
 #[tokio::test]
 async fn rows_and_position_survive_a_reopen() {
