@@ -50,11 +50,11 @@ async fn other_engines_read_compact_and_vacuum_under_a_running_writer() {
         assert_eq!(read(&snapshot, OffsetRange { partition: 1, first: 399, next: 400 }).await, [399]);
         let table = || lake::provider(snapshot.clone(), Vec::new());
         assert!(
-            !plan(table(), "SELECT count(*), max(kafka_offset) FROM t").await.contains(".parquet"),
+            !plan(table(), "SELECT count(*), max(kafka_offset) FROM t").await.contains("files="),
             "offsets stay exact"
         );
         assert!(
-            plan(table(), "SELECT max(event_time) FROM t").await.contains(".parquet"),
+            plan(table(), "SELECT max(event_time) FROM t").await.contains("files="),
             "times of other engines may be cut"
         );
     }

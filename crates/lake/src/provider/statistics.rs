@@ -1,0 +1,133 @@
+//! What the log tells of files, as DataFusion asks for it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
+use arrow::datatypes::{Fields, SchemaRef};
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Column, ColumnStatistics, Result, ScalarValue, Statistics};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
+use schema::{DATE, EVENT_TIME, SYMBOL};
+
+use crate::file::DataFile;
+
+/// Tells of each file whether it may hold rows that `filter` leaves.
+pub(super) fn prune(
+    files: &[Arc<DataFile>],
+    schema: SchemaRef,
+    filter: Arc<dyn PhysicalExpr>,
+) -> Result<Vec<bool>> {
+    PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)?.prune(&FileBounds(files))
+}
+
+/// Sums up what the log knows: exact counts and offsets; exact symbols and times where all files were written here.
+pub(super) fn statistics(fields: &Fields, files: &[Arc<DataFile>]) -> Statistics {
+    let rows: Option<usize> = files.iter().map(|file| usize::try_from(file.rows?).ok()).sum();
+    let all_ordered = files.iter().all(|file| file.ordered);
+    let columns = fields.iter().map(|field| {
+        let exact = all_ordered || [KAFKA_PARTITION, KAFKA_OFFSET, DATE].contains(&field.name().as_str());
+        let precision = if exact { Precision::Exact } else { Precision::Inexact };
+        let (min_value, max_value) = bounds(field.name(), files)
+            .map_or((Precision::Absent, Precision::Absent), |(min, max)| (precision(min), precision(max)));
+        let null_count = if field.is_nullable() { Precision::Absent } else { Precision::Exact(0) };
+        ColumnStatistics { null_count, min_value, max_value, ..ColumnStatistics::new_unknown() }
+    });
+    Statistics {
+        num_rows: rows.map_or(Precision::Absent, Precision::Exact),
+        total_byte_size: Precision::Absent,
+        column_statistics: columns.collect(),
+    }
+}
+
+/// Returns between which values a column lies, `None` where a file does not say.
+fn bounds(column: &str, files: &[Arc<DataFile>]) -> Option<(ScalarValue, ScalarValue)> {
+    fn over<'a, T: Ord + 'a>(
+        bounds: impl Iterator<Item = Option<&'a (T, T)>> + Clone,
+    ) -> Option<(&'a T, &'a T)> {
+        // What is absent is less than any value.
+        let least = bounds.clone().map(|bounds| bounds.map(|(least, _)| least)).min()??;
+        Some((least, bounds.flatten().map(|(_, greatest)| greatest).max()?))
+    }
+    let files = files.iter();
+    match column {
+        DATE => {
+            let (min, max) = (files.clone().map(|file| file.date).min(), files.map(|file| file.date).max());
+            Some((ScalarValue::Date32(min), ScalarValue::Date32(max)))
+        }
+        SYMBOL => over(files.map(|file| file.symbol.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(min.as_str()), ScalarValue::from(max.as_str()))),
+        KAFKA_PARTITION => over(files.map(|file| file.partition.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(*min), ScalarValue::from(*max))),
+        KAFKA_OFFSET => over(files.map(|file| file.offset.as_ref()))
+            .map(|(min, max)| (ScalarValue::from(*min), ScalarValue::from(*max))),
+        EVENT_TIME => {
+            let time = |micros: &i64| ScalarValue::TimestampMicrosecond(Some(*micros), Some("UTC".into()));
+            over(files.map(|file| file.event_time.as_ref())).map(|(min, max)| (time(min), time(max)))
+        }
+        _ => None,
+    }
+}
+
+/// The bounds of the files in the log, as DataFusion's pruning asks for them: an array for each column, an entry for each file.
+struct FileBounds<'a>(&'a [Arc<DataFile>]);
+
+impl FileBounds<'_> {
+    fn values(&self, column: &Column, greatest: bool) -> Option<ArrayRef> {
+        fn pick<T: Clone>(bounds: Option<&(T, T)>, greatest: bool) -> Option<T> {
+            bounds.map(|(least, most)| if greatest { most.clone() } else { least.clone() })
+        }
+        let files = self.0.iter();
+        Some(match column.name() {
+            DATE => Arc::new(files.map(|file| Some(file.date)).collect::<Date32Array>()),
+            SYMBOL => {
+                Arc::new(files.map(|file| pick(file.symbol.as_ref(), greatest)).collect::<StringArray>())
+            }
+            KAFKA_PARTITION => {
+                Arc::new(files.map(|file| pick(file.partition.as_ref(), greatest)).collect::<Int32Array>())
+            }
+            KAFKA_OFFSET => {
+                Arc::new(files.map(|file| pick(file.offset.as_ref(), greatest)).collect::<Int64Array>())
+            }
+            EVENT_TIME => {
+                let times: TimestampMicrosecondArray =
+                    files.map(|file| pick(file.event_time.as_ref(), greatest)).collect();
+                Arc::new(times.with_timezone("UTC"))
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl PruningStatistics for FileBounds<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.values(column, false)
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.values(column, true)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.0.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        // The columns with bounds are never null.
+        self.values(column, false).map(|_| Arc::new(UInt64Array::from_value(0, self.0.len())) as ArrayRef)
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(self.0.iter().map(|file| file.rows).collect::<UInt64Array>()))
+    }
+
+    fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
+}
