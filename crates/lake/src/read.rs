@@ -25,8 +25,10 @@ use crate::file::DataFile;
 use crate::store::TableStore;
 use crate::table::TableSpec;
 
-/// What the first request fetches from the end of a file: the footer of any, all of most.
+/// What the first request fetches from the end of a file of which only some rows are wanted: the footer of any, all of most.
 const TAIL_BYTES: u64 = 512 * 1024;
+/// Files that are wanted whole are fetched whole, up to this size: one request, and what 131,072 rows of ours never reach.
+const WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Rows of a decoded batch: a row group of ours.
 const BATCH_ROWS_MAX: usize = 65_536;
 
@@ -38,9 +40,12 @@ pub(crate) async fn read_file(
     only: Option<OffsetRange>,
 ) -> Result<Vec<RecordBatch>, LakeError> {
     let source = Source { store: &store, file: &file };
-    let tail = file.bytes.saturating_sub(TAIL_BYTES)..file.bytes;
+    let is_whole = only.is_none() && file.bytes <= WHOLE_BYTES_MAX;
+    let tail = if is_whole { 0 } else { file.bytes.saturating_sub(TAIL_BYTES) }..file.bytes;
     let tail_bytes = source.fetch(std::slice::from_ref(&tail)).await?.pop().unwrap_or_default();
-    let metadata = source.metadata(&tail, &tail_bytes).await?;
+    // The index of the pages is for skipping some.
+    let index = if only.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let metadata = source.metadata(&tail, &tail_bytes, index).await?;
     let mut decoder = decoder(metadata, only).map_err(source.broken())?;
     if tail.start == 0 {
         decoder.push_range(tail, tail_bytes).map_err(source.broken())?;
@@ -78,10 +83,11 @@ impl Source<'_> {
         &self,
         tail: &Range<u64>,
         tail_bytes: &Bytes,
+        index: PageIndexPolicy,
     ) -> Result<Arc<ParquetMetaData>, LakeError> {
         let mut decoder = ParquetMetaDataPushDecoder::try_new(self.file.bytes)
             .map_err(self.broken())?
-            .with_page_index_policy(PageIndexPolicy::Optional);
+            .with_page_index_policy(index);
         decoder.push_range(tail.clone(), tail_bytes.clone()).map_err(self.broken())?;
         loop {
             match decoder.try_decode().map_err(self.broken())? {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
@@ -27,6 +27,11 @@ const STEP_FILES_MAX: usize = 512;
 const STEPS_AHEAD: usize = 2;
 /// Files of a step that are read at once.
 const FILES_AT_ONCE: usize = 8;
+/// Rows from which on a decoded batch is passed on as it is: one more message costs less than copying it together with others.
+const PASSED_ROWS_MIN: usize = 16_384;
+
+/// Rows and the offsets that they stand for.
+type Piece = (OffsetRange, RecordBatch);
 
 /// A run of offsets and the files that may hold some of it.
 struct Step {
@@ -42,10 +47,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// An item may be [`LakeError::Expired`] when the snapshot is older than vacuum's retention, else see [`LakeError::is_transient`].
-    pub fn read(
-        &self,
-        range: OffsetRange,
-    ) -> BoxStream<'static, Result<(OffsetRange, RecordBatch), LakeError>> {
+    pub fn read(&self, range: OffsetRange) -> BoxStream<'static, Result<Piece, LakeError>> {
         let state = Arc::clone(&self.0);
         let steps = steps(&state.files, range);
         let read = move |step: Step| {
@@ -57,11 +59,12 @@ impl Snapshot {
                 ended.map_err(|error| LakeError::store(format!("read the rows of {range}"))(error.into()))?
             }
         };
-        futures::stream::iter(steps).map(read).buffered(STEPS_AHEAD).boxed()
+        let steps = futures::stream::iter(steps).map(read).buffered(STEPS_AHEAD);
+        steps.map_ok(|pieces| futures::stream::iter(pieces.into_iter().map(Ok))).try_flatten().boxed()
     }
 }
 
-async fn read_step(state: Arc<State>, step: Step) -> Result<(OffsetRange, RecordBatch), LakeError> {
+async fn read_step(state: Arc<State>, step: Step) -> Result<Vec<Piece>, LakeError> {
     let range = step.range;
     let reads = step.files.into_iter().map(|file| {
         let only = (!is_within(&file, range)).then_some(range);
@@ -70,21 +73,44 @@ async fn read_step(state: Arc<State>, step: Step) -> Result<(OffsetRange, Record
     let batches: Vec<Vec<RecordBatch>> =
         futures::stream::iter(reads).buffered(FILES_AT_ONCE).try_collect().await?;
     let table = state.spec.name;
-    let merged = tokio::task::spawn_blocking(move || merge(&state.spec.schema, &batches.concat()));
+    let merged = tokio::task::spawn_blocking(move || merge(&state.spec.schema, range, batches.concat()));
     let merged =
         merged.await.map_err(|error| LakeError::store(format!("merge the rows of {range}"))(error.into()))?;
-    Ok((range, merged.map_err(|source| LakeError::Rows { table, source })?))
+    merged.map_err(|source| LakeError::Rows { table, source })
 }
 
-fn merge(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
-    let batch = concat_batches(schema, batches)?;
-    let offsets = batch.column_by_name(KAFKA_OFFSET).expect("bronze has offsets");
-    if offsets.as_primitive::<Int64Type>().values().is_sorted() {
-        return Ok(batch);
+/// Brings the rows of `range` into the order of their offsets. The ranges of the pieces tile `range`.
+fn merge(
+    schema: &SchemaRef,
+    range: OffsetRange,
+    mut batches: Vec<RecordBatch>,
+) -> Result<Vec<Piece>, ArrowError> {
+    batches.retain(|batch| batch.num_rows() > 0);
+    batches.sort_by_key(|batch| offsets(batch)[0]);
+    let follows = |pair: &[RecordBatch]| offsets(&pair[0]).last() < offsets(&pair[1]).first();
+    let in_order = batches.iter().all(|batch| offsets(batch).is_sorted()) && batches.windows(2).all(follows);
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if in_order && rows > 0 && rows >= (batches.len() - 1) * PASSED_ROWS_MIN {
+        let firsts: Vec<i64> = batches[1..].iter().map(|batch| offsets(batch)[0]).collect();
+        let firsts = [range.first].into_iter().chain(firsts).chain([range.next]).collect::<Vec<_>>();
+        let ranges = firsts.windows(2).map(|ends| OffsetRange { first: ends[0], next: ends[1], ..range });
+        return Ok(ranges.zip(batches).collect());
+    }
+    let batch = concat_batches(schema, &batches)?;
+    if in_order {
+        return Ok(vec![(range, batch)]);
     }
     // Files of different dates interleave where candles came late, and another engine's files have no order.
-    let order = sort_to_indices(offsets, None, None)?;
-    take_record_batch(&batch, &order)
+    let order = sort_to_indices(offset_column(&batch), None, None)?;
+    Ok(vec![(range, take_record_batch(&batch, &order)?)])
+}
+
+fn offsets(batch: &RecordBatch) -> &[i64] {
+    offset_column(batch).as_primitive::<Int64Type>().values()
+}
+
+fn offset_column(batch: &RecordBatch) -> &ArrayRef {
+    batch.column_by_name(KAFKA_OFFSET).expect("bronze has offsets")
 }
 
 /// Tells whether all rows of the file are in `range`, so that none needs to be looked at.
