@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow_flight::FlightData;
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use lake::LakeError;
+use lake::{LakeError, Snapshot};
 use position::{OffsetRange, Position};
 use proto::stream::{encode_batch, encode_schema};
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ use crate::symbols::Symbols;
 
 /// After this long without a row an empty batch is sent: proxies cut streams that are quiet for 60 s or so.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Batches from files that are encoded ahead of the one that is sent.
+const ENCODED_AHEAD: usize = 2;
 
 /// What a follower reads: from where, up to where (for ever without), and which rows.
 #[derive(Clone, Debug)]
@@ -32,7 +35,7 @@ pub(crate) struct Wanted {
 /// Streams bronze as `wanted`: the schema, where each partition starts, then batches whose ranges join, partition by partition, each
 /// offset once.
 ///
-/// Pulled by the client's own pace: nothing is read ahead but the batch in hand, so a slow reader costs no memory.
+/// Pulled by the client's own pace: no more is read ahead than keeps the connection busy, so a slow reader costs little memory.
 ///
 /// # Errors
 ///
@@ -74,10 +77,13 @@ struct Follower {
 }
 
 struct Durable {
-    batches: BoxStream<'static, Result<(OffsetRange, RecordBatch), LakeError>>,
+    pieces: BoxStream<'static, Result<Piece, Refusal>>,
     version: u64,
     range: OffsetRange,
 }
+
+/// What is sent of a run of offsets.
+type Piece = (OffsetRange, Vec<FlightData>);
 
 impl Follower {
     async fn next(&mut self) -> Result<Option<FlightData>, Refusal> {
@@ -112,8 +118,8 @@ impl Follower {
             match self.hot.read(partition, self.cursor.next(partition), until) {
                 Next::Nothing => {}
                 Next::Durable(snapshot, range) => {
-                    self.durable =
-                        Some(Durable { batches: snapshot.read(range), version: snapshot.version(), range });
+                    let pieces = encode_files(&snapshot, range, &self.symbols);
+                    self.durable = Some(Durable { pieces, version: snapshot.version(), range });
                     return Ok(true);
                 }
                 Next::Hot(batches) => {
@@ -129,14 +135,17 @@ impl Follower {
 
     async fn read_files(&mut self) -> Result<(), Refusal> {
         let Some(durable) = &mut self.durable else { return Ok(()) };
-        match durable.batches.next().await {
-            Some(Ok((range, rows))) => self.send(range, &rows)?,
+        match durable.pieces.next().await {
+            Some(Ok((range, messages))) => {
+                self.messages.extend(messages);
+                self.cursor.advance(range);
+            }
             None => {
                 // Offsets behind the last row belong to dead letters.
                 self.cursor.advance(durable.range);
                 self.durable = None;
             }
-            Some(Err(error)) => {
+            Some(Err(Refusal::Lake(error))) => {
                 // A reader slower than the vacuum's retention may find its files compacted away: the newer snapshot has the rows.
                 let moved_on = self.hot.snapshot().0.version() > durable.version;
                 self.durable = None;
@@ -148,6 +157,7 @@ impl Follower {
                     "a follower moves on to a newer snapshot"
                 );
             }
+            Some(Err(refusal)) => return Err(refusal),
         }
         Ok(())
     }
@@ -182,4 +192,22 @@ impl Follower {
             }
         }
     }
+}
+
+/// Reads files and writes their rows as messages, on other threads than the connection's own, which has enough to do with sending them.
+fn encode_files(
+    snapshot: &Snapshot,
+    range: OffsetRange,
+    symbols: &Symbols,
+) -> BoxStream<'static, Result<Piece, Refusal>> {
+    let symbols = symbols.clone();
+    let encode = move |read: Result<(OffsetRange, RecordBatch), LakeError>| {
+        let symbols = symbols.clone();
+        let encoding = read.map(|(range, rows)| {
+            SpawnedTask::spawn_blocking(move || Ok((range, encode_batch(&symbols.select(&rows)?, range)?)))
+        });
+        async move { encoding?.join().await.map_err(|_| Refusal::Panicked)? }
+    };
+    // In their order, an error behind what was read before it.
+    snapshot.read(range).map(encode).buffered(ENCODED_AHEAD).boxed()
 }
