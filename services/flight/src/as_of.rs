@@ -19,6 +19,8 @@ use lake::{LakeError, Snapshot};
 use position::Position;
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 
+use crate::gold::Gold;
+
 /// Name of the function that reads bronze.
 pub(crate) const BRONZE_AT: &str = "bronze_at";
 /// Name of the function that reads gold.
@@ -33,10 +35,10 @@ pub(crate) struct BronzeAt {
     pub(crate) received: Position,
 }
 
-/// The function [`GOLD_AT`], on the present version.
+/// The function [`GOLD_AT`].
 #[derive(Debug)]
 pub(crate) struct GoldAt {
-    pub(crate) latest: Snapshot,
+    pub(crate) gold: Arc<Gold>,
 }
 
 impl TableFunctionImpl for BronzeAt {
@@ -76,7 +78,7 @@ impl TableFunctionImpl for GoldAt {
         let Some(version) = version_of(args.exprs()) else {
             return plan_err!("write {GOLD_AT}(12) for a Delta version");
         };
-        Ok(Arc::new(GoldThen { latest: self.latest.clone(), version }))
+        Ok(Arc::new(GoldThen { gold: Arc::clone(&self.gold), version }))
     }
 }
 
@@ -105,7 +107,7 @@ struct BronzeThen {
 /// Gold as it was.
 #[derive(Debug)]
 struct GoldThen {
-    latest: Snapshot,
+    gold: Arc<Gold>,
     version: u64,
 }
 
@@ -173,8 +175,9 @@ impl TableProvider for GoldThen {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let then = self.latest.at(self.version).await.map_err(query_error)?;
-        then.check_files(&self.latest).await.map_err(query_error)?;
+        let latest = self.gold.snapshot().await.map_err(query_error)?;
+        let then = latest.at(self.version).await.map_err(query_error)?;
+        then.check_files(&latest).await.map_err(query_error)?;
         lake::provider(then, Vec::new()).scan(state, projection, filters, limit).await
     }
 }

@@ -8,8 +8,9 @@ use std::thread::available_parallelism;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
-use datafusion::catalog::MemorySchemaProvider;
-use datafusion::common::{ParamValues, TableReference};
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::ParamValues;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -25,12 +26,14 @@ use prost::Message as _;
 use proto::ticket::{History, Margin};
 use schema::bronze;
 use service::status::Status;
+use tokio::sync::OnceCell;
 
 use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::Refusal;
 use crate::gold::Gold;
 use crate::hot::Hot;
 use crate::queries::{Environment, Queries};
+use crate::server::TABLES;
 use crate::sql::{Asker, Query, check_depth};
 use crate::system::{self, Logs, System, SystemSchema};
 
@@ -81,7 +84,7 @@ impl Catalog {
     pub(crate) async fn plan(&self, scope: &Scope, query: &Query) -> Result<DataFrame, Refusal> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let session = self.session(&scope.environment, &scope.asker.session.schema).await?;
+        let session = self.session(&scope.environment, &scope.asker.session.schema)?;
         let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
         let known = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
         let logs = Logs { hot: Arc::clone(&self.hot), gold: Arc::clone(&self.gold) };
@@ -99,7 +102,11 @@ impl Catalog {
                 let state = session.state();
                 let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
                 let planned = planning.await.map_err(|_| bad(&"it is not whole"))?;
-                let plan = planned.map_err(|error| bad(&error))?;
+                let plan = planned.map_err(|error| match error.find_root() {
+                    // The lake's, asked for a table that the plan names.
+                    DataFusionError::External(_) => Refusal::from(error),
+                    _ => bad(&error),
+                })?;
                 read_only.verify_plan(&plan)?;
                 Ok(session.execute_logical_plan(plan).await?)
             }
@@ -137,8 +144,7 @@ impl Catalog {
             ),
         };
         let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
-        self.session(&self.environment, PUBLIC)
-            .await?
+        self.session(&self.environment, PUBLIC)?
             .sql(&query)
             .await?
             .with_param_values(parameters(history))?
@@ -154,7 +160,7 @@ impl Catalog {
     pub(crate) async fn offsets_at(&self, micros: i64) -> Result<Position, DataFusionError> {
         let query = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
         let time = ("time", ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
-        let plan = self.session(&self.environment, PUBLIC).await?.sql(query).await?;
+        let plan = self.session(&self.environment, PUBLIC)?.sql(query).await?;
         let batches = plan.with_param_values(ParamValues::from(vec![time]))?.collect().await?;
         let offsets = batches.iter().flat_map(|batch| {
             let partitions = batch.column(0).as_primitive::<Int32Type>().values().iter().copied();
@@ -178,11 +184,7 @@ impl Catalog {
     }
 
     /// Makes a session on the present snapshots, in which a name without a schema is one of `schema`.
-    async fn session(
-        &self,
-        environment: &Environment,
-        schema: &str,
-    ) -> Result<SessionContext, DataFusionError> {
+    fn session(&self, environment: &Environment, schema: &str) -> Result<SessionContext, DataFusionError> {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let config = SessionConfig::new()
             .with_target_partitions(cores * PARTITIONS_PER_CORE)
@@ -196,18 +198,49 @@ impl Catalog {
         let session = SessionContext::new_with_config_rt(config, Arc::clone(environment));
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
-        if schema != PUBLIC {
-            // The engine makes but the default one.
-            let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
-            catalog.register_schema(PUBLIC, Arc::new(MemorySchemaProvider::new()))?;
-        }
-        let table = |name| TableReference::full(CATALOG, PUBLIC, name);
-        session.register_table(table("bronze"), lake::provider(durable.clone(), hot.clone()))?;
+        let tables = PublicSchema {
+            bronze: lake::provider(durable.clone(), hot.clone()),
+            gold: Arc::clone(&self.gold),
+            gold_seen: OnceCell::new(),
+        };
+        let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
+        catalog.register_schema(PUBLIC, Arc::new(tables))?;
         session.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
-        let gold = self.gold.snapshot().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        session.register_table(table("gold"), lake::provider(gold.clone(), Vec::new()))?;
-        session.register_udtf(GOLD_AT, Arc::new(GoldAt { latest: gold }));
+        session.register_udtf(GOLD_AT, Arc::new(GoldAt { gold: Arc::clone(&self.gold) }));
         Ok(session)
+    }
+}
+
+/// The schema [`PUBLIC`], as one query sees it. Gold is looked at when it is named: its version costs a request to the lake.
+#[derive(Debug)]
+struct PublicSchema {
+    bronze: Arc<dyn TableProvider>,
+    gold: Arc<Gold>,
+    /// The same for each time that the query names it.
+    gold_seen: OnceCell<Arc<dyn TableProvider>>,
+}
+
+#[async_trait]
+impl SchemaProvider for PublicSchema {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let look = async || {
+            let gold = self.gold.snapshot().await;
+            let gold = gold.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            Ok::<_, DataFusionError>(lake::provider(gold, Vec::new()))
+        };
+        Ok(match name {
+            "bronze" => Some(Arc::clone(&self.bronze)),
+            "gold" => Some(Arc::clone(self.gold_seen.get_or_try_init(look).await?)),
+            _ => None,
+        })
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.contains(&name)
     }
 }
 
