@@ -33,6 +33,8 @@ pub(crate) struct Reader {
     assignment: Assignment,
     assigned: TopicPartitionList,
     open: BTreeMap<i32, OpenBatch>,
+    /// What the open batches take together, in bytes.
+    open_bytes: usize,
     /// When the oldest message of the open batches came.
     opened: Option<Instant>,
     /// Closed batches that the session has not taken; no more than the partitions.
@@ -50,6 +52,7 @@ impl Reader {
             assignment,
             assigned: TopicPartitionList::new(),
             open: BTreeMap::new(),
+            open_bytes: 0,
             opened: None,
             closed: VecDeque::new(),
             is_paused: false,
@@ -152,17 +155,19 @@ impl Reader {
         // What was read already, as after a change of the partition's leader, is not taken twice.
         let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.next());
         let Some(open) = open else { return };
+        let bytes_before = open.bytes();
         open.take(offset, message.timestamp().to_millis(), message.key(), message.payload());
+        self.open_bytes += open.bytes() - bytes_before;
         let is_full = open.message_count() >= self.config.batch_rows_max;
         self.opened.get_or_insert_with(Instant::now);
-        let byte_count: usize = self.open.values().map(OpenBatch::bytes).sum();
-        if is_full || byte_count >= self.config.batch_bytes_max {
+        if is_full || self.open_bytes >= self.config.batch_bytes_max {
             self.close_all();
         }
     }
 
     fn close_all(&mut self) {
         self.opened = None;
+        self.open_bytes = 0;
         self.closed.extend(self.open.values_mut().filter_map(OpenBatch::close));
     }
 
