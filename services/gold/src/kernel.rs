@@ -10,8 +10,11 @@
 //! Every window is computed from its own values alone, shifted by its first one, in two passes and ascending order: there is no running
 //! sum to drift, and the same candles give the same bits whatever range of rows is asked for.
 
+#![expect(clippy::inline_always, reason = "only what is inlined is compiled for other vectors, too")]
+
 use std::ops::Range;
 
+use multiversion::multiversion;
 use schema::MINUTE_MICROS;
 use schema::gold::WINDOWS;
 
@@ -56,6 +59,7 @@ pub struct Averages {
 
 impl Frame {
     /// Returns the index of the first candle in the window of length `window` that ends at `row`; `known` is not after it.
+    #[inline(always)]
     fn first(self, event_times: &[i64], row: usize, window: u16, known: usize) -> usize {
         match self {
             Frame::Rows => (row + 1).saturating_sub(usize::from(window)),
@@ -68,6 +72,7 @@ impl Frame {
     }
 
     /// Tells whether the windows that end at `row` and at the rows after it begin at `first` and at the candles after it, `N` in all.
+    #[inline(always)]
     fn slides<const N: usize>(self, event_times: &[i64], first: usize, row: usize, window: u16) -> bool {
         match self {
             Frame::Rows => first + usize::from(window) == row + 1,
@@ -85,6 +90,8 @@ impl Frame {
 }
 
 /// Computes the windows that end at each of `rows` and appends them to `columns`, one for each length of [`WINDOWS`].
+// Compiled for the widest vectors of machines, too: lanes are added in the same order on all, so the bits are the same.
+#[multiversion(targets("x86_64+avx2"), dispatcher = "direct")]
 pub fn compute(
     series: Series<'_>,
     frame: Frame,
@@ -120,6 +127,7 @@ impl Averages {
     }
 
     /// Appends `N` rows: those of `window` and of the same window moved on by one, two, … candles.
+    #[inline(always)]
     fn append<const N: usize>(&mut self, series: Series<'_>, window: Range<usize>) {
         let samples = i32::try_from(window.len()).expect("a window is far shorter than 2³¹ candles");
         let n = f64::from(samples);
@@ -138,6 +146,7 @@ impl Averages {
 }
 
 /// First pass: the means of `N` windows, and the same less each window's first value.
+#[inline(always)]
 fn means<const N: usize>(values: &[f64], window: Range<usize>, n: f64) -> ([f64; N], [f64; N]) {
     let origins = lanes::<_, N>(values, window.start);
     let mut sums = [0.0; N];
@@ -153,6 +162,7 @@ fn means<const N: usize>(values: &[f64], window: Range<usize>, n: f64) -> ([f64;
 }
 
 /// Second pass: the sums of squared deviations from the shifted means.
+#[inline(always)]
 fn squared_deviations<const N: usize>(
     values: &[f64],
     window: Range<usize>,
@@ -174,6 +184,7 @@ fn micros(window: u16) -> i64 {
     i64::from(window) * MINUTE_MICROS
 }
 
+#[inline(always)]
 fn lanes<T, const N: usize>(values: &[T], first: usize) -> &[T; N] {
     values[first..first + N].first_chunk().expect("the slice has N values")
 }
