@@ -14,13 +14,10 @@ use arrow::array::{
 };
 use arrow_flight::{FlightData, FlightDescriptor};
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use futures::future::LocalBoxFuture;
-use futures::{StreamExt as _, TryStreamExt as _};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use position::{OffsetRange, Position};
 use proto::client::{Client, connect, progress, put, read};
@@ -30,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
+use crate::objects::Files;
 
 const NAME: &str = "get";
 /// Rows of a batch: as many as ingest puts.
@@ -44,8 +42,6 @@ const SYMBOLS_MANY: usize = 50;
 const DECODED_ROWS: usize = 65_536;
 /// How long the puts may take.
 const PUT_MAX: Duration = Duration::from_mins(5);
-/// Files that are fetched at once.
-const FETCHES_MAX: usize = 16;
 
 /// Measures DoGet.
 pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
@@ -96,24 +92,27 @@ async fn files(setting: &Setting, symbols: usize, what: &str) -> anyhow::Result<
     let pipeline = Pipeline::new(&setting.environment).await?;
     let (_flight, mut client) = serve(&pipeline, &["flight", "--flush-interval", "1s"]).await?;
     put_all(&mut client, &batches, |progress| progress.durable.clone()).await?;
-    let objects = objects(&pipeline).await?;
+    let files = Files::list(&pipeline.lake).await?;
 
     let server = loopback::start(batches).await?;
-    let (mut ours, mut loopback, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut loopback) = (Vec::new(), Vec::new());
+    let (mut fetched, mut decoded, mut bytes) = (Vec::new(), Vec::new(), 0);
     for _ in 0..setting.scale.runs {
         ours.push(gigabytes / get(&pipeline, setting.scale.rows).await?);
         loopback.push(gigabytes / server.get(setting.scale.rows).await?);
-        let objects = objects.clone();
+        let (objects, seconds) = files.get().await?;
+        fetched.push(gigabytes / seconds);
+        bytes = objects.iter().map(Bytes::len).sum();
         decoded.push(gigabytes / tokio::task::spawn_blocking(move || decode(objects)).await??);
     }
-    let bytes: usize = objects.iter().map(Bytes::len).sum();
-    let note = format!("{} files, {} MB of Parquet in MinIO.", objects.len(), bytes / 1_000_000);
+    let note = format!("{} files, {} MB of Parquet in MinIO.", files.count(), bytes / 1_000_000);
     Ok(vec![
         Figure::new(NAME, what, "GB/s", ours.clone())
             .beside("arrow-flight from memory", loopback)
             .aim(Aim::TimesGreatest(0.8))
             .note(note),
-        Figure::new(NAME, format!("{what}, beside decoding alone"), "GB/s", ours)
+        Figure::new(NAME, format!("{what}, beside its parts"), "GB/s", ours)
+            .beside("GETs alone, 16 at once", fetched)
             .beside("parquet-rs, one thread, from memory", decoded)
             .note("What those files cost before a byte of them is sent."),
     ])
@@ -210,25 +209,6 @@ async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
     }
     ensure!(count == rows, "{count} rows came of {rows}");
     Ok(started.elapsed().as_secs_f64())
-}
-
-/// Fetches the Parquet files of the lake's tables.
-async fn objects(pipeline: &Pipeline) -> anyhow::Result<Vec<Bytes>> {
-    let (bucket, prefix) = pipeline
-        .lake
-        .trim_start_matches("s3://")
-        .split_once('/')
-        .context("the lake is a prefix in a bucket")?;
-    let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true).build()?;
-    let listed: Vec<ObjectMeta> = store.list(Some(&Path::from(prefix))).try_collect().await?;
-    let files = listed.into_iter().map(|object| object.location);
-    let files =
-        files.filter(|path| path.extension() == Some("parquet") && !path.as_ref().contains("_delta_log"));
-    let fetched = files.map(|path| {
-        let store = store.clone();
-        async move { store.get(&path).await?.bytes().await }
-    });
-    Ok(futures::stream::iter(fetched.collect::<Vec<_>>()).buffered(FETCHES_MAX).try_collect().await?)
 }
 
 /// Decodes files one after the other; returns the seconds.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::Setting;
 use crate::figure::{Aim, Figure};
 use crate::json::{Messages, read};
+use crate::objects::Files;
 use crate::{input, watch};
 
 /// Partitions of the topics.
@@ -52,7 +53,8 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
     let ends = topic_ends(&setting.environment.kafka, &pipeline.topic).await?;
     let rows = input::count(setting, &pipeline.topic).await?;
 
-    let (mut bare, mut and_encoded, mut hot, mut durable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut and_encoded, mut hot) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut durable, mut puts, mut file_count) = (Vec::new(), Vec::new(), 0);
     for run in 0..setting.scale.runs {
         let (kafka, topic, ends) = (setting.environment.kafka.clone(), pipeline.topic.clone(), ends.clone());
         let consumer = tokio::task::spawn_blocking(move || consume(&kafka, &topic, &ends)).await??;
@@ -64,7 +66,11 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
                 .await?,
         );
         let metric = "candleflight_bronze_durable_rows";
-        durable.push(ingest(&mut pipeline, &format!("durable-{run}"), &DURABLE, metric, rows).await?);
+        let name = format!("durable-{run}");
+        durable.push(ingest(&mut pipeline, &name, &DURABLE, metric, rows).await?);
+        let files = Files::list(&format!("{}/{name}", pipeline.lake)).await?;
+        file_count = files.count();
+        puts.push(rows / files.put_like(&format!("{}/puts-{run}", pipeline.topic)).await?);
     }
     let topic = if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") };
     Ok(vec![
@@ -75,7 +81,9 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
         Figure::new("ingest", format!("Kafka → durable bronze, {topic}"), "rows/s", durable)
             .beside("librdkafka consumer", bare)
             .beside("consumer, then Parquet encoding", and_encoded)
-            .aim(Aim::TimesGreatest(0.6)),
+            .beside("puts of as many files alone, 16 at once", puts)
+            .aim(Aim::TimesGreatest(0.6))
+            .note(format!("Into {file_count} files, one a date, partition and flush.")),
     ])
 }
 
@@ -87,8 +95,7 @@ async fn ingest(
     metric: &str,
     rows: f64,
 ) -> anyhow::Result<f64> {
-    let lake = pipeline.lake.clone();
-    pipeline.set("CANDLEFLIGHT_LAKE", &format!("{lake}/{name}"));
+    pipeline.set("CANDLEFLIGHT_LAKE", &format!("{}/{name}", pipeline.lake));
     pipeline.set("CANDLEFLIGHT_GROUP", &format!("{}-{name}", pipeline.topic));
     let mut flight = pipeline.start(&[&["flight"], flight_flags].concat())?;
     flight.ready().await;

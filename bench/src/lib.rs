@@ -14,6 +14,7 @@ pub mod input;
 pub mod json;
 pub mod kernel;
 pub mod memory;
+pub mod objects;
 pub mod report;
 pub mod scale;
 pub mod sql;
