@@ -169,7 +169,10 @@ async fn the_newest_rows_of_many_files_are_in_a_few() {
         let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
         let rows: Vec<_> = (0..DAYS).map(|day| (i64::from(day), DAY + day)).collect();
         table.append(&[bronze(0, &rows)], &position(&[(0, i64::from(DAYS))])).await.unwrap();
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
+        // As the Flight server has it; else a filter collects rows before it passes any on.
+        let config = SessionConfig::new().with_target_partitions(4);
+        let config = config.set_bool("datafusion.execution.parquet.pushdown_filters", true);
+        let context = SessionContext::new_with_config(config);
         context.register_table("t", lake::provider(table.snapshot(), Vec::new())).unwrap();
         for sql in [
             "SELECT * FROM t ORDER BY event_time LIMIT 1",
