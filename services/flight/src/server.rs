@@ -13,6 +13,7 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use datafusion::error::DataFusionError;
+use datafusion::parquet::errors::ParquetError;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
 use prost::Message as _;
@@ -78,6 +79,10 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
 fn query_code(error: &DataFusionError) -> Code {
     match error.find_root() {
         DataFusionError::External(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
+            Code::Unavailable
+        }
+        // A file that could not be fetched.
+        DataFusionError::ParquetError(error) if matches!(**error, ParquetError::External(_)) => {
             Code::Unavailable
         }
         DataFusionError::Internal(_) => Code::Internal,
