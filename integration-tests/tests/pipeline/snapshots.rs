@@ -44,13 +44,14 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
         tasks.spawn(query(pipeline.flight.clone()));
     }
     let total = i64::try_from(inputs.iter().map(input::Input::row_count).sum::<anyhow::Result<usize>>()?)?;
-    producer.ended().await?;
+    ensure!(producer.ended().await?.success(), "the producer has sent everything: {}", producer.log()?);
     let ends: Position = topic_ends(&environment.kafka, &pipeline.topic)
         .await?
         .into_iter()
         .filter(|(_, end)| *end > 0)
         .collect();
-    ensure!(ends.iter().map(|(_, next)| next).sum::<i64>() == total, "the topic has every candle");
+    let sent: i64 = ends.iter().map(|(_, next)| next).sum();
+    ensure!(sent == total, "the topic has {sent} of {total} candles: {ends}");
     for start in [0, 1, 777, 10_000] {
         tasks.spawn(follow(pipeline.flight.clone(), start, ends.clone()));
     }
