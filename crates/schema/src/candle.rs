@@ -123,13 +123,7 @@ impl<'a> Candle<'a> {
 
 /// Converts Unix seconds to microseconds, rounding to the nearest.
 #[expect(clippy::cast_possible_truncation, reason = "the caller has checked the range, far inside i64")]
-#[expect(clippy::cast_precision_loss, reason = "compared with what it came from")]
 fn event_time_micros(timestamp_seconds: f64) -> i64 {
-    let whole = timestamp_seconds as i64;
-    if whole as f64 == timestamp_seconds {
-        // Nearly always; to round is a call into the system's library.
-        return whole * 1_000_000;
-    }
     (timestamp_seconds * 1e6).round() as i64
 }
 

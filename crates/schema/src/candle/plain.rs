@@ -11,15 +11,10 @@ const DIGITS_MAX: usize = 15;
 const POWERS: [f64; DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// Powers of ten by which eight digits and fewer move up.
-const WHOLE_POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
 /// Reads a usual message; `None` where it is not one.
 pub(super) fn read(json: &[u8]) -> Option<Candle<'_>> {
     let mut rest = Rest(json);
     let (mut symbol, mut numbers) = (None, [None; NUMBERS.len()]);
-    // Most senders keep the order of the names.
-    let mut expected = 0;
     rest.expect(b'{')?;
     loop {
         let name = rest.string()?;
@@ -27,10 +22,7 @@ pub(super) fn read(json: &[u8]) -> Option<Candle<'_>> {
         let is_repeated = if is_name(name, b"symbol") {
             symbol.replace(std::str::from_utf8(rest.string()?).ok()?).is_some()
         } else {
-            let is_expected = NUMBERS.get(expected).is_some_and(|number| is_name(name, number));
-            let found = || NUMBERS.iter().position(|number| is_name(name, number));
-            let index = if is_expected { expected } else { found()? };
-            expected = index + 1;
+            let index = NUMBERS.iter().position(|number| is_name(name, number))?;
             numbers[index].replace(rest.number()?).is_some()
         };
         if is_repeated {
@@ -97,19 +89,25 @@ impl<'a> Rest<'a> {
         let first = self.token()?;
         let is_negative = first == b'-';
         let leading = if is_negative { self.digit()? } else { first.is_ascii_digit().then_some(first)? };
-        let (mut mantissa, more) = self.digits(u64::from(leading - b'0'));
-        if leading == b'0' && more > 0 {
+        let (mut mantissa, mut digits, mut decimals) = (u64::from(leading - b'0'), 1, 0);
+        while let Some(digit) = self.digit() {
+            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            digits += 1;
+        }
+        if leading == b'0' && digits > 1 {
             return None;
         }
-        let mut decimals = 0;
         if self.0.first() == Some(&b'.') {
             self.0 = &self.0[1..];
-            (mantissa, decimals) = self.digits(mantissa);
+            while let Some(digit) = self.digit() {
+                mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+                decimals += 1;
+            }
             if decimals == 0 {
                 return None;
             }
         }
-        if 1 + more + decimals > DIGITS_MAX || matches!(self.0.first(), Some(b'e' | b'E')) {
+        if digits + decimals > DIGITS_MAX || matches!(self.0.first(), Some(b'e' | b'E')) {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "it has few enough digits")]
@@ -117,46 +115,9 @@ impl<'a> Rest<'a> {
         Some(if is_negative { -number } else { number })
     }
 
-    /// Takes all digits that come, behind those of `mantissa`, and counts them. The sum wraps where they are too many.
-    fn digits(&mut self, mut mantissa: u64) -> (u64, usize) {
-        let mut count = 0;
-        while let Some(bytes) = self.0.first_chunk() {
-            let (value, digits) = leading_digits(u64::from_le_bytes(*bytes));
-            mantissa = mantissa.wrapping_mul(WHOLE_POWERS[digits]).wrapping_add(value);
-            count += digits;
-            self.0 = &self.0[digits..];
-            if digits < WHOLE_POWERS.len() - 1 {
-                return (mantissa, count);
-            }
-        }
-        while let Some(digit) = self.digit() {
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-            count += 1;
-        }
-        (mantissa, count)
-    }
-
     fn digit(&mut self) -> Option<u8> {
         let (digit, rest) = self.0.split_first().filter(|(byte, _)| byte.is_ascii_digit())?;
         self.0 = rest;
         Some(*digit)
     }
-}
-
-/// Returns the value of the digits that eight characters begin with, and how many these are; the first character is the lowest byte.
-///
-/// All eight are looked at together, as in Lemire's "Quickly parsing eight digits" (2022): pairs, fours, then eight.
-fn leading_digits(characters: u64) -> (u64, usize) {
-    const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    // A digit is 0x30 to 0x39: so are its high four bits, also with 6 more. A carry only spoils what comes after a character that is none.
-    let others =
-        ((characters & HIGH) ^ ZEROS) | ((characters.wrapping_add(0x0606_0606_0606_0606) & HIGH) ^ ZEROS);
-    let digits = others.trailing_zeros() / 8;
-    // Those that are none are shifted out: zeros in front take their place.
-    let aligned = characters.checked_shl(64 - 8 * digits).unwrap_or(0);
-    let pairs = (aligned & 0x0F0F_0F0F_0F0F_0F0F).wrapping_mul(10 * 0x100 + 1) >> 8;
-    let fours = (pairs & 0x00FF_00FF_00FF_00FF).wrapping_mul(100 * 0x1_0000 + 1) >> 16;
-    let value = (fours & 0x0000_FFFF_0000_FFFF).wrapping_mul(10_000 * 0x1_0000_0000 + 1) >> 32;
-    (value, digits as usize)
 }
