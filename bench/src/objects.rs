@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 use tokio::time::Instant;
 
-/// Requests under way at once: more make nothing faster here.
+/// Requests under way at once, so that none waits for the latency of another.
 const REQUESTS_MAX: usize = 16;
 
 /// Data files of a lake.
