@@ -9,12 +9,15 @@ use std::thread::available_parallelism;
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
+    TableProvider,
+};
 use datafusion::common::ParamValues;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
@@ -32,7 +35,7 @@ use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::Refusal;
 use crate::gold::Gold;
 use crate::hot::Hot;
-use crate::queries::{Environment, Queries};
+use crate::queries::Queries;
 use crate::server::TABLES;
 use crate::sql::{Asker, Query, check_depth};
 use crate::system::{self, Logs, System, SystemSchema};
@@ -52,15 +55,8 @@ pub(crate) struct Catalog {
     gold: Arc<Gold>,
     status: Status,
     queries: Queries,
-    /// What queries of our own run in.
-    environment: Environment,
-}
-
-/// Who asks for a plan, and what the query will run in.
-#[derive(Clone, Debug)]
-pub(crate) struct Scope {
-    pub(crate) asker: Asker,
-    pub(crate) environment: Environment,
+    /// What all sessions have in common: functions, rules, settings.
+    template: SessionState,
 }
 
 impl Catalog {
@@ -73,7 +69,8 @@ impl Catalog {
         queries: Queries,
     ) -> Result<Self, LakeError> {
         let gold = Arc::new(Gold::open(lake, topic).await?);
-        Ok(Catalog { hot, gold, status, queries, environment: Arc::default() })
+        let template = template(&queries);
+        Ok(Catalog { hot, gold, status, queries, template })
     }
 
     /// Plans a read-only query on the present snapshots.
@@ -81,12 +78,12 @@ impl Catalog {
     /// # Errors
     ///
     /// The query is not valid SQL, names what is not there, or is not a query.
-    pub(crate) async fn plan(&self, scope: &Scope, query: &Query) -> Result<DataFrame, Refusal> {
+    pub(crate) async fn plan(&self, asker: &Asker, query: &Query) -> Result<DataFrame, Refusal> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let session = self.session(&scope.environment, &scope.asker.session.schema)?;
+        let session = self.session(&asker.session.schema)?;
         let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
-        let known = System::new(self.status.clone(), self.queries.clone(), scope.asker.caller.clone());
+        let known = System::new(self.status.clone(), self.queries.clone(), asker.caller.clone());
         let logs = Logs { hot: Arc::clone(&self.hot), gold: Arc::clone(&self.gold) };
         catalog.register_schema(system::SCHEMA, Arc::new(SystemSchema { known, logs }))?;
         match query {
@@ -144,7 +141,7 @@ impl Catalog {
             ),
         };
         let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
-        self.session(&self.environment, PUBLIC)?
+        self.session(PUBLIC)?
             .sql(&query)
             .await?
             .with_param_values(parameters(history))?
@@ -160,7 +157,7 @@ impl Catalog {
     pub(crate) async fn offsets_at(&self, micros: i64) -> Result<Position, DataFusionError> {
         let query = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
         let time = ("time", ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
-        let plan = self.session(&self.environment, PUBLIC)?.sql(query).await?;
+        let plan = self.session(PUBLIC)?.sql(query).await?;
         let batches = plan.with_param_values(ParamValues::from(vec![time]))?.collect().await?;
         let offsets = batches.iter().flat_map(|batch| {
             let partitions = batch.column(0).as_primitive::<Int32Type>().values().iter().copied();
@@ -184,18 +181,7 @@ impl Catalog {
     }
 
     /// Makes a session on the present snapshots, in which a name without a schema is one of `schema`.
-    fn session(&self, environment: &Environment, schema: &str) -> Result<SessionContext, DataFusionError> {
-        let cores = available_parallelism().map_or(1, NonZero::get);
-        let config = SessionConfig::new()
-            .with_target_partitions(cores * PARTITIONS_PER_CORE)
-            .with_information_schema(true)
-            .with_default_catalog_and_schema(CATALOG, schema)
-            // Clients in other languages cannot read view types.
-            .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
-            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
-            .set_bool("datafusion.optimizer.expand_views_at_output", true)
-            .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-        let session = SessionContext::new_with_config_rt(config, Arc::clone(environment));
+    fn session(&self, schema: &str) -> Result<SessionContext, DataFusionError> {
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
         let tables = PublicSchema {
@@ -203,12 +189,36 @@ impl Catalog {
             gold: Arc::clone(&self.gold),
             gold_seen: OnceCell::new(),
         };
-        let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
+        let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(tables))?;
-        session.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
-        session.register_udtf(GOLD_AT, Arc::new(GoldAt { gold: Arc::clone(&self.gold) }));
-        Ok(session)
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        let mut state = self.template.clone();
+        schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+        state.register_catalog_list(Arc::new(catalogs));
+        state.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
+        state.register_udtf(GOLD_AT, Arc::new(GoldAt { gold: Arc::clone(&self.gold) }));
+        Ok(SessionContext::new_with_state(state))
     }
+}
+
+/// Makes what every session is a copy of: to list some hundred functions and rules anew takes longer than to plan a short query.
+fn template(queries: &Queries) -> SessionState {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    let config = SessionConfig::new()
+        .with_target_partitions(cores * PARTITIONS_PER_CORE)
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOG, PUBLIC)
+        .with_create_default_catalog_and_schema(false)
+        // Clients in other languages cannot read view types.
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        .set_bool("datafusion.optimizer.expand_views_at_output", true)
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+    SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(Arc::clone(queries.shared()))
+        .build()
 }
 
 /// The schema [`PUBLIC`], as one query sees it. Gold is looked at when it is named: its version costs a request to the lake.

@@ -17,6 +17,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::physical_plan::execute_stream;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -81,11 +82,8 @@ pub(crate) struct Queries {
     metrics: Metrics,
 }
 
-/// What a query runs in: its memory, and what it shares with others.
-pub(crate) type Environment = Arc<RuntimeEnv>;
-/// Makes the plans of a query, executed one after the other, in its environment.
-pub(crate) type Plan =
-    Box<dyn FnOnce(Environment) -> BoxFuture<'static, Result<Vec<DataFrame>, Refusal>> + Send>;
+/// Makes the plans of a query, executed one after the other.
+pub(crate) type Plan = BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>;
 
 /// A query that has begun.
 pub(crate) struct Answer {
@@ -130,9 +128,9 @@ impl Queries {
     /// What planning fails with, or that it took too long.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
-        plan: impl FnOnce(Environment) -> BoxFuture<'static, Result<T, Refusal>>,
+        plan: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let planning = AbortOnDropHandle::new(self.engine.spawn(plan(self.environment()?)));
+        let planning = AbortOnDropHandle::new(self.engine.spawn(plan));
         match timeout(PLANNING_MAX, planning).await {
             Ok(planned) => planned.map_err(|_| Refusal::Panicked)?,
             Err(_) => Err(Refusal::TooLong { limit: PLANNING_MAX }),
@@ -156,8 +154,8 @@ impl Queries {
         let (sender, receiver) = mpsc::channel(BATCHES_READY_MAX);
         let result_bytes_max = self.limits.result_bytes_max;
         let running = Arc::clone(&place.running);
-        let query = Query { result_bytes_max, place, sender };
-        let working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan(self.environment()?))));
+        let query = Query { environment: self.environment()?, result_bytes_max, place, sender };
+        let working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan)));
         let limit = self.limits.query_time_max;
         let mut pieces = Pieces { receiver, working, running, limit, left: limit };
         match pieces.next().await {
@@ -177,7 +175,13 @@ impl Queries {
         }
     }
 
-    fn environment(&self) -> Result<Environment, Refusal> {
+    /// Returns what all queries share, in which they are planned.
+    pub(crate) fn shared(&self) -> &Arc<RuntimeEnv> {
+        &self.shared
+    }
+
+    /// Makes what one query runs in: what all share, and memory of its own.
+    fn environment(&self) -> Result<Arc<RuntimeEnv>, Refusal> {
         let pool = TrackConsumersPool::new(FairSpillPool::new(self.limits.query_memory_max), CONSUMERS_NAMED);
         Ok(RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(Arc::new(pool)).build_arc()?)
     }
@@ -216,27 +220,26 @@ impl Pieces {
 
 /// A query at work, on the engine's threads.
 struct Query {
+    environment: Arc<RuntimeEnv>,
     result_bytes_max: usize,
     place: Place,
     sender: mpsc::Sender<Result<Piece, Refusal>>,
 }
 
 impl Query {
-    async fn run(self, plan: BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>) {
+    async fn run(self, plan: Plan) {
         if let Err(refusal) = self.execute(plan).await {
             // Whoever has gone needs no reason.
             let _gone = timeout(UNTAKEN_MAX, self.sender.send(Err(refusal))).await;
         }
     }
 
-    async fn execute(
-        &self,
-        plan: BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>,
-    ) -> Result<(), Refusal> {
+    async fn execute(&self, plan: Plan) -> Result<(), Refusal> {
         let mut is_described = false;
         for plan in plan.await? {
             let schema = Arc::clone(plan.schema().inner());
-            let mut batches = plan.execute_stream().await?;
+            let context = plan.task_ctx().with_runtime(Arc::clone(&self.environment));
+            let mut batches = execute_stream(plan.create_physical_plan().await?, Arc::new(context))?;
             // Said only now, so that what fails at once is the call's error and not the stream's.
             if !std::mem::replace(&mut is_described, true) {
                 self.send(Piece::Schema(schema)).await?;

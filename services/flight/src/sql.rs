@@ -34,7 +34,6 @@ use arrow_flight::{
 };
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
-use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -45,10 +44,10 @@ pub(crate) use self::prepared::Query;
 use self::prepared::Prepared;
 use self::session::Session;
 use self::ticket::QueryTicket;
-use crate::catalog::{Catalog, Scope};
+use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::login;
-use crate::queries::{Environment, Queries};
+use crate::queries::{Plan, Queries};
 use crate::server::{self, Messages};
 
 /// Answers the Flight SQL commands.
@@ -113,38 +112,29 @@ impl Sql {
         look: impl FnOnce(DataFrame) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let planning = self.planning(asker, query);
-        let plan = |environment| -> BoxFuture<'static, _> {
-            Box::pin(async move {
-                let plans = planning(environment).await?;
-                look(plans.into_iter().next().expect("there is one execution at least"))
-            })
+        let plan = async move {
+            let plans = planning.await?;
+            look(plans.into_iter().next().expect("there is one execution at least"))
         };
         self.queries.plan(plan).await
     }
 
-    /// Returns what plans a query, once for each row of its parameters, all on one snapshot.
-    fn planning(
-        &self,
-        asker: &Asker,
-        prepared: &Prepared,
-    ) -> impl FnOnce(Environment) -> BoxFuture<'static, Result<Vec<DataFrame>, Refusal>> + Send + 'static
-    {
+    /// Plans a query, once for each row of its parameters, all on one snapshot.
+    fn planning(&self, asker: &Asker, prepared: &Prepared) -> Plan {
         let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
-        move |environment| {
-            Box::pin(async move {
-                let plan = catalog.plan(&Scope { asker, environment }, &prepared.query).await?;
-                let bind = |parameters: Vec<ScalarValue>| {
-                    let plan = plan.clone();
-                    Ok(if parameters.is_empty() { plan } else { plan.with_param_values(parameters)? })
-                };
-                prepared.executions()?.into_iter().map(bind).collect()
-            })
-        }
+        Box::pin(async move {
+            let plan = catalog.plan(&asker, &prepared.query).await?;
+            let bind = |parameters: Vec<ScalarValue>| {
+                let plan = plan.clone();
+                Ok(if parameters.is_empty() { plan } else { plan.with_param_values(parameters)? })
+            };
+            prepared.executions()?.into_iter().map(bind).collect()
+        })
     }
 
     async fn execute(&self, asker: &Asker, ticket: QueryTicket) -> Result<Messages, Refusal> {
         let QueryTicket { id, prepared } = ticket;
-        let plan = Box::new(self.planning(asker, &prepared));
+        let plan = self.planning(asker, &prepared);
         let answer = self.queries.run(&asker.caller, id, &prepared.query.to_string(), plan).await?;
         let (schema, batches) =
             answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));

@@ -18,6 +18,9 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 
 use crate::file::DataFile;
 
+/// The columns of which the log's bounds are kept.
+const BOUNDED: [&str; 5] = [DATE, SYMBOL, KAFKA_PARTITION, KAFKA_OFFSET, EVENT_TIME];
+
 /// Tells of each file whether it may hold rows that `filter` leaves.
 pub(super) fn prune(
     files: &[Arc<DataFile>],
@@ -120,7 +123,8 @@ impl PruningStatistics for FileBounds<'_> {
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         // The columns with bounds are never null.
-        self.values(column, false).map(|_| Arc::new(UInt64Array::from_value(0, self.0.len())) as ArrayRef)
+        let has_bounds = BOUNDED.contains(&column.name());
+        has_bounds.then(|| Arc::new(UInt64Array::from_value(0, self.0.len())) as ArrayRef)
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
