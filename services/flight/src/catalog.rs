@@ -23,7 +23,6 @@ use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::Plan;
 use futures::FutureExt as _;
-use lake::{Lake, LakeError};
 use position::Position;
 use prost::Message as _;
 use proto::ticket::{History, Margin};
@@ -60,17 +59,9 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// Opens gold, which another service writes.
-    pub(crate) async fn open(
-        lake: &Lake,
-        topic: &str,
-        hot: Arc<Hot>,
-        status: Status,
-        queries: Queries,
-    ) -> Result<Self, LakeError> {
-        let gold = Arc::new(Gold::open(lake, topic).await?);
+    pub(crate) fn new(hot: Arc<Hot>, gold: Arc<Gold>, status: Status, queries: Queries) -> Self {
         let template = template(&queries);
-        Ok(Catalog { hot, gold, status, queries, template })
+        Catalog { hot, gold, status, queries, template }
     }
 
     /// Plans a read-only query on the present snapshots.

@@ -9,25 +9,37 @@ use tokio::time::Instant;
 /// How old the known version may be: gold commits every few seconds, a look costs a list request.
 const AGE_MAX: Duration = Duration::from_millis(250);
 
-/// The gold table, and when it was last looked at.
+/// The gold table of a topic. It is opened when it is first asked for: to read its log takes as long as bronze's, and a restarted server
+/// takes rows meanwhile.
 #[derive(Debug)]
-pub(crate) struct Gold(Mutex<(Table, Instant)>);
+pub(crate) struct Gold {
+    lake: Lake,
+    topic: String,
+    /// The table, and when it was last looked at.
+    seen: Mutex<Option<(Table, Instant)>>,
+}
 
 impl Gold {
-    /// Opens the table of `topic`, creating it when absent.
-    pub(crate) async fn open(lake: &Lake, topic: &str) -> Result<Self, LakeError> {
-        Ok(Gold(Mutex::new((Table::open(lake, lake::gold(topic)).await?, Instant::now()))))
+    pub(crate) fn new(lake: Lake, topic: String) -> Self {
+        Gold { lake, topic, seen: Mutex::default() }
     }
 
-    /// Returns the present version, give or take [`AGE_MAX`].
+    /// Returns the present version, give or take [`AGE_MAX`]; creates the table when absent.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, LakeError> {
-        // Held across the refresh on purpose: those who come together share one.
-        let mut gold = self.0.lock().await;
-        if gold.1.elapsed() < AGE_MAX {
-            return Ok(gold.0.snapshot());
-        }
-        let snapshot = gold.0.refresh().await?;
-        gold.1 = Instant::now();
+        // Held across the look on purpose: those who come together share one.
+        let mut seen = self.seen.lock().await;
+        let snapshot = match seen.as_mut() {
+            Some((table, at)) if at.elapsed() < AGE_MAX => return Ok(table.snapshot()),
+            Some((table, at)) => {
+                let snapshot = table.refresh().await?;
+                *at = Instant::now();
+                snapshot
+            }
+            None => {
+                let table = Table::open(&self.lake, lake::gold(&self.topic)).await?;
+                seen.insert((table, Instant::now())).0.snapshot()
+            }
+        };
         Ok(snapshot)
     }
 }

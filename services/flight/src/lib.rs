@@ -41,6 +41,7 @@ use tonic::transport::{Certificate, Identity, Server as GrpcServer, ServerTlsCon
 use crate::catalog::Catalog;
 pub use crate::config::Config;
 pub use crate::error::Error;
+use crate::gold::Gold;
 use crate::hot::Hot;
 use crate::login::LoginLayer;
 use crate::metrics::Metrics;
@@ -105,9 +106,10 @@ pub fn run_on(
         let hot = Arc::new(Hot::new(durable));
         metrics.observe_hot(&hot);
         let queries = Queries::new(config.limits.clone(), metrics.clone()).map_err(Error::Engine)?;
+        let gold = Arc::new(Gold::new(lake, config.topic.clone()));
         let catalog =
-            Catalog::open(&lake, &config.topic, Arc::clone(&hot), context.status.clone(), queries.clone());
-        let sql = Sql { catalog: Arc::new(catalog.await?), queries };
+            Catalog::new(Arc::clone(&hot), Arc::clone(&gold), context.status.clone(), queries.clone());
+        let sql = Sql { catalog: Arc::new(catalog), queries: queries.clone() };
 
         // Puts and followers end first; then the flusher makes what they left durable.
         let calls = context.shutdown.child_token();
@@ -138,6 +140,7 @@ pub fn run_on(
                 calls.cancelled(),
             );
         metrics.set_ready(Ok(()));
+        let opening = calls.run_until_cancelled(open_gold(&queries, gold));
         let served = async {
             let served = serving.await;
             flushed.cancel();
@@ -149,11 +152,21 @@ pub fn run_on(
             calls.cancel();
             result
         };
-        let (served, flushed) = tokio::join!(served, flushed);
+        let (served, flushed, _) = tokio::join!(served, flushed, opening);
         metrics.set_ready(Err("stopped".to_owned()));
         flushed?;
         Ok(served?)
     })
+}
+
+/// Opens gold before somebody asks for it, on the queries' threads.
+async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
+    if let Err(refusal) = queries.plan(async move { Ok(gold.snapshot().await?) }).await {
+        tracing::warn!(
+            error = &refusal as &dyn std::error::Error,
+            "open gold; the first query of it tries again"
+        );
+    }
 }
 
 /// Returns a server that shows the certificate, if there is one, and asks for those of clients, if it is to.
