@@ -62,7 +62,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
         let table = Table::open(&lake, lake::gold("candles")).await.unwrap();
-        let gold = Arc::new(Gold::open(&lake, "candles").await.unwrap());
+        let gold = Arc::new(Gold::new(lake, "candles".to_owned()));
         Server { _folder: folder, table, gold, ring: Arc::default() }
     }
 
