@@ -121,7 +121,7 @@ impl Queries {
         self.places.follow(caller)
     }
 
-    /// Plans on the queries' threads, for who only asks what a query's result looks like.
+    /// Does on the queries' threads what is not yet a query: planning one whose result is only to be described, opening a table.
     ///
     /// # Errors
     ///

@@ -18,9 +18,6 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 
 use crate::file::DataFile;
 
-/// The columns of which the log's bounds are kept.
-const BOUNDED: [&str; 5] = [DATE, SYMBOL, KAFKA_PARTITION, KAFKA_OFFSET, EVENT_TIME];
-
 /// Tells of each file whether it may hold rows that `filter` leaves.
 pub(super) fn prune(
     files: &[Arc<DataFile>],
@@ -122,9 +119,9 @@ impl PruningStatistics for FileBounds<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        // The columns with bounds are never null.
-        let has_bounds = BOUNDED.contains(&column.name());
-        has_bounds.then(|| Arc::new(UInt64Array::from_value(0, self.0.len())) as ArrayRef)
+        // The columns with bounds are never null; which have some, no files tell as well as many.
+        FileBounds(&[]).values(column, false)?;
+        Some(Arc::new(UInt64Array::from_value(0, self.0.len())))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
