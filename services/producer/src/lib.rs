@@ -30,9 +30,9 @@ use crate::source::{Next, Source};
 
 /// Name of the service in `/ready`.
 const SERVICE: &str = "producer";
-/// Longest time until the end of a wait for the next record is looked for: how late Ctrl-C is noticed.
+/// Longest wait for the next record after which acknowledgements are taken in.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// Shortest wait, the resolution of a poll; records due within it are sent together.
+/// Shortest wait, the resolution of tokio's clock; records due within it are sent together.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Name of the Kaggle set.
@@ -177,7 +177,7 @@ impl Run {
             report.progress(now, sink.sent(), source.bytes_read());
             let wait = pace.wait(now);
             if !wait.is_zero() {
-                sink.poll(wait.clamp(WAIT_MIN, WAIT_MAX))?;
+                sink.wait(wait.clamp(WAIT_MIN, WAIT_MAX), shutdown)?;
                 continue;
             }
             match source.next()? {

@@ -11,7 +11,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientContext, Message};
 use schema::candle::Candle;
 use service::metrics::Metrics;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -113,23 +114,27 @@ impl Sink {
             if shutdown.is_cancelled() {
                 return Ok(false);
             }
-            self.poll(QUEUE_FULL_WAIT)?;
+            self.wait(QUEUE_FULL_WAIT, shutdown)?;
         }
         failpoint::pass("producer.sent");
         self.sent += 1;
         if self.sent.is_multiple_of(POLL_RECORDS) {
-            self.poll(Duration::ZERO)?;
+            self.take_in()?;
         }
         Ok(true)
     }
 
-    /// Takes in acknowledgements, then waits.
-    pub(crate) fn poll(&self, wait: Duration) -> Result<(), Error> {
+    /// Takes in acknowledgements, then waits; not beyond `shutdown`.
+    pub(crate) fn wait(&self, wait: Duration, shutdown: &CancellationToken) -> Result<(), Error> {
+        self.take_in()?;
+        let _over = Handle::current().block_on(timeout(wait, shutdown.cancelled()));
+        Ok(())
+    }
+
+    fn take_in(&self) -> Result<(), Error> {
         // A poll takes in one event or, until its time is over, all; any longer, and it would spend its last millisecond in a busy loop.
         self.producer.poll(POLL_TIME);
-        self.failure()?;
-        std::thread::sleep(wait);
-        Ok(())
+        self.failure()
     }
 
     /// Waits until everything is acknowledged, or failed for good; after `shutdown` at most [`DRAIN_MAX`].
