@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 use futures::{FutureExt as _, SinkExt as _, TryStreamExt as _};
 use integration_tests::pipeline::Pipeline;
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, BufWriter};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::io::ReaderStream;
@@ -19,7 +19,7 @@ use crate::{input, watch};
 
 /// Partitions of the topic.
 const PARTITIONS: usize = 4;
-/// Bytes that are read of the copied rows at a time.
+/// Bytes that are written and read of the copied rows at a time.
 const COPY_BYTES: usize = 256 << 10;
 
 /// Measures the backfill of `scale.rows` candles.
@@ -60,7 +60,7 @@ async fn backfill(pipeline: &Pipeline, rows: f64) -> anyhow::Result<f64> {
 async fn copy(pipeline: &Pipeline) -> anyhow::Result<f64> {
     let database = pipeline.database().await?;
     let path = pipeline.folder.path().join("rows");
-    let mut file = File::create(&path).await?;
+    let mut file = BufWriter::with_capacity(COPY_BYTES, File::create(&path).await?);
     let mut rows = pin!(database.copy_out("COPY bitcoin_gold_data TO STDOUT (FORMAT binary)").await?);
     while let Some(piece) = rows.try_next().await? {
         file.write_all(&piece).await?;

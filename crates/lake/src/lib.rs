@@ -23,6 +23,7 @@ mod write;
 pub use changes::Changes;
 pub use error::LakeError;
 pub use history::Version;
+pub use maintain::Maintenance;
 pub use provider::provider;
 pub use snapshot::Snapshot;
 pub use store::Lake;

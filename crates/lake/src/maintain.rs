@@ -13,6 +13,7 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use tokio::time::Instant;
 
 use crate::LakeError;
 use crate::file::DataFile;
@@ -38,6 +39,54 @@ const OPEN_FILES_MIN: usize = 32;
 const FILES_AT_ONCE: usize = 8;
 /// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
 const RETENTION_MAX: Duration = Duration::from_hours(1);
+
+/// Time between two passes of [`Maintenance`]: each lists all files.
+const PASS_INTERVAL: Duration = Duration::from_mins(1);
+/// How soon compaction goes on where one pass was not enough.
+const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
+/// Rests so many times as long as a pass takes, so that nine tenths of the time are left to what comes, such as a backlog.
+const REST_TIMES: u32 = 9;
+
+/// Keeps a table fast and small, between two commits of its owner.
+#[derive(Debug)]
+pub struct Maintenance {
+    due: Instant,
+    retention: Duration,
+}
+
+impl Maintenance {
+    /// Plans the first pass; replaced files stay readable for `retention`, at most an hour.
+    pub fn new(retention: Duration) -> Self {
+        Maintenance { due: Instant::now() + PASS_INTERVAL, retention }
+    }
+
+    /// Compacts some small files as of `today` (see [`Table::compact`]), or removes unused ones where there are none, if it is time to. A
+    /// failure costs only tidiness, and the next pass tries again. Returns whether the table has a new version.
+    pub fn pass<'a>(&'a mut self, table: &'a mut Table, today: i32) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            if begun < self.due {
+                return false;
+            }
+            let name = table.spec.name;
+            let compacted = table.compact(today).await.unwrap_or_else(|error| {
+                tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no compaction");
+                false
+            });
+            if !compacted && let Err(error) = table.vacuum(self.retention).await {
+                tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no vacuum");
+            }
+            self.due = Instant::now() + pause(compacted, begun.elapsed());
+            compacted
+        })
+    }
+}
+
+/// Returns how long to wait after a pass, which has compacted something or not, and what time it took.
+fn pause(compacted: bool, took: Duration) -> Duration {
+    let least = if compacted { COMPACTION_PAUSE } else { PASS_INTERVAL };
+    least.max(took * REST_TIMES)
+}
 
 impl Table {
     /// Merges small files of a date that hold neighbouring rows; from `today` (days since the epoch) on only where there are dozens, and
@@ -201,5 +250,19 @@ fn gap(left: &DataFile, right: &DataFile) -> i64 {
     match (left.offset, right.offset) {
         (Some((_, last)), Some((first, _))) => first.saturating_sub(last),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maintenance_rests_while_it_has_nothing_to_do_and_nine_times_as_long_as_it_works() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(true, Duration::from_millis(10)), seconds(1));
+        assert_eq!(pause(true, seconds(2)), seconds(18));
+        assert_eq!(pause(false, seconds(2)), seconds(60));
+        assert_eq!(pause(false, seconds(10)), seconds(90));
     }
 }

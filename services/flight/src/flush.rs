@@ -1,9 +1,8 @@
 //! The flusher: makes the hot buffer durable and keeps the bronze table in shape. It owns the table; nobody else commits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use lake::{LakeError, Table};
+use lake::{LakeError, Maintenance, Table};
 use service::backoff::Backoff;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -12,11 +11,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::hot::Hot;
 use crate::metrics::Metrics;
-
-/// How often small files are compacted and old ones vacuumed: each pass lists all files.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
-/// How soon compaction goes on where one pass was not enough.
-const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// Flushes until `shutdown`, and once more then.
 ///
@@ -34,7 +28,7 @@ pub(crate) async fn run(
     let mut changes = hot.changes();
     let mut ticks = tokio::time::interval(config.flush_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut maintain_at = Instant::now() + MAINTENANCE_INTERVAL;
+    let mut maintenance = Maintenance::new(config.vacuum_retention);
     loop {
         let full = async {
             // The sender lives as long as `hot`.
@@ -46,9 +40,8 @@ pub(crate) async fn run(
             () = full => {}
         }
         flush(&mut table, &hot, metrics, &shutdown).await?;
-        if Instant::now() >= maintain_at {
-            let has_more = maintain(&mut table, &hot, config).await;
-            maintain_at = Instant::now() + if has_more { COMPACTION_PAUSE } else { MAINTENANCE_INTERVAL };
+        if maintenance.pass(&mut table, schema::date_of(service::clock::now_micros())).await {
+            hot.set_durable(table.snapshot());
         }
     }
     flush(&mut table, &hot, metrics, &CancellationToken::new()).await
@@ -112,22 +105,4 @@ async fn flush(
     metrics.observe_flush(started.elapsed().as_secs_f64());
     tracing::debug!(%position, seconds = started.elapsed().as_secs_f64(), "flushed bronze");
     Ok(())
-}
-
-/// Compacts one batch of small files, or vacuums where there is none; failures cost only tidiness and are tried again at the next pass.
-/// Returns whether there may be more to compact.
-async fn maintain(table: &mut Table, hot: &Hot, config: &Config) -> bool {
-    let today_days = schema::date_of(service::clock::now_micros());
-    match table.compact(today_days).await {
-        Ok(false) => {}
-        Ok(true) => {
-            hot.set_durable(table.snapshot());
-            return true;
-        }
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "compact bronze"),
-    }
-    if let Err(error) = table.vacuum(config.vacuum_retention).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "vacuum bronze");
-    }
-    false
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::lake::{Lake, LakeError, Snapshot, Table};
+use ::lake::{Lake, LakeError, Maintenance, Snapshot, Table};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::SessionContext;
@@ -21,10 +21,6 @@ use crate::sink::{Computed, Newest, State};
 const QUIET_ROWS_MIN: usize = 10_000;
 /// Far longer than a backlog pauses between two batches.
 const QUIET: Duration = Duration::from_millis(500);
-/// How often small files are compacted and unused ones removed, between two flushes.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
-/// How soon compaction goes on where one pass was not enough.
-const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
 /// How long a file that was replaced stays for readers of older versions.
 const VACUUM_RETENTION: Duration = Duration::from_hours(1);
 /// Name of the gold table in queries.
@@ -41,7 +37,7 @@ pub(crate) struct Sink {
     waiting_rows: usize,
     /// When the first of the waiting came.
     waiting_since: Option<Instant>,
-    maintain_at: Instant,
+    maintenance: Maintenance,
     metrics: Metrics,
 }
 
@@ -67,7 +63,7 @@ impl Sink {
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_since: None,
-            maintain_at: Instant::now() + MAINTENANCE_INTERVAL,
+            maintenance: Maintenance::new(VACUUM_RETENTION),
             metrics,
         })
     }
@@ -149,10 +145,8 @@ impl Sink {
         self.metrics.lake.observe_commit(&self.state.position);
         self.metrics.lake_flush_seconds.observe(begun.elapsed().as_secs_f64());
         tracing::debug!(rows, position = %self.state.position, all_fresh, "flushed gold to the lake");
-        if Instant::now() >= self.maintain_at && !shutdown.is_cancelled() {
-            let has_more = self.maintain().await;
-            self.maintain_at =
-                Instant::now() + if has_more { COMPACTION_PAUSE } else { MAINTENANCE_INTERVAL };
+        if !shutdown.is_cancelled() {
+            self.maintenance.pass(&mut self.table, schema::date_of(service::clock::now_micros())).await;
         }
         Ok(())
     }
@@ -163,21 +157,6 @@ impl Sink {
         } else {
             self.table.upsert(batches, &self.state.position).await
         }
-    }
-
-    /// Compacts some small files, or removes unused ones where there are none; a failure costs only tidiness, and the next pass tries
-    /// again. Returns whether there may be more to compact.
-    async fn maintain(&mut self) -> bool {
-        let today = schema::date_of(service::clock::now_micros());
-        match self.table.compact(today).await {
-            Ok(false) => {}
-            Ok(true) => return true,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "compact gold"),
-        }
-        if let Err(error) = self.table.vacuum(VACUUM_RETENTION).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "vacuum gold");
-        }
-        false
     }
 }
 
