@@ -40,10 +40,12 @@ const FILES_AT_ONCE: usize = 8;
 /// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
 const RETENTION_MAX: Duration = Duration::from_hours(1);
 
-/// Time between two passes of [`Maintenance`]: each lists all files.
+/// Time between two passes of [`Maintenance`].
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
 /// How soon compaction goes on where one pass was not enough.
 const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two passes that vacuum, too: each reads the whole log and lists all files.
+const VACUUM_INTERVAL: Duration = Duration::from_mins(10);
 /// Rests so many times as long as a pass takes, so that nine tenths of the time are left to what comes, such as a backlog.
 const REST_TIMES: u32 = 9;
 
@@ -51,17 +53,19 @@ const REST_TIMES: u32 = 9;
 #[derive(Debug)]
 pub struct Maintenance {
     due: Instant,
+    vacuum_due: Instant,
     retention: Duration,
 }
 
 impl Maintenance {
     /// Plans the first pass; replaced files stay readable for `retention`, at most an hour.
     pub fn new(retention: Duration) -> Self {
-        Maintenance { due: Instant::now() + PASS_INTERVAL, retention }
+        let due = Instant::now() + PASS_INTERVAL;
+        Maintenance { due, vacuum_due: due, retention }
     }
 
-    /// Compacts some small files as of `today` (see [`Table::compact`]), or removes unused ones where there are none, if it is time to. A
-    /// failure costs only tidiness, and the next pass tries again. Returns whether the table has a new version.
+    /// Compacts some small files as of `today` (see [`Table::compact`]) if it is time to, and now and then removes unused ones. A failure
+    /// costs only tidiness, and a later pass tries again. Returns whether the table has a new version.
     pub fn pass<'a>(&'a mut self, table: &'a mut Table, today: i32) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let begun = Instant::now();
@@ -73,8 +77,11 @@ impl Maintenance {
                 tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no compaction");
                 false
             });
-            if !compacted && let Err(error) = table.vacuum(self.retention).await {
-                tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no vacuum");
+            if begun >= self.vacuum_due {
+                self.vacuum_due = begun + VACUUM_INTERVAL;
+                if let Err(error) = table.vacuum(self.retention).await {
+                    tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no vacuum");
+                }
             }
             self.due = Instant::now() + pause(compacted, begun.elapsed());
             compacted
