@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lake::Snapshot;
 use position::{OffsetRange, Position};
 use proto::metadata::Progress;
@@ -255,8 +256,8 @@ impl Partition {
 
 impl HotBatch {
     fn size(&self) -> Size {
-        // A slice counts its whole buffers: they are what it keeps in memory.
-        Size { rows: self.rows.num_rows(), bytes: self.rows.get_array_memory_size() }
+        // Each buffer once: the columns of a batch that came by Flight are slices of one, and keep all of it in memory.
+        Size { rows: self.rows.num_rows(), bytes: get_record_batch_memory_size(&self.rows) }
     }
 }
 

@@ -245,7 +245,7 @@ impl Query {
                 self.send(Piece::Schema(schema)).await?;
             }
             while let Some(batch) = batches.next().await.transpose()? {
-                if self.place.running.count(&batch) > self.result_bytes_max {
+                if self.place.running.count(&batch)? > self.result_bytes_max {
                     return Err(Refusal::TooLarge { limit: self.result_bytes_max });
                 }
                 self.send(Piece::Rows(batch)).await?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use position::{OffsetRange, Position};
 use tokio::sync::watch;
 
@@ -145,7 +146,7 @@ impl State {
 }
 
 fn bytes_of(batch: &GoldBatch) -> usize {
-    batch.rows.get_array_memory_size()
+    get_record_batch_memory_size(&batch.rows)
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use position::OffsetRange;
 
-    use super::{GoldBatch, Kept, Ring};
+    use super::{GoldBatch, Kept, Ring, bytes_of};
 
     /// A batch for a run of offsets; to the ring, rows are bytes.
     fn batch(partition: i32, first: i64, next: i64) -> GoldBatch {
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_drops_the_oldest_of_all_partitions() {
-        let bytes = batch(0, 0, 100).rows.get_array_memory_size();
+        let bytes = bytes_of(&batch(0, 0, 100));
         let ring = Ring::new(2 * bytes);
         ring.push(batch(0, 0, 100));
         ring.push(batch(1, 0, 100));

@@ -4,7 +4,7 @@ use std::task::Poll;
 use arrow_flight::error::FlightError;
 use futures::{StreamExt, poll};
 use position::OffsetRange;
-use proto::stream::{encode_batch, encode_schema};
+use proto::stream::{batch_bytes, encode_batch, encode_schema};
 use tokio_util::sync::CancellationToken;
 
 use super::put;
@@ -39,6 +39,20 @@ async fn refusal(messages: Messages) -> String {
             return refusal.to_string();
         }
     }
+}
+
+#[tokio::test]
+async fn rows_that_came_as_one_message_count_once_and_not_for_each_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+    let offsets: Vec<i64> = (0..1000).collect();
+    let messages = futures::stream::iter(messages(&[(0, &offsets, 1000)]));
+    let messages = messages.chain(futures::stream::pending());
+    let shutdown = CancellationToken::new();
+    let mut answers = Box::pin(put(Arc::clone(&hot), usize::MAX, messages, metrics(), shutdown));
+    answers.next().await.unwrap().unwrap();
+    let bytes = batch_bytes(&rows(0, &offsets)).unwrap();
+    assert!((bytes..bytes + bytes / 10).contains(&hot.size().bytes), "{bytes}: {:?}", hot.size());
 }
 
 #[tokio::test]

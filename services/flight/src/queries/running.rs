@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use access::{Caller, Role};
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use prometheus_client::metrics::gauge::Gauge;
+use proto::stream::batch_bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -179,10 +181,15 @@ impl Running {
     }
 
     /// Counts a batch of its result; returns the bytes so far.
-    pub(super) fn count(&self, batch: &RecordBatch) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// [`ArrowError`] for a type whose layout is not known, which no result has.
+    pub(super) fn count(&self, batch: &RecordBatch) -> Result<usize, ArrowError> {
         self.rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
-        let bytes = batch.get_array_memory_size();
-        self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+        // A large result is often slices of the same buffers, of which each is only its part.
+        let bytes = batch_bytes(batch)?;
+        Ok(self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes)
     }
 
     /// Returns the rows of its result so far.
@@ -220,4 +227,29 @@ impl fmt::Debug for Places {
 /// Locks; what a panic left is whole, since nothing is changed in steps.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use access::{Caller, Role};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use uuid::Uuid;
+
+    use super::Places;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn slices_of_one_buffer_count_their_part_each() {
+        let metrics = Metrics::new(&service::metrics::Metrics::default());
+        let places = Places::new(&service::defaults().unwrap(), metrics);
+        let caller = Caller { user: "ada".into(), role: Role::Reader };
+        let place = places.take(&caller, Uuid::new_v4(), "SELECT n FROM numbers").await.unwrap();
+        let numbers = Arc::new(Int64Array::from_iter_values(0..1000)) as ArrayRef;
+        let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let slices = (0..10).map(|slice| rows.slice(100 * slice, 100));
+        let counted: Vec<usize> = slices.map(|slice| place.running.count(&slice).unwrap()).collect();
+        assert_eq!((counted[0], counted[9]), (800, 8000));
+    }
 }
