@@ -19,6 +19,9 @@ use crate::write::{FileRows, put_files, split};
 /// Dates that are rewritten at once: each holds the rows of its files in memory.
 const DATES_AT_ONCE: usize = 4;
 
+/// Files of a date that are read at once.
+const FILES_AT_ONCE: usize = 4;
+
 /// The keys of the new rows of one date.
 struct Keys(HashMap<String, HashSet<i64>>);
 
@@ -60,8 +63,14 @@ impl Table {
         let new = rows.gather(batches).map_err(arrange)?;
         let keys = Keys::of(&new);
         let (mut replaced, mut merged) = (Vec::new(), vec![new]);
-        for file in held.into_iter().filter(|file| keys.may_be_in(file)) {
-            let old = read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(&file), None).await?;
+        let read = |file: Arc<DataFile>| {
+            let rows = read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(&file), None);
+            async move { Ok::<_, LakeError>((rows.await?, file)) }
+        };
+        // Collected, since the compiler cannot prove a stream over borrowed files Send for callers that spawn it.
+        let reads: Vec<_> = held.into_iter().filter(|file| keys.may_be_in(file)).map(read).collect();
+        let mut reads = futures::stream::iter(reads).buffered(FILES_AT_ONCE);
+        while let Some((old, file)) = reads.try_next().await? {
             let masks: Vec<BooleanArray> = old.iter().map(|batch| keys.absent_in(batch)).collect();
             if masks.iter().all(|mask| mask.false_count() == 0) {
                 continue;

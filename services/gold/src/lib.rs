@@ -24,6 +24,8 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+use proto::ticket::History;
 use schema::bronze::column;
 use service::Context;
 use service::backoff::Backoff;
@@ -37,10 +39,12 @@ use crate::metrics::Metrics;
 use crate::rows::Rows;
 use crate::sink::Computed;
 use crate::source::{Batch, Connection, Histories, Source};
-use crate::window::{Arrivals, Run, Window};
+use crate::window::{Arrivals, Change, Run, Window};
 
 /// Most rows between two stages: a backlog is worked off in transactions of this size, and three such queues are 40 MB.
 const QUEUE_ROWS_MAX: u32 = 65_536;
+/// Histories that are read at once: after a restart each symbol needs one, and most of it is waiting.
+const HISTORIES_AT_ONCE: usize = 8;
 /// Name of the service.
 pub(crate) const NAME: &str = "gold";
 
@@ -183,21 +187,25 @@ impl Computing {
     /// Computes the gold rows that a run changes; `None` when the service shuts down before their history is read.
     async fn compute(&mut self, run: &Run) -> Result<Option<Computed>, Error> {
         let arrivals = Arrivals::of(run);
-        for history in self.window.unread(&arrivals) {
-            let Some(candles) = self.histories.read(&history).await? else { return Ok(None) };
+        let histories = &self.histories;
+        let read = async |history: History| Ok::<_, Error>((histories.read(&history).await?, history));
+        let mut reads =
+            futures::stream::iter(self.window.unread(&arrivals)).map(read).buffered(HISTORIES_AT_ONCE);
+        while let Some((candles, history)) = reads.try_next().await? {
+            let Some(candles) = candles else { return Ok(None) };
             self.window.remember(history, &candles);
         }
         let mut rows = Rows::default();
-        for change in self.window.apply(arrivals)? {
-            let history = match change.history() {
-                None => Vec::new(),
-                Some(history) => {
-                    self.metrics.late_reads.inc();
-                    let Some(candles) = self.histories.read(history).await? else { return Ok(None) };
-                    candles
-                }
-            };
-            self.window.compute(&change, &history, &mut rows);
+        let read = async |change: Change| {
+            let Some(history) = change.history() else { return Ok((Some(Vec::new()), change)) };
+            self.metrics.late_reads.inc();
+            Ok::<_, Error>((histories.read(history).await?, change))
+        };
+        let mut reads =
+            futures::stream::iter(self.window.apply(arrivals)?).map(read).buffered(HISTORIES_AT_ONCE);
+        while let Some((candles, change)) = reads.try_next().await? {
+            let Some(candles) = candles else { return Ok(None) };
+            self.window.compute(&change, &candles, &mut rows);
         }
         let arrived = run.batches.iter().flat_map(|batch| {
             batch

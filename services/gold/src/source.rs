@@ -12,7 +12,7 @@ use proto::client::{self, Client, ClientError};
 use proto::ticket::{Follow, History, Ticket};
 use service::backoff::Backoff;
 use service::metrics::Metrics;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -58,7 +58,7 @@ impl Connection {
         }
     }
 
-    pub(crate) fn drop(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.client = None;
     }
 }
@@ -90,7 +90,7 @@ impl Source {
                 Some(Err(error)) => return Err(error),
             }
             self.metrics.set_ready(NAME, Err("waiting for the Flight server".to_owned()));
-            self.connection.drop();
+            self.connection.close();
             if !backoff.pause(&stop).await {
                 return Ok(());
             }
@@ -129,16 +129,16 @@ pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) 
     }
 }
 
-/// Reads histories, one after the other.
+/// Reads histories; several can be read at once.
 #[derive(Debug)]
 pub(crate) struct Histories {
-    connection: Connection,
+    connection: Mutex<Connection>,
     stop: CancellationToken,
 }
 
 impl Histories {
     pub(crate) fn new(address: &str, identity: &access::Client, stop: CancellationToken) -> Self {
-        Histories { connection: Connection::new(address, identity), stop }
+        Histories { connection: Mutex::new(Connection::new(address, identity)), stop }
     }
 
     /// Reads one history, trying again as long as the failure is transient; `None` when it was to stop first.
@@ -146,8 +146,8 @@ impl Histories {
     /// # Errors
     ///
     /// [`Error::Flight`] that is not transient.
-    pub(crate) async fn read(&mut self, history: &History) -> Result<Option<Vec<RecordBatch>>, Error> {
-        let stop = self.stop.clone();
+    pub(crate) async fn read(&self, history: &History) -> Result<Option<Vec<RecordBatch>>, Error> {
+        let stop = &self.stop;
         let mut backoff = Backoff::default();
         loop {
             match stop.run_until_cancelled(self.read_once(history)).await {
@@ -156,15 +156,16 @@ impl Histories {
                 Some(Err(error)) if error.is_transient() => warn(&error, "read history, trying again"),
                 Some(Err(error)) => return Err(error),
             }
-            self.connection.drop();
-            if !backoff.pause(&stop).await {
+            self.connection.lock().await.close();
+            if !backoff.pause(stop).await {
                 return Ok(None);
             }
         }
     }
 
-    async fn read_once(&mut self, history: &History) -> Result<Vec<RecordBatch>, Error> {
-        let stream = client::read(self.connection.client().await?, &Ticket::History(history.clone())).await?;
+    async fn read_once(&self, history: &History) -> Result<Vec<RecordBatch>, Error> {
+        let mut client = self.connection.lock().await.client().await?.clone();
+        let stream = client::read(&mut client, &Ticket::History(history.clone())).await?;
         Ok(stream.map_ok(|(_, batch)| batch).try_collect().await?)
     }
 }
@@ -185,7 +186,7 @@ pub(crate) async fn measure_lag(
         let progress = async { client::progress(connection.client().await?).await };
         match stop.run_until_cancelled(progress).await {
             None => break,
-            Some(Err(_)) => connection.drop(),
+            Some(Err(_)) => connection.close(),
             Some(Ok(progress)) => {
                 for (partition, next) in progress.received.iter() {
                     let reached = committed.borrow().next(partition).unwrap_or(0);

@@ -74,7 +74,7 @@ impl Sink {
                     );
                 }
             }
-            self.connection.drop();
+            self.connection.close();
             if !backoff.pause(&stop).await {
                 return Ok(());
             }

@@ -154,8 +154,7 @@ impl Sink {
         let mut copy = work.fresh_count >= COPY_ROWS_MIN;
         let mut again = false;
         loop {
-            let attempt = tokio::time::timeout(TRANSACTION_TIME_MAX, self.attempt(work, copy, again)).await;
-            match attempt.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" })) {
+            match self.attempt(work, copy, again).await {
                 Err(error) if copy && is_unique_violation(&error) => {
                     tracing::warn!("rows expected to be new are in PostgreSQL already, replacing them");
                     copy = false;
@@ -177,8 +176,8 @@ impl Sink {
 
     /// Tries the transaction once. If it was tried before, looks first whether it was committed after all.
     async fn attempt(&self, work: &Work, copy: bool, again: bool) -> Result<(), Error> {
-        let mut client = connect(&self.pool).await?;
-        let result = async {
+        let mut client = in_time(connect(&self.pool)).await?;
+        let transaction = async {
             let failed = Error::postgres("commit gold rows");
             let transaction = client.transaction().await.map_err(&failed)?;
             if again && work.has_landed(&read_position(&transaction, &self.topic).await?) {
@@ -193,8 +192,8 @@ impl Sink {
             transaction.commit().await.map_err(&failed)?;
             failpoint::pass("gold.postgres_committed");
             Ok(())
-        }
-        .await;
+        };
+        let result = in_time(transaction).await;
         if result.is_err() {
             // Not back to the pool: who knows in what state it is.
             drop(Object::take(client));
@@ -327,6 +326,12 @@ impl Work {
     fn has_landed(&self, position: &Position) -> bool {
         self.moves.iter().all(|step| position.next(step.partition) == Some(step.to))
     }
+}
+
+/// Gives up on what takes longer than a transaction may.
+async fn in_time<T>(action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let result = tokio::time::timeout(TRANSACTION_TIME_MAX, action).await;
+    result.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" }))
 }
 
 /// Begins a transaction that reads one snapshot.
