@@ -127,7 +127,8 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    /// Tells whether the same call may succeed later: the store is unreachable, overloaded or out of space. The table stays usable.
+    /// Tells whether the same call may succeed later: the store is unreachable, overloaded, out of space, or does not let us in (yet, or
+    /// any more). The table stays usable.
     pub fn is_transient(&self) -> bool {
         match self {
             LakeError::Store { source, .. } => is_transient(source),
@@ -158,7 +159,12 @@ impl LakeError {
 
 /// `Generic` is what time-outs, refused connections, server errors and a full disk arrive as.
 pub(crate) fn is_transient(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { .. })
+    matches!(
+        error,
+        object_store::Error::Generic { .. }
+            | object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. }
+    )
 }
 
 /// Finds the object store's error below another. Delta's log reader does not name it as its source.

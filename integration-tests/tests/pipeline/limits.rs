@@ -167,6 +167,20 @@ async fn a_query_can_be_cancelled_and_its_place_is_free() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nobody_takes_does_not_keep_a_server_that_stops() -> anyhow::Result<()> {
+    let Some((_, pipeline)) = pipeline().await? else { return Ok(()) };
+    let mut flight = server(&pipeline, &[]).await?;
+    let mut sql = FlightSqlServiceClient::new_from_inner(connect(&pipeline).await?);
+    let info = sql.execute("SELECT * FROM generate_series(1, 20000000)".to_owned(), None).await?;
+    let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket);
+    let mut batches = sql.do_get(ticket.context("a ticket")?).await?;
+    ensure!(batches.try_next().await?.is_some(), "it has begun");
+    let status = flight.terminate().await?;
+    ensure!(status.success(), "a drain ends with exit code 0, not {status}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_leaves_nothing_running() -> anyhow::Result<()> {
     let Some((_, pipeline)) = pipeline().await? else { return Ok(()) };
     let flight = server(&pipeline, &["--user-followers-max", "20"]).await?;

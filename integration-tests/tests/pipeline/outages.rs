@@ -75,6 +75,35 @@ async fn kafka_minio_and_postgresql_may_go_and_come_back() -> anyhow::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_flight_server_waits_for_a_store_that_is_away_or_refuses_it() -> anyhow::Result<()> {
+    let Some(environment) = Environment::get() else { return Ok(()) };
+    let minio = Server::start(&environment, "minio")?;
+    let mut pipeline = Pipeline::new(&environment).await?;
+    pipeline.set("AWS_ENDPOINT_URL", &format!("http://{}", minio.address()));
+    minio.stop()?;
+    let mut early = pipeline.start(&["flight"])?;
+    waits_for_the_lake(&mut early).await;
+    minio.restart()?;
+    early.ready().await;
+    ensure!(early.terminate().await?.success(), "a drain ends with exit code 0");
+
+    pipeline.set("AWS_SECRET_ACCESS_KEY", "another");
+    let mut refused = pipeline.start(&["flight"])?;
+    waits_for_the_lake(&mut refused).await;
+    ensure!(refused.terminate().await?.success(), "one that waits can be stopped");
+    Ok(())
+}
+
+/// Waits until a Flight server says that it does.
+async fn waits_for_the_lake(flight: &mut Process) {
+    eventually("the Flight server waits for the lake", RECOVERY_DEADLINE, async || {
+        assert!(flight.is_running().unwrap_or(false), "it ended");
+        flight.log().ok()?.contains("open the lake, trying again").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_ingest_instances_share_four_partitions_through_rebalances() -> anyhow::Result<()> {
     let Some(environment) = Environment::get() else { return Ok(()) };
     let pipeline = Pipeline::new(&environment).await?;

@@ -6,8 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
@@ -18,12 +17,12 @@ use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::logical_expr::TableType;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::Plan;
 use futures::FutureExt as _;
-use position::Position;
 use prost::Message as _;
 use proto::ticket::{History, Margin};
 use schema::bronze;
@@ -46,6 +45,9 @@ pub(crate) const PUBLIC: &str = "public";
 
 /// Parts of a query that run side by side, for each core: while one waits for a file, another decodes the one it has.
 const PARTITIONS_PER_CORE: usize = 2;
+
+/// Where each partition is at a time.
+pub(crate) const OFFSETS_AT: &str = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
 
 /// Makes a session for each query.
 #[derive(Debug)]
@@ -140,21 +142,15 @@ impl Catalog {
             .await
     }
 
-    /// Returns, for each partition that has such rows, the first offset whose `kafka_time` is at or after a time.
+    /// Plans a query for each partition's first offset whose `kafka_time` is at or after a time, where there is one.
     ///
     /// # Errors
     ///
     /// The lake cannot be read.
-    pub(crate) async fn offsets_at(&self, micros: i64) -> Result<Position, DataFusionError> {
-        let query = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
+    pub(crate) async fn offsets_at(&self, micros: i64) -> Result<DataFrame, Refusal> {
+        let plan = self.session(PUBLIC)?.sql(OFFSETS_AT).await?;
         let time = ("time", ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
-        let plan = self.session(PUBLIC)?.sql(query).await?;
-        let batches = plan.with_param_values(ParamValues::from(vec![time]))?.collect().await?;
-        let offsets = batches.iter().flat_map(|batch| {
-            let partitions = batch.column(0).as_primitive::<Int32Type>().values().iter().copied();
-            partitions.zip(batch.column(1).as_primitive::<Int64Type>().values().iter().copied())
-        });
-        Ok(offsets.collect())
+        Ok(plan.with_param_values(ParamValues::from(vec![time]))?)
     }
 
     /// Returns the gold table.
@@ -238,6 +234,10 @@ impl SchemaProvider for PublicSchema {
             "gold" => Some(Arc::clone(self.gold_seen.get_or_try_init(look).await?)),
             _ => None,
         })
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {

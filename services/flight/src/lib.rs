@@ -32,9 +32,11 @@ use std::time::Duration;
 use access::ServerTls;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::BoxFuture;
-use lake::{Lake, Table};
+use lake::{Lake, LakeError, Table};
 use service::Context;
+use service::backoff::Backoff;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server as GrpcServer, ServerTlsConfig};
 
@@ -61,6 +63,8 @@ const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const CALLS_MAX: usize = 64;
 /// Calls of one connection that are open at once; more are not accepted.
 const STREAMS_MAX: u32 = 256;
+/// How long queries may go on when the server stops: well below a drain's bound, so that what is hot is still flushed.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// Listens on `config.listen` and serves until `context.shutdown`; then flushes what is hot and returns.
 ///
@@ -97,9 +101,7 @@ pub fn run_on(
         }
         let metrics = Metrics::new(&context.metrics);
         metrics.set_ready(Err("opening the lake".to_owned()));
-        let lake = Lake::open(&config.lake).await?;
-        lake.probe().await?;
-        let table = Table::open(&lake, lake::bronze(&config.topic)).await?;
+        let Some((lake, table)) = open(&config, &context, &metrics).await? else { return Ok(()) };
         let durable = table.snapshot();
         tracing::info!(version = durable.version(), rows = durable.row_count(), position = %durable.position(), "opened bronze");
         metrics.observe_durable(&durable);
@@ -125,7 +127,7 @@ pub fn run_on(
         let server = FlightServiceServer::new(server)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let flushed = tokio_util::sync::CancellationToken::new();
+        let flushed = CancellationToken::new();
         let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
         let serving = grpc_server(context.access.tls.as_deref())?
             .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -142,7 +144,10 @@ pub fn run_on(
         metrics.set_ready(Ok(()));
         let opening = calls.run_until_cancelled(open_gold(&queries, gold));
         let served = async {
-            let served = serving.await;
+            let served = tokio::select! {
+                served = serving => served,
+                () = cut_off(&calls) => Ok(()),
+            };
             flushed.cancel();
             served
         };
@@ -159,6 +164,34 @@ pub fn run_on(
     })
 }
 
+/// Opens the lake and bronze, waiting for a store that is not there yet or does not let us in; `None` when the service is to stop first.
+async fn open(
+    config: &Config,
+    context: &Context,
+    metrics: &Metrics,
+) -> Result<Option<(Lake, Table)>, LakeError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let open = async {
+            let lake = Lake::open(&config.lake).await?;
+            lake.probe().await?;
+            let table = Table::open(&lake, lake::bronze(&config.topic)).await?;
+            Ok((lake, table))
+        };
+        match context.shutdown.run_until_cancelled(open).await {
+            None => return Ok(None),
+            Some(Err(error)) if LakeError::is_transient(&error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "open the lake, trying again");
+                metrics.set_ready(Err(server::sentence(&error)));
+            }
+            Some(opened) => return opened.map(Some),
+        }
+        if !backoff.pause(&context.shutdown).await {
+            return Ok(None);
+        }
+    }
+}
+
 /// Opens gold before somebody asks for it, on the queries' threads.
 async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
     if let Err(refusal) = queries.plan(async move { Ok(gold.snapshot().await?) }).await {
@@ -167,6 +200,13 @@ async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
             "open gold; the first query of it tries again"
         );
     }
+}
+
+/// Returns once clients have had [`LEAVE_MAX`] to leave a server that stops. A result that nobody takes would keep it for ever.
+async fn cut_off(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LEAVE_MAX).await;
+    tracing::info!("connections that are still open are cut off");
 }
 
 /// Returns a server that shows the certificate, if there is one, and asks for those of clients, if it is to.

@@ -91,10 +91,10 @@ fn query_code(error: &DataFusionError) -> Code {
     }
 }
 
-/// The refusal and its causes as one sentence.
-fn sentence(refusal: &Refusal) -> String {
-    let mut text = refusal.to_string();
-    let mut cause = std::error::Error::source(refusal);
+/// The error and its causes as one sentence.
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
         if !text.contains(&next) {
@@ -114,14 +114,16 @@ impl Server {
         })?;
         match ticket {
             proto::ticket::Ticket::Bronze(ticket) => {
-                let place = self.sql.queries.follow(&login::caller(request.extensions()))?;
-                let wanted = start::bronze(ticket, &self.hot, &self.sql.catalog).await?;
+                let caller = login::caller(request.extensions());
+                let place = self.sql.queries.follow(&caller)?;
+                let wanted = start::bronze(ticket, &caller, &self.hot, &self.sql).await?;
                 let messages = follow(Arc::clone(&self.hot), wanted, self.shutdown.clone());
                 Ok(held(place, messages))
             }
             proto::ticket::Ticket::Gold(ticket) => {
-                let place = self.sql.queries.follow(&login::caller(request.extensions()))?;
-                let wanted = start::gold(ticket, &self.hot, &self.ring, &self.sql.catalog).await?;
+                let caller = login::caller(request.extensions());
+                let place = self.sql.queries.follow(&caller)?;
+                let wanted = start::gold(ticket, &caller, &self.hot, &self.ring, &self.sql).await?;
                 let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(self.sql.catalog.gold()));
                 Ok(held(place, live::follow(ring, gold, wanted, self.shutdown.clone())))
             }

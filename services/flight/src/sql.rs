@@ -10,9 +10,9 @@ mod ticket;
 use std::sync::Arc;
 
 use access::{Caller, Role};
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Int32Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
@@ -35,8 +35,10 @@ use arrow_flight::{
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
 use futures::{Stream, StreamExt, TryStreamExt};
+use position::Position;
 use prost::Message;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 pub(crate) use self::depth::check_depth;
 pub(crate) use self::prepared::Query;
@@ -44,7 +46,7 @@ pub(crate) use self::prepared::Query;
 use self::prepared::Prepared;
 use self::session::Session;
 use self::ticket::QueryTicket;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, OFFSETS_AT};
 use crate::error::Refusal;
 use crate::login;
 use crate::queries::{Plan, Queries};
@@ -140,6 +142,24 @@ impl Sql {
             answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
+    }
+
+    /// Finds, for each partition that has such rows, the first offset whose `kafka_time` is at or after a time. It may look at all of
+    /// bronze, so it is a query of `caller` like any other.
+    pub(crate) async fn offsets_at(&self, caller: &Caller, micros: i64) -> Result<Position, Refusal> {
+        let catalog = Arc::clone(&self.catalog);
+        let plan = Box::pin(async move { Ok(vec![catalog.offsets_at(micros).await?]) });
+        let answer = self.queries.run(caller, Uuid::new_v4(), OFFSETS_AT, plan).await?;
+        let mut position = Position::default();
+        let mut batches = answer.batches;
+        while let Some(batch) = batches.try_next().await? {
+            let partitions = batch.column(0).as_primitive::<Int32Type>().values();
+            let offsets = batch.column(1).as_primitive::<Int64Type>().values();
+            for (partition, offset) in partitions.iter().zip(offsets) {
+                position.set(*partition, *offset);
+            }
+        }
+        Ok(position)
     }
 
     /// Describes the result of a query, and gives this execution of it a name.

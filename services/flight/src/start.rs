@@ -1,13 +1,14 @@
 //! From what a ticket says to the position where a follower starts.
 
+use access::Caller;
 use position::Position;
 use proto::ticket::{Follow, Start};
 
-use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::follow::Wanted;
 use crate::hot::Hot;
 use crate::live::ring::Ring;
+use crate::sql::Sql;
 use crate::symbols::Symbols;
 
 /// Resolves a ticket for bronze.
@@ -15,11 +16,11 @@ use crate::symbols::Symbols;
 /// # Errors
 ///
 /// Bronze cannot be queried for a time.
-pub(crate) async fn bronze(ticket: Follow, hot: &Hot, catalog: &Catalog) -> Result<Wanted, Refusal> {
+pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Wanted, Refusal> {
     let from = match ticket.from {
         Start::Position(position) => position,
         Start::Now => hot.progress().received,
-        Start::Time(micros) => at(micros, hot, catalog).await?,
+        Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
     Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
 }
@@ -31,27 +32,28 @@ pub(crate) async fn bronze(ticket: Follow, hot: &Hot, catalog: &Catalog) -> Resu
 /// Bronze cannot be queried for a time, or the gold table's log not be read.
 pub(crate) async fn gold(
     ticket: Follow,
+    caller: &Caller,
     hot: &Hot,
     ring: &Ring,
-    catalog: &Catalog,
+    sql: &Sql,
 ) -> Result<Wanted, Refusal> {
     let from = match ticket.from {
         Start::Position(position) => position,
         Start::Now => {
-            let reached = catalog.gold().snapshot().await?.position().greater(&ring.position());
+            let reached = sql.catalog.gold().snapshot().await?.position().greater(&ring.position());
             // Gold of a partition that has none yet begins after now, whatever else does.
             let known: Position = hot.partitions().into_iter().map(|partition| (partition, 0)).collect();
             reached.greater(&known)
         }
-        Start::Time(micros) => at(micros, hot, catalog).await?,
+        Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
     Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
 }
 
-async fn at(micros: i64, hot: &Hot, catalog: &Catalog) -> Result<Position, Refusal> {
+async fn at(micros: i64, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Position, Refusal> {
     // Taken first: what comes while the query runs is then not skipped.
     let mut position = hot.progress().received;
-    for (partition, next) in catalog.offsets_at(micros).await?.iter() {
+    for (partition, next) in sql.offsets_at(caller, micros).await?.iter() {
         position.set(partition, next);
     }
     Ok(position)

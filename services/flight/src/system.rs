@@ -1,4 +1,4 @@
-//! The schema `system`: what is known of the pipeline, as tables. They are made when a query names them.
+//! The schema `system`: what is known of the pipeline, as tables, made when a query names them.
 
 use std::sync::Arc;
 
@@ -8,8 +8,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
-use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::catalog::{MemTable, SchemaProvider, Session, TableProvider};
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 use lake::LakeError;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use crate::queries::{Queries, Running};
 pub(crate) const SCHEMA: &str = "system";
 
 /// A table: its name, its columns, and its rows, each an object.
+#[derive(Debug)]
 struct SystemTable {
     name: &'static str,
     columns: &'static [(&'static str, Kind)],
@@ -31,7 +34,7 @@ struct SystemTable {
 }
 
 /// Where rows come from.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Rows {
     /// What the server knows.
     Known(fn(&System) -> Vec<Value>),
@@ -40,7 +43,7 @@ enum Rows {
 }
 
 /// The type of a column; every column may be null.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Text,
     Whole,
@@ -301,6 +304,40 @@ impl SystemTable {
         decoder.serialize(rows)?;
         Ok(decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
     }
+
+    fn provider(&self, rows: &[Value]) -> Result<MemTable, DataFusionError> {
+        let rows = self.batch(rows)?;
+        MemTable::try_new(rows.schema(), vec![vec![rows]])
+    }
+}
+
+/// The table of versions. Its rows are read when it is scanned: whoever only lists tables and columns need not wait for the lake.
+#[derive(Debug)]
+struct Versions {
+    table: &'static SystemTable,
+    logs: Logs,
+}
+
+#[async_trait]
+impl TableProvider for Versions {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let rows = versions(&self.logs).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        self.table.provider(&rows)?.scan(state, projection, filters, limit).await
+    }
 }
 
 /// Returns each table's name and columns.
@@ -316,7 +353,7 @@ pub(crate) struct SystemSchema {
 }
 
 /// The tables of the lake.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Logs {
     pub(crate) hot: Arc<Hot>,
     pub(crate) gold: Arc<Gold>,
@@ -344,14 +381,14 @@ impl SchemaProvider for SystemSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
-        let rows = match table.rows {
-            Rows::Known(rows) => rows(&self.known),
-            Rows::Logs => {
-                versions(&self.logs).await.map_err(|error| DataFusionError::External(Box::new(error)))?
-            }
-        };
-        let rows = table.batch(&rows)?;
-        Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
+        Ok(Some(match table.rows {
+            Rows::Known(rows) => Arc::new(table.provider(&rows(&self.known))?),
+            Rows::Logs => Arc::new(Versions { table, logs: self.logs.clone() }),
+        }))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {
