@@ -41,7 +41,7 @@ const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD"];
 /// The symbol of the hot rows, so that they are read and the results can still be compared.
 const HOT_SYMBOL: &str = "HOT-USD";
 const HOT_ROWS: usize = 5000;
-/// Rows of a commit: what the Flight server flushes at in a backlog.
+/// Rows of a commit: about what the Flight server flushes at in a backlog.
 const COMMIT_ROWS: usize = 500_000;
 /// A query's runs for each of the scale's: most take milliseconds.
 const REPEATS: usize = 5;

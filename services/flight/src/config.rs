@@ -24,8 +24,8 @@ pub struct Config {
     /// Hot rows at which a flush begins at once.
     #[arg(long, env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 500_000)]
     pub flush_rows_max: usize,
-    /// Bytes of hot rows at which puts wait; a flush begins at half of it. Takes KiB, MiB or GiB.
-    #[arg(long, env = "CANDLEFLIGHT_HOT_BYTES_MAX", default_value = "256MiB", value_parser = service::byte_count)]
+    /// Bytes of hot rows, about a hundred each, at which puts wait; a flush begins at half of it. Takes KiB, MiB or GiB.
+    #[arg(long, env = "CANDLEFLIGHT_HOT_BYTES_MAX", default_value = "64MiB", value_parser = service::byte_count)]
     pub hot_bytes_max: usize,
     /// How long files that compaction has replaced stay readable: longer than the longest query.
     #[arg(long, env = "CANDLEFLIGHT_VACUUM_RETENTION", default_value = "1h", value_parser = service::duration)]
