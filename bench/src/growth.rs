@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::Setting;
 use crate::figure::Figure;
-use crate::{input, watch};
+use crate::{input, memory, watch};
 
 /// Partitions of the topic.
 const PARTITIONS: usize = 4;
@@ -161,6 +161,8 @@ impl Site {
             }
             figures.push(figure(what, "ms", crate::figure::median(&times)));
         }
+        figures.push(figure("Flight server's memory", "MB", memory::proportional(&self.flight)?));
+        figures.push(figure("gold's memory", "MB", memory::proportional(&self.gold)?));
         Ok(figures)
     }
 

@@ -8,7 +8,7 @@ use integration_tests::pipeline::Pipeline;
 use crate::Setting;
 
 /// Symbols that the partitioner deals to as many partitions of four, one each.
-const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "ADA-USD", "BCH-USD"];
+pub(crate) const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "ADA-USD", "BCH-USD"];
 /// So early that the candles of the largest topic are not of the future.
 const START: &str = "2000-01-01T00:00:00Z";
 /// Candles of a day.

@@ -90,16 +90,30 @@ fn start(pipeline: &Pipeline, services: &[&[&str]]) -> anyhow::Result<Vec<(Strin
 fn total(processes: &[(String, Process)], file: &str, line: &str) -> anyhow::Result<(f64, String)> {
     let (mut sum, mut parts) = (0.0, Vec::new());
     for (name, process) in processes {
-        let id = process.id().with_context(|| format!("{name} runs"))?;
-        let text = fs::read_to_string(format!("/proc/{id}/{file}"))?;
-        let value = text
-            .lines()
-            .find_map(|text| text.strip_prefix(line))
-            .and_then(|value| value.trim().strip_suffix("kB"));
-        let kib: f64 = value.with_context(|| format!("{file} of {name} has {line}"))?.trim().parse()?;
-        let megabytes = kib * 1024.0 / 1e6;
+        let megabytes = read(process, file, line).with_context(|| format!("memory of {name}"))?;
         sum += megabytes;
         parts.push(format!("{name} {megabytes:.0}"));
     }
     Ok((sum, parts.join(", ")))
+}
+
+/// Reads the proportional set size of a process in MB.
+///
+/// # Errors
+///
+/// It does not run.
+pub(crate) fn proportional(process: &Process) -> anyhow::Result<f64> {
+    read(process, "smaps_rollup", "Pss:")
+}
+
+/// Reads a line of a file of `/proc`, in MB.
+fn read(process: &Process, file: &str, line: &str) -> anyhow::Result<f64> {
+    let id = process.id().context("it runs")?;
+    let text = fs::read_to_string(format!("/proc/{id}/{file}"))?;
+    let value = text
+        .lines()
+        .find_map(|text| text.strip_prefix(line))
+        .and_then(|value| value.trim().strip_suffix("kB"));
+    let kib: f64 = value.with_context(|| format!("{file} has {line}"))?.trim().parse()?;
+    Ok(kib * 1024.0 / 1e6)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use integration_tests::check::drained;
-use integration_tests::input::synthetic;
+use integration_tests::input::{synthetic, synthetic_from};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const START_MAX: Duration = Duration::from_mins(1);
 /// Symbol of the first start.
 const SYMBOL: &str = "NEW";
+/// Year of the candles that come after the first restart; after each one more they are a year later.
+const YEAR: u32 = 2010;
 
 /// Measures starts.
 pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
@@ -49,7 +51,7 @@ async fn from_nothing(setting: &Setting) -> anyhow::Result<Figure> {
             pipeline.start(&["ingest"])?,
             pipeline.start(&["producer", "--quiet", "--input", &input.flag()])?,
         ];
-        first_row(&database, SYMBOL).await?;
+        first_row(&database, SYMBOL, "-infinity").await?;
         seconds.push(started.elapsed().as_secs_f64());
     }
     Ok(Figure::new(NAME, "all services on an empty topic, lake and database → first gold row", "s", seconds)
@@ -68,15 +70,17 @@ async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let database = pipeline.database().await?;
     let (mut stopped, mut killed) = (Vec::new(), Vec::new());
     let (mut flight_ready, mut gold_ready) = (Vec::new(), Vec::new());
-    for run in 0..setting.scale.runs {
+    let mut starts = (YEAR..).map(|year| format!("{year}-01-01T00:00:00Z"));
+    let mut start = || starts.next().expect("years go on");
+    for _ in 0..setting.scale.runs {
         for service in &mut services {
             service.terminate().await?;
         }
-        stopped.push(first_new_row(&pipeline, &database, &mut services, &format!("STOPPED{run}")).await?);
+        stopped.push(first_new_row(&pipeline, &database, &mut services, &start()).await?);
         for service in &mut services {
             service.kill().await?;
         }
-        killed.push(first_new_row(&pipeline, &database, &mut services, &format!("KILLED{run}")).await?);
+        killed.push(first_new_row(&pipeline, &database, &mut services, &start()).await?);
 
         let [flight, gold, _] = &mut services;
         for (service, seconds) in [(flight, &mut flight_ready), (gold, &mut gold_ready)] {
@@ -99,26 +103,30 @@ async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// Starts `services` again, and a producer of `symbol`; returns the seconds until its first gold row.
+/// Starts `services` again, and a producer of candles from `start` on of a symbol that gold knows, what came before which is read back from
+/// bronze; returns the seconds until the first gold row of them.
 async fn first_new_row(
     pipeline: &Pipeline,
     database: &Client,
     services: &mut [Process],
-    symbol: &str,
+    start: &str,
 ) -> anyhow::Result<f64> {
-    let input = synthetic(pipeline, symbol, 1, 1).await?;
+    let [symbol, ..] = input::SYMBOLS;
+    let input = synthetic_from(pipeline, symbol, start, 1, 1).await?;
     let started = Instant::now();
     for service in services {
         service.restart()?;
     }
     let _producer = pipeline.start(&["producer", "--quiet", "--input", &input.flag()])?;
-    first_row(database, symbol).await?;
+    first_row(database, symbol, start).await?;
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Waits for a gold row of `symbol`.
-async fn first_row(database: &Client, symbol: &str) -> anyhow::Result<()> {
-    let query = format!("SELECT FROM bitcoin_gold_data WHERE symbol = '{symbol}' LIMIT 1");
+/// Waits for a gold row of `symbol`, of a candle at `start` or later.
+async fn first_row(database: &Client, symbol: &str, start: &str) -> anyhow::Result<()> {
+    let query = format!(
+        "SELECT FROM bitcoin_gold_data WHERE symbol = '{symbol}' AND event_time >= '{start}' LIMIT 1"
+    );
     let deadline = Instant::now() + START_MAX;
     // At first the table is not there yet.
     while database.query_opt(&query, &[]).await.ok().flatten().is_none() {
