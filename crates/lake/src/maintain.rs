@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use deltalake_core::checkpoints::{cleanup_metadata, create_checkpoint};
+use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::Add;
 use deltalake_core::logstore::commit_uri_from_version;
 use deltalake_core::protocol::DeltaOperation;
@@ -39,6 +39,9 @@ const OPEN_FILES_MIN: usize = 32;
 const FILES_AT_ONCE: usize = 8;
 /// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
 const RETENTION_MAX: Duration = Duration::from_hours(1);
+
+/// How long entries stay in a log whose table does not say it: Delta's default.
+const LOG_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// Time between two passes of [`Maintenance`].
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
@@ -186,14 +189,20 @@ pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
 }
 
 async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
-    let store = &snapshot.0.store;
-    let table = load_table(store).await?;
-    let version = table.version().unwrap_or_default();
-    create_checkpoint(&table, None).await?;
+    let (store, version) = (&snapshot.0.store, snapshot.version());
+    let engine = store.log.engine(None);
+    // Without a table of `deltalake-core`, which would hold all files with their statistics: the writer streams them.
+    let log = delta_kernel::Snapshot::builder_for(store.log.root_url())
+        .at_version(version)
+        .build(engine.as_ref())?;
+    log.checkpoint(engine.as_ref(), None)?;
     let checkpoint =
         commit_uri_from_version(Some(version)).to_string().replace(".json", ".checkpoint.parquet");
     store.sync(&Path::from(checkpoint)).await?;
-    cleanup_metadata(&table, None).await?;
+    let retention = log.table_properties().log_retention_duration.unwrap_or(LOG_RETENTION);
+    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let oldest = now_millis().saturating_sub(retention);
+    cleanup_expired_logs_for(version, store.log.as_ref(), oldest, None).await?;
     Ok(())
 }
 
