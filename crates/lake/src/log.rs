@@ -107,7 +107,7 @@ pub(crate) async fn load_version(
     Ok(Snapshot(Arc::new(State { spec, store, version, position, files })))
 }
 
-/// Reads the log as `deltalake-core` wants it, for checkpoints and vacuum.
+/// Reads the log as `deltalake-core` has it, with all files, for vacuum.
 pub(crate) async fn load_table(store: &TableStore) -> Result<DeltaTable, DeltaTableError> {
     let mut table = DeltaTable::new(Arc::clone(&store.log));
     table.load().await?;

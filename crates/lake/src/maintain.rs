@@ -10,15 +10,15 @@ use deltalake_core::kernel::Add;
 use deltalake_core::logstore::commit_uri_from_version;
 use deltalake_core::protocol::DeltaOperation;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use tokio::time::Instant;
 
 use crate::LakeError;
 use crate::file::DataFile;
 use crate::log::{CHECKPOINT_INTERVAL, load_table};
-use crate::read::read_file;
+use crate::read::read_files;
 use crate::snapshot::Snapshot;
 use crate::table::{Change, Order, Table, now_millis};
 use crate::write::{put_files, split};
@@ -152,13 +152,8 @@ impl Table {
     }
 
     async fn merge(&self, files: &[Arc<DataFile>]) -> Result<Vec<Add>, LakeError> {
-        // Collected, since the compiler cannot prove a stream over borrowed files Send for callers that spawn it.
-        let reads: Vec<_> = files
-            .iter()
-            .map(|file| read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(file), None))
-            .collect();
-        let batches: Vec<Vec<RecordBatch>> =
-            futures::stream::iter(reads).buffered(FILES_AT_ONCE).try_collect().await?;
+        let reads = read_files(&self.spec, &self.store, files.to_vec(), FILES_AT_ONCE);
+        let batches: Vec<Vec<RecordBatch>> = reads.map_ok(|(_, batches)| batches).try_collect().await?;
         let batches = batches.concat();
         let files = split(&self.spec, &batches, false)?;
         put_files(&self.spec, &self.store, batches, files, false).await

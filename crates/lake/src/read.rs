@@ -9,6 +9,7 @@ use arrow::compute::{and, cast};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderOptions, RowFilter};
@@ -64,6 +65,21 @@ pub(crate) async fn read_file(
         decoder = next;
         decoder.push_ranges(wanted, bytes).map_err(source.broken())?;
     }
+}
+
+/// Reads whole files, so many at once; each comes with its rows, in the order of `files`.
+pub(crate) fn read_files(
+    spec: &Arc<TableSpec>,
+    store: &TableStore,
+    files: Vec<Arc<DataFile>>,
+    at_once: usize,
+) -> impl Stream<Item = Result<(Arc<DataFile>, Vec<RecordBatch>), LakeError>> + Send + use<> {
+    let (spec, store) = (Arc::clone(spec), store.clone());
+    let read = move |file: Arc<DataFile>| {
+        let rows = read_file(Arc::clone(&spec), store.clone(), Arc::clone(&file), None);
+        async move { Ok((file, rows.await?)) }
+    };
+    futures::stream::iter(files).map(read).buffered(at_once)
 }
 
 struct Source<'a> {

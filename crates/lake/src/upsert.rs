@@ -1,6 +1,7 @@
 //! Which files an upsert must rewrite, and with which rows.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -12,7 +13,7 @@ use schema::{EVENT_TIME, SYMBOL};
 
 use crate::LakeError;
 use crate::file::DataFile;
-use crate::read::read_file;
+use crate::read::read_files;
 use crate::table::Table;
 use crate::write::{FileRows, put_files, split};
 
@@ -63,14 +64,9 @@ impl Table {
         let new = rows.gather(batches).map_err(arrange)?;
         let keys = Keys::of(&new);
         let (mut replaced, mut merged) = (Vec::new(), vec![new]);
-        let read = |file: Arc<DataFile>| {
-            let rows = read_file(Arc::clone(&self.spec), self.store.clone(), Arc::clone(&file), None);
-            async move { Ok::<_, LakeError>((rows.await?, file)) }
-        };
-        // Collected, since the compiler cannot prove a stream over borrowed files Send for callers that spawn it.
-        let reads: Vec<_> = held.into_iter().filter(|file| keys.may_be_in(file)).map(read).collect();
-        let mut reads = futures::stream::iter(reads).buffered(FILES_AT_ONCE);
-        while let Some((old, file)) = reads.try_next().await? {
+        let touched = held.into_iter().filter(|file| keys.may_be_in(file)).collect();
+        let mut reads = pin!(read_files(&self.spec, &self.store, touched, FILES_AT_ONCE));
+        while let Some((file, old)) = reads.try_next().await? {
             let masks: Vec<BooleanArray> = old.iter().map(|batch| keys.absent_in(batch)).collect();
             if masks.iter().all(|mask| mask.false_count() == 0) {
                 continue;
