@@ -1,26 +1,18 @@
 //! Kafka → bronze: rows a second until they can be queried, and until they are durable, beside a consumer that only reads.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
-use clap::Parser;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use integration_tests::check::topic_ends;
 use integration_tests::pipeline::Pipeline;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use rdkafka::Message as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
 use crate::json::{Messages, read};
 use crate::objects::Files;
-use crate::{input, watch};
+use crate::{consumer, input, watch};
 
 /// Partitions of the topics.
 const PARTITIONS: [usize; 2] = [1, 4];
@@ -29,8 +21,6 @@ const HOT: [&str; 6] =
     ["--flush-interval", "1h", "--flush-rows-max", "1000000000", "--hot-bytes-max", "8GiB"];
 /// Flags of the durable run: the last rows wait a second for their flush, not ten.
 const DURABLE: [&str; 2] = ["--flush-interval", "1s"];
-/// How long a message may let wait for itself.
-const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// Rows that are encoded to learn how fast that is.
 const ENCODED_ROWS: usize = 500_000;
 
@@ -50,15 +40,16 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
     let mut pipeline = Pipeline::new(&setting.environment).await?;
     let inputs = input::files(&pipeline, setting.scale.rows, partitions).await?;
     input::send(&pipeline, &inputs, partitions, None).await?;
-    let ends = topic_ends(&setting.environment.kafka, &pipeline.topic).await?;
+    let kafka = &setting.environment.kafka;
     let rows = input::count(setting, &pipeline.topic).await?;
 
-    let (mut bare, mut and_encoded, mut hot) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut with_jemalloc, mut and_encoded, mut hot) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut durable, mut puts, mut file_count) = (Vec::new(), Vec::new(), 0);
     for run in 0..setting.scale.runs {
-        let (kafka, topic, ends) = (setting.environment.kafka.clone(), pipeline.topic.clone(), ends.clone());
-        let consumer = tokio::task::spawn_blocking(move || consume(&kafka, &topic, &ends)).await??;
+        let consumer = consumer::run(kafka, &pipeline.topic).await?;
         bare.push(consumer);
+        with_jemalloc.push(consumer::consume(kafka, &pipeline.topic).await?);
         let encoder = tokio::task::spawn_blocking(encode).await??;
         and_encoded.push(1.0 / (1.0 / consumer + 1.0 / encoder));
         hot.push(
@@ -74,10 +65,13 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
     }
     let topic = if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") };
     Ok(vec![
-        Figure::new("ingest", format!("Kafka → hot bronze, {topic}"), "rows/s", hot)
+        Figure::new("ingest", format!("Kafka → hot bronze, {topic}"), "rows/s", hot.clone())
             .beside("librdkafka consumer", bare.clone())
             .aim(Aim::TimesGreatest(0.7))
             .aim(Aim::AtLeast(500_000.0)),
+        Figure::new("ingest", format!("Kafka → hot bronze, {topic}, same allocator"), "rows/s", hot)
+            .beside("librdkafka consumer with jemalloc", with_jemalloc)
+            .note("What librdkafka's consumer could do if its own allocator did not hold it up."),
         Figure::new("ingest", format!("Kafka → durable bronze, {topic}"), "rows/s", durable)
             .beside("librdkafka consumer", bare)
             .beside("consumer, then Parquet encoding", and_encoded)
@@ -105,35 +99,6 @@ async fn ingest(
     let (end, _) = watch::reaches(&flight, metric, &[], rows).await?;
     flight.kill().await?;
     Ok((rows - first) / (end - begin).as_secs_f64())
-}
-
-/// Reads the whole topic with the options that ingest has; returns messages a second, from the first one on.
-fn consume(kafka: &str, topic: &str, ends: &[(i32, i64)]) -> anyhow::Result<f64> {
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        kafka: kafka::Args,
-    }
-    let flags = Flags::try_parse_from(["bench", "--kafka", kafka, "--topic", topic])?;
-    let consumer: BaseConsumer = flags.kafka.consumer("bench").create()?;
-    let mut partitions = TopicPartitionList::new();
-    for (partition, _) in ends {
-        partitions.add_partition_offset(topic, *partition, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
-    let count: i64 = ends.iter().map(|(_, end)| end).sum();
-    let (mut read, mut bytes, mut started) = (0, 0, None);
-    while read < count {
-        let message =
-            consumer.poll(MESSAGE_MAX).with_context(|| format!("no message after {read} of {count}"))??;
-        started.get_or_insert_with(Instant::now);
-        bytes += std::hint::black_box(message.payload()).map_or(0, <[u8]>::len);
-        read += 1;
-    }
-    std::hint::black_box(bytes);
-    let seconds = started.map_or(f64::NAN, |started| started.elapsed().as_secs_f64());
-    #[expect(clippy::cast_precision_loss, reason = "some millions of messages")]
-    Ok(count as f64 / seconds)
 }
 
 /// Encodes rows like bronze's as Parquet, one file and thread; returns rows a second.

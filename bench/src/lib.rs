@@ -4,6 +4,7 @@
 //! [`figure::Figure`]s.
 
 pub mod backfill;
+pub mod consumer;
 pub mod engines;
 pub mod figure;
 pub mod freshness;

@@ -10,6 +10,11 @@ use bench::scale::Scale;
 use bench::{MEASUREMENTS, Setting, report};
 use clap::Parser;
 use integration_tests::environment::Environment;
+use tikv_jemallocator::Jemalloc;
+
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Measures the pipeline beside the limits of this machine and the alternatives, on the servers that script/bench starts.
 #[derive(Debug, Parser)]

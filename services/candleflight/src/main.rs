@@ -13,6 +13,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// How long threads may take to end after the command has.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);

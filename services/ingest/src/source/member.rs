@@ -1,5 +1,7 @@
 //! Our membership in the consumer group, as librdkafka tells it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -16,17 +18,20 @@ use crate::source::Assignment;
 pub(crate) struct Member {
     topic: String,
     assignment: watch::Sender<Assignment>,
+    /// The assignment's, for whoever asks after each message.
+    generation: AtomicU64,
     metrics: Metrics,
 }
 
 impl Member {
     pub(crate) fn new(topic: &str, assignment: watch::Sender<Assignment>, metrics: &Metrics) -> Self {
-        Member { topic: topic.to_owned(), assignment, metrics: metrics.clone() }
+        let generation = AtomicU64::new(assignment.borrow().generation);
+        Member { topic: topic.to_owned(), assignment, generation, metrics: metrics.clone() }
     }
 
     /// Tells whether the group has said nothing since `assignment`.
     pub(crate) fn is_current(&self, assignment: &Assignment) -> bool {
-        self.assignment.borrow().generation == assignment.generation
+        self.generation.load(Ordering::Acquire) == assignment.generation
     }
 
     /// Returns the partitions that are ours now.
@@ -59,9 +64,8 @@ impl ConsumerContext for Member {
         tracing::info!(?partitions, "the consumer group rebalanced");
         self.metrics.lag_records.clear();
         self.metrics.end_offset.clear();
-        self.assignment.send_modify(|assignment| {
-            *assignment = Assignment { generation: assignment.generation + 1, partitions };
-        });
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.assignment.send_replace(Assignment { generation, partitions });
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
