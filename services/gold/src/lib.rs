@@ -120,7 +120,7 @@ async fn session(
     let computing = Computing {
         batches,
         histories: Histories::new(&config.flight, identity, stop.clone()),
-        window: Window::new(config.frame, newest),
+        window: Window::new(config.frame, newest, postgres.partitions().clone()),
         to_postgres,
         to_lake,
         metrics: metrics.clone(),

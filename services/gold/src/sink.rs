@@ -41,6 +41,10 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Newest(HashMap<String, i64>);
 
+/// The partition that each symbol's candles are in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Partitions(HashMap<String, i32>);
+
 /// Gold rows, split by what a table may already hold.
 #[derive(Debug, Default)]
 pub(crate) struct Split {
@@ -116,6 +120,53 @@ impl Newest {
         }
         BooleanArray::from(fresh)
     }
+}
+
+impl Partitions {
+    /// Returns the partition of `symbol`, `partition` if it had none before.
+    pub(crate) fn get_or_insert(&mut self, symbol: &str, partition: i32) -> i32 {
+        if let Some(known) = self.0.get(symbol) {
+            return *known;
+        }
+        self.0.insert(symbol.to_owned(), partition);
+        partition
+    }
+
+    /// Returns the symbols and their partitions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.0.iter().map(|(symbol, partition)| (symbol.as_str(), *partition))
+    }
+
+    /// Returns the symbols of `computed` that have no partition here, with the one that they come from.
+    pub(crate) fn missing(&self, computed: &[&Computed]) -> Partitions {
+        let mut missing = Partitions::default();
+        for Computed { range, rows, .. } in computed {
+            for symbol in symbols(rows).filter(|symbol| !self.0.contains_key(*symbol)) {
+                missing.get_or_insert(symbol, range.partition);
+            }
+        }
+        missing
+    }
+
+    /// Takes in the symbols of another.
+    pub(crate) fn extend(&mut self, other: Partitions) {
+        self.0.extend(other.0);
+    }
+}
+
+impl FromIterator<(String, i32)> for Partitions {
+    fn from_iter<I: IntoIterator<Item = (String, i32)>>(pairs: I) -> Self {
+        Partitions(pairs.into_iter().collect())
+    }
+}
+
+/// Returns the symbols of a gold batch, each once: its rows are ordered by them.
+fn symbols(rows: &RecordBatch) -> impl Iterator<Item = &str> {
+    let symbols = rows.column(SYMBOL).as_string::<i32>();
+    let mut last = None;
+    (0..rows.num_rows())
+        .map(|row| symbols.value(row))
+        .filter(move |symbol| last.replace(*symbol) != Some(*symbol))
 }
 
 impl FromIterator<(String, i64)> for Newest {

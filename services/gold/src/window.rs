@@ -23,7 +23,7 @@ use crate::candle::{self, Candle};
 use crate::error::Error;
 use crate::kernel::{Frame, WIDEST};
 use crate::rows::Rows;
-use crate::sink::Newest;
+use crate::sink::{Newest, Partitions};
 
 /// The widest window in microseconds: how far a candle changes later rows, and a row looks back.
 const REACH_MICROS: i64 = WIDEST as i64 * MINUTE_MICROS;
@@ -82,12 +82,12 @@ pub(crate) struct Window {
     frame: Frame,
     /// Symbols that bronze holds below the cursor but memory does not yet.
     newest: Newest,
+    partitions: Partitions,
     symbols: HashMap<String, Memory>,
 }
 
 #[derive(Debug)]
 struct Memory {
-    partition: i32,
     /// Every candle in bronze after this event time is in `candles`.
     known_after: i64,
     candles: Vec<Candle>,
@@ -123,9 +123,10 @@ impl Change {
 }
 
 impl Window {
-    /// Starts at a cursor below which bronze holds the symbols of `newest`, none of them with a later event time than it says.
-    pub(crate) fn new(frame: Frame, newest: Newest) -> Self {
-        Window { frame, newest, symbols: HashMap::new() }
+    /// Starts at a cursor below which bronze holds the symbols of `newest`, none of them with a later event time than it says;
+    /// `partitions` are those of the symbols that came before, as far as they are known.
+    pub(crate) fn new(frame: Frame, newest: Newest, partitions: Partitions) -> Self {
+        Window { frame, newest, partitions, symbols: HashMap::new() }
     }
 
     /// Returns what must be read and given to [`Self::remember`] before `arrivals` can be applied: the end of each symbol that bronze
@@ -151,7 +152,7 @@ impl Window {
             Margin::Rows(_) if candles.len() < KEEP_ROWS => i64::MIN,
             Margin::Rows(_) => candles[0].event_time - 1,
         };
-        self.symbols.insert(history.symbol, Memory { partition: history.partition, known_after, candles });
+        self.symbols.insert(history.symbol, Memory { known_after, candles });
     }
 
     /// Takes arrivals into memory and returns the changes to compute, in the order of symbol and time.
@@ -163,10 +164,11 @@ impl Window {
         let mut changes = Vec::new();
         for (symbol, candles) in arrivals.by_symbol {
             let partition = arrivals.range.partition;
-            let memory = self.symbols.entry(symbol.clone()).or_insert_with(|| Memory::empty(partition));
-            if memory.partition != partition {
-                return Err(Error::SymbolMoved { symbol, partitions: [memory.partition, partition] });
+            let known = self.partitions.get_or_insert(&symbol, partition);
+            if known != partition {
+                return Err(Error::SymbolMoved { symbol, partitions: [known, partition] });
             }
+            let memory = self.symbols.entry(symbol.clone()).or_insert_with(Memory::empty);
             memory.insert(&candles);
             let mut changed: Vec<i64> = candles.iter().map(|candle| candle.event_time).collect();
             let inside = changed
@@ -214,8 +216,8 @@ impl Window {
 }
 
 impl Memory {
-    fn empty(partition: i32) -> Self {
-        Memory { partition, known_after: i64::MIN, candles: Vec::new() }
+    fn empty() -> Self {
+        Memory { known_after: i64::MIN, candles: Vec::new() }
     }
 
     fn insert(&mut self, arrivals: &[Candle]) {

@@ -10,8 +10,8 @@ use arrow::array::{
 };
 use arrow::datatypes::DataType;
 use gold::metrics::Metrics;
-use gold::sink::Computed;
 use gold::sink::postgres::Sink;
+use gold::sink::{Computed, Partitions};
 use gold::{Error, Postgres};
 use position::{OffsetRange, Position};
 use tokio_postgres::{Client, NoTls};
@@ -130,6 +130,21 @@ async fn rows_and_position_are_there_after_a_write_and_after_opening_again() -> 
         [state.newest.get("BTC-USD"), state.newest.get("ETH-USD"), state.newest.get("A")],
         [Some(3 * MINUTE), Some(MINUTE), None]
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_symbols_partition_is_known_after_its_first_rows() -> Result<()> {
+    let Some(database) = database("gold_partitions").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let shutdown = CancellationToken::new();
+    sink.write(&[computed(1, 0, 1, gold("BTC-USD", &[(1, 0.5)]))], &shutdown).await?;
+    let work =
+        [computed(1, 1, 2, gold("BTC-USD", &[(2, 0.5)])), computed(0, 0, 1, gold("ETH-USD", &[(1, 2.5)]))];
+    sink.write(&work, &shutdown).await?;
+    let expected = Partitions::from_iter([("BTC-USD".to_owned(), 1), ("ETH-USD".to_owned(), 0)]);
+    assert_eq!(*sink.partitions(), expected);
+    assert_eq!(*database.open().await?.partitions(), expected);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use crate::connection::{Postgres, connect};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Newest, Split, State, live};
+use crate::sink::{Computed, Newest, Partitions, Split, State, live};
 
 pub(crate) use encode::Micros;
 
@@ -47,6 +47,7 @@ pub struct Sink {
     pool: Pool,
     topic: String,
     state: State,
+    partitions: Partitions,
     statements: Statements,
     metrics: Metrics,
 }
@@ -62,6 +63,8 @@ struct Statements {
 #[derive(Debug, Default)]
 struct Work {
     moves: Vec<Move>,
+    /// Symbols whose partition the table does not know yet.
+    placed: Partitions,
     rows: Split,
     fresh_count: usize,
     correction_count: usize,
@@ -89,16 +92,22 @@ impl Sink {
         let transaction = snapshot(&mut client).await?;
         let position = read_position(&transaction, topic).await?;
         let newest = read_newest(&transaction).await?;
+        let partitions = read_partitions(&transaction, topic).await?;
         drop(transaction);
         drop(client);
         let state = State { position, newest };
         metrics.postgres.observe_position(&state.position);
-        Ok(Sink { pool, topic: topic.to_owned(), state, statements: Statements::new(), metrics })
+        Ok(Sink { pool, topic: topic.to_owned(), state, partitions, statements: Statements::new(), metrics })
     }
 
     /// Returns where the sink stands.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Returns the partition that each symbol's rows came from.
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
     }
 
     /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each, and hands what
@@ -141,11 +150,13 @@ impl Sink {
             return Ok(());
         }
         let rows = self.state.newest.split(new.iter().map(|computed| &computed.rows));
-        let work = Work::new(&self.state.position, &position, rows);
+        let placed = self.partitions.missing(&new);
+        let work = Work::new(&self.state.position, &position, placed, rows);
         let begun = Instant::now();
         self.commit(&work, shutdown).await?;
         self.state.position = position;
         self.observe(&work, begun, &new);
+        self.partitions.extend(work.placed);
         Ok(())
     }
 
@@ -186,6 +197,7 @@ impl Sink {
             // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
             futures::try_join!(
                 self.move_position(&transaction, work),
+                self.place(&transaction, work),
                 self.write_rows(&transaction, work, copy)
             )?;
             failpoint::pass("gold.postgres_before_commit");
@@ -218,6 +230,17 @@ impl Sink {
             if moved.map_err(&failed)? != 1 {
                 return Err(Error::Moved);
             }
+        }
+        Ok(())
+    }
+
+    async fn place(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
+        let failed = Error::postgres("write the partitions of symbols");
+        for (symbol, partition) in work.placed.iter() {
+            let insert = "INSERT INTO candleflight_symbol (topic, symbol, partition) VALUES ($1, $2, $3) \
+                          ON CONFLICT DO NOTHING";
+            let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
+            transaction.execute(&insert, &[&self.topic, &symbol, &partition]).await.map_err(&failed)?;
         }
         Ok(())
     }
@@ -312,11 +335,12 @@ impl Statements {
 }
 
 impl Work {
-    fn new(from: &Position, to: &Position, rows: Split) -> Self {
+    fn new(from: &Position, to: &Position, placed: Partitions, rows: Split) -> Self {
         let moves = to.iter().map(|(partition, to)| Move { partition, from: from.next(partition), to });
         let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
         Work {
             moves: moves.filter(|step| step.from != Some(step.to)).collect(),
+            placed,
             fresh_count: count(&rows.fresh),
             correction_count: count(&rows.corrections),
             rows,
@@ -370,6 +394,14 @@ async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
     );
     let rows = transaction.query(&query, &[]).await.map_err(Error::postgres("read the newest rows"))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
+}
+
+/// Reads the partition of each symbol of `topic`.
+async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
+    let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
+    let failed = Error::postgres("read the partitions of symbols");
+    let rows = transaction.query(query, &[&topic]).await.map_err(failed)?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 fn is_unique_violation(error: &Error) -> bool {

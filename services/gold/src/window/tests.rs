@@ -15,7 +15,7 @@ use schema::MINUTE_MICROS;
 use super::{Arrivals, Run, Window};
 use crate::kernel::Frame;
 use crate::rows::Rows;
-use crate::sink::Newest;
+use crate::sink::{Newest, Partitions};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Message {
@@ -116,14 +116,14 @@ fn newest(gold: &Gold) -> Newest {
 /// Returns gold and how many histories were read.
 fn run(bronze: &[Message], frame: Frame, cuts: &[usize], restarts: &[usize]) -> (Gold, usize) {
     let (mut gold, mut reads) = (Gold::new(), 0);
-    let mut window = Window::new(frame, Newest::default());
+    let mut window = Window::new(frame, Newest::default(), Partitions::default());
     let mut bounds: Vec<usize> =
         cuts.iter().map(|cut| cut % (bronze.len() + 1)).chain([0, bronze.len()]).collect();
     bounds.sort_unstable();
     bounds.dedup();
     for (step, pair) in bounds.windows(2).enumerate() {
         if restarts.contains(&step) {
-            window = Window::new(frame, newest(&gold));
+            window = Window::new(frame, newest(&gold), Partitions::default());
         }
         let messages: Vec<&Message> = bronze[pair[0]..pair[1]].iter().collect();
         let (head, tail) = messages.split_at(messages.len() / 3);
@@ -211,21 +211,25 @@ fn one_candle_in_the_future_does_not_push_the_others_out() {
 }
 
 #[test]
-fn a_symbol_in_two_partitions_is_refused() {
+fn a_symbol_in_two_partitions_is_refused_after_a_restart_too() {
     let bronze = minutes(0..1);
-    let mut window = Window::new(Frame::Time, Newest::default());
     let run = |partition| Run {
         range: OffsetRange { partition, first: 0, next: 1 },
         batches: vec![bronze_batch(&bronze.iter().collect::<Vec<_>>())],
     };
+    let mut window = Window::new(Frame::Time, Newest::default(), Partitions::default());
     assert!(window.apply(Arrivals::of(&run(0))).is_ok());
     assert!(window.apply(Arrivals::of(&run(1))).is_err());
+    let known = Partitions::from_iter([("BTC-USD".to_owned(), 0)]);
+    let mut window = Window::new(Frame::Time, Newest::default(), known);
+    assert!(window.apply(Arrivals::of(&run(1))).is_err());
+    assert!(window.apply(Arrivals::of(&run(0))).is_ok());
 }
 
 #[test]
 fn memory_stays_small_however_long_the_stream() {
     let bronze = minutes(0..10_000);
-    let mut window = Window::new(Frame::Time, Newest::default());
+    let mut window = Window::new(Frame::Time, Newest::default(), Partitions::default());
     for messages in bronze.chunks(2000) {
         let range = OffsetRange { partition: 0, first: messages[0].offset, next: messages[0].offset + 2000 };
         let arrivals =
