@@ -28,6 +28,21 @@ const DEADLINE: Duration = Duration::from_mins(2);
 /// Time between two candles: the sample lasts a minute and a half, long enough to kill and scale services while it flows.
 const INTERVAL: &str = "20ms";
 
+#[tokio::test]
+async fn the_image_is_built_from_a_whole_workspace() -> anyhow::Result<()> {
+    let checkout = deploy().join("..");
+    let context = tempfile::tempdir()?;
+    let ignore = fs::read_to_string(checkout.join(".dockerignore"))?;
+    let mut copy = Command::new("cp");
+    copy.current_dir(&checkout).args(["--recursive", "--parents"]);
+    copy.args(ignore.lines().filter_map(|line| line.strip_prefix('!'))).arg(context.path());
+    checked("copy what .dockerignore leaves", copy.output().await?)?;
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(context.path());
+    checked("cargo, where the image is built", metadata.output().await?)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing() -> anyhow::Result<()> {
     let Some(environment) = Environment::get() else { return Ok(()) };
