@@ -5,9 +5,10 @@ pub(crate) mod live;
 pub mod postgres;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array as _, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use position::{OffsetRange, Position};
@@ -100,22 +101,17 @@ impl Newest {
         split
     }
 
-    /// Marks the fresh rows of a batch; a loop over rows, with one look-up for each stretch of a symbol.
+    /// Marks the fresh rows of a batch.
     fn fresh(&mut self, batch: &RecordBatch) -> BooleanArray {
-        let symbols = batch.column(SYMBOL).as_string::<i32>();
         let event_times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
         let mut fresh = Vec::with_capacity(batch.num_rows());
-        let mut row = 0;
-        while row < batch.num_rows() {
-            let symbol = symbols.value(row);
+        for (symbol, rows) in stretches(batch) {
             let newest = self.get(symbol);
-            while row < batch.num_rows() && symbols.value(row) == symbol {
-                fresh.push(newest.is_none_or(|newest| event_times[row] > newest));
-                row += 1;
-            }
+            let event_times = &event_times[rows];
+            fresh.extend(event_times.iter().map(|time| newest.is_none_or(|newest| *time > newest)));
             // Rows ascend by event time, so the last of the stretch is its newest.
-            if fresh.last() == Some(&true) {
-                self.0.insert(symbol.to_owned(), event_times[row - 1]);
+            if let (Some(true), Some(last)) = (fresh.last(), event_times.last()) {
+                self.0.insert(symbol.to_owned(), *last);
             }
         }
         BooleanArray::from(fresh)
@@ -141,7 +137,7 @@ impl Partitions {
     pub(crate) fn missing(&self, computed: &[&Computed]) -> Partitions {
         let mut missing = Partitions::default();
         for Computed { range, rows, .. } in computed {
-            for symbol in symbols(rows).filter(|symbol| !self.0.contains_key(*symbol)) {
+            for (symbol, _) in stretches(rows).filter(|(symbol, _)| !self.0.contains_key(*symbol)) {
                 missing.get_or_insert(symbol, range.partition);
             }
         }
@@ -160,13 +156,18 @@ impl FromIterator<(String, i32)> for Partitions {
     }
 }
 
-/// Returns the symbols of a gold batch, each once: its rows are ordered by them.
-fn symbols(rows: &RecordBatch) -> impl Iterator<Item = &str> {
-    let symbols = rows.column(SYMBOL).as_string::<i32>();
-    let mut last = None;
-    (0..rows.num_rows())
-        .map(|row| symbols.value(row))
-        .filter(move |symbol| last.replace(*symbol) != Some(*symbol))
+/// Returns each stretch of one symbol of a gold batch and its rows: a loop over rows, so that callers need one look-up a stretch.
+fn stretches(batch: &RecordBatch) -> impl Iterator<Item = (&str, Range<usize>)> {
+    let symbols = batch.column(SYMBOL).as_string::<i32>();
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let first = next;
+        let symbol = (first < symbols.len()).then(|| symbols.value(first))?;
+        while next < symbols.len() && symbols.value(next) == symbol {
+            next += 1;
+        }
+        Some((symbol, first..next))
+    })
 }
 
 impl FromIterator<(String, i64)> for Newest {

@@ -235,13 +235,15 @@ impl Sink {
     }
 
     async fn place(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
-        let failed = Error::postgres("write the partitions of symbols");
-        for (symbol, partition) in work.placed.iter() {
-            let insert = "INSERT INTO candleflight_symbol (topic, symbol, partition) VALUES ($1, $2, $3) \
-                          ON CONFLICT DO NOTHING";
-            let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
-            transaction.execute(&insert, &[&self.topic, &symbol, &partition]).await.map_err(&failed)?;
+        let (symbols, partitions): (Vec<&str>, Vec<i32>) = work.placed.iter().unzip();
+        if symbols.is_empty() {
+            return Ok(());
         }
+        let failed = Error::postgres("write the partitions of symbols");
+        let insert = "INSERT INTO candleflight_symbol (topic, symbol, partition) \
+                      SELECT $1, * FROM unnest($2::text[], $3::int4[]) ON CONFLICT DO NOTHING";
+        let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
+        transaction.execute(&insert, &[&self.topic, &symbols, &partitions]).await.map_err(&failed)?;
         Ok(())
     }
 
