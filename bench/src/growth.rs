@@ -1,11 +1,13 @@
 //! What each thing costs as the tables grow, in rows and in Delta versions: flat or logarithmic, or it stops working one day.
 
+use anyhow::ensure;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use integration_tests::input::{Input, producer};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use service::metrics::Samples;
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::Setting;
@@ -127,6 +129,8 @@ impl Site {
         for process in [&mut self.ingest, &mut self.gold, &mut self.flight] {
             process.terminate().await?;
         }
+        // What has just been written would hold up the servers' own syncs.
+        ensure!(Command::new("sync").status().await?.success(), "the disks take what was written");
         let started = Instant::now();
         self.flight.restart()?;
         self.flight.ready().await;

@@ -20,19 +20,20 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use schema::DATE;
 
 use self::files::FilesSource;
-use self::statistics::{prune, statistics};
+use self::statistics::{Bounded, prune, statistics};
 use crate::file::DataFile;
 use crate::snapshot::Snapshot;
 
 /// Returns one table over the rows of `snapshot` and of `hot`, which have the table's schema and are not in the snapshot.
 ///
 /// Needs nothing registered: a scan makes the store known to the session it runs in. Files are pruned by the statistics of the
-/// log; without filters `count(*)` is answered from them.
+/// log, hot batches by their own; without filters `count(*)` is answered from them.
 pub fn provider(snapshot: Snapshot, hot: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(LakeTable { snapshot, hot })
 }
@@ -66,13 +67,13 @@ impl TableProvider for LakeTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-        let files = self.prune(state, filters)?;
+        let (files, hot) = self.prune(state, filters)?;
         if !files.is_empty() {
             inputs.push(self.scan_files(state, files, projection, limit)?);
         }
-        if !self.hot.is_empty() || inputs.is_empty() {
+        if !hot.is_empty() || inputs.is_empty() {
             inputs.push(MemorySourceConfig::try_new_exec(
-                slice::from_ref(&self.hot),
+                slice::from_ref(&hot),
                 self.schema(),
                 projection.cloned(),
             )?);
@@ -85,12 +86,19 @@ impl TableProvider for LakeTable {
 }
 
 impl LakeTable {
-    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Arc<DataFile>>> {
+    /// Returns the files and the hot batches that may hold rows which `filters` leave.
+    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<(Vec<Arc<DataFile>>, Vec<RecordBatch>)> {
         let files = &self.snapshot.0.files;
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(files.clone()) };
+        let Some(filter) = conjunction(filters.iter().cloned()) else {
+            return Ok((files.clone(), self.hot.clone()));
+        };
         let filter = state.create_physical_expr(filter, &DFSchema::try_from(self.schema())?)?;
-        let kept = prune(files, self.schema(), filter)?;
-        Ok(files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| Arc::clone(file)).collect())
+        Ok((self.kept(files, Arc::clone(&filter))?, self.kept(&self.hot, filter)?))
+    }
+
+    fn kept<P: Bounded + Clone>(&self, parts: &[P], filter: Arc<dyn PhysicalExpr>) -> Result<Vec<P>> {
+        let kept = prune(parts, self.schema(), filter)?;
+        Ok(parts.iter().zip(kept).filter(|(_, kept)| *kept).map(|(part, _)| part.clone()).collect())
     }
 
     fn scan_files(

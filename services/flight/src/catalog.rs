@@ -1,5 +1,8 @@
 //! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both, and the schema `system`.
 
+mod plans;
+mod tables;
+
 use std::fmt::Display;
 use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
@@ -7,17 +10,14 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
-    TableProvider,
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
 use datafusion::common::ParamValues;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::TableType;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
@@ -27,14 +27,14 @@ use prost::Message as _;
 use proto::ticket::{History, Margin};
 use schema::bronze;
 use service::status::Status;
-use tokio::sync::OnceCell;
 
+use self::plans::Plans;
+use self::tables::{PublicSchema, Seen};
 use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::Refusal;
 use crate::gold::Gold;
 use crate::hot::Hot;
 use crate::queries::Queries;
-use crate::server::TABLES;
 use crate::sql::{Asker, Query, check_depth};
 use crate::system::{self, Logs, System, SystemSchema};
 
@@ -58,12 +58,13 @@ pub(crate) struct Catalog {
     queries: Queries,
     /// What all sessions have in common: functions, rules, settings.
     template: SessionState,
+    plans: Plans,
 }
 
 impl Catalog {
     pub(crate) fn new(hot: Arc<Hot>, gold: Arc<Gold>, status: Status, queries: Queries) -> Self {
         let template = template(&queries);
-        Catalog { hot, gold, status, queries, template }
+        Catalog { hot, gold, status, queries, template, plans: Plans::default() }
     }
 
     /// Plans a read-only query on the present snapshots.
@@ -81,8 +82,14 @@ impl Catalog {
         catalog.register_schema(system::SCHEMA, Arc::new(SystemSchema { known, logs }))?;
         match query {
             Query::Sql(text) => {
+                let schema = &asker.session.schema;
+                if let Some(plan) = self.plans.get(schema, text) {
+                    return Ok(DataFrame::new(session.state(), plan));
+                }
                 check_depth(text)?;
-                Ok(session.sql_with_options(text, read_only).await?)
+                let planned = session.sql_with_options(text, read_only).await?;
+                self.plans.keep(schema, text, planned.logical_plan())?;
+                Ok(planned)
             }
             Query::Substrait(plan) => {
                 // Whatever the library calls its errors, what it cannot plan is the plan's fault; over some it panics.
@@ -92,11 +99,7 @@ impl Catalog {
                 let state = session.state();
                 let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
                 let planned = planning.await.map_err(|_| bad(&"it is not whole"))?;
-                let plan = planned.map_err(|error| match error.find_root() {
-                    // The lake's, asked for a table that the plan names.
-                    DataFusionError::External(_) => Refusal::from(error),
-                    _ => bad(&error),
-                })?;
+                let plan = planned.map_err(|error| bad(&error))?;
                 read_only.verify_plan(&plan)?;
                 Ok(session.execute_logical_plan(plan).await?)
             }
@@ -171,17 +174,14 @@ impl Catalog {
     fn session(&self, schema: &str) -> Result<SessionContext, DataFusionError> {
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
-        let tables = PublicSchema {
-            bronze: lake::provider(durable.clone(), hot.clone()),
-            gold: Arc::clone(&self.gold),
-            gold_seen: OnceCell::new(),
-        };
+        let seen = Seen::new(lake::provider(durable.clone(), hot.clone()), Arc::clone(&self.gold));
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(PUBLIC, Arc::new(tables))?;
+        catalog.register_schema(PUBLIC, Arc::new(PublicSchema))?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = self.template.clone();
         schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+        state.config_mut().set_extension(Arc::new(seen));
         state.register_catalog_list(Arc::new(catalogs));
         state.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
         state.register_udtf(GOLD_AT, Arc::new(GoldAt { gold: Arc::clone(&self.gold) }));
@@ -201,48 +201,13 @@ fn template(queries: &Queries) -> SessionState {
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
         .set_bool("datafusion.optimizer.expand_views_at_output", true)
+        // What is one batch at most is not dealt to several cores.
+        .set_bool("datafusion.execution.use_row_number_estimates_to_optimize_partitioning", true)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
     SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(Arc::clone(queries.shared()))
         .build()
-}
-
-/// The schema [`PUBLIC`], as one query sees it. Gold is looked at when it is named: its version costs a request to the lake.
-#[derive(Debug)]
-struct PublicSchema {
-    bronze: Arc<dyn TableProvider>,
-    gold: Arc<Gold>,
-    /// The same for each time that the query names it.
-    gold_seen: OnceCell<Arc<dyn TableProvider>>,
-}
-
-#[async_trait]
-impl SchemaProvider for PublicSchema {
-    fn table_names(&self) -> Vec<String> {
-        TABLES.map(str::to_owned).to_vec()
-    }
-
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let look = async || {
-            let gold = self.gold.snapshot().await;
-            let gold = gold.map_err(|error| DataFusionError::External(Box::new(error)))?;
-            Ok::<_, DataFusionError>(lake::provider(gold, Vec::new()))
-        };
-        Ok(match name {
-            "bronze" => Some(Arc::clone(&self.bronze)),
-            "gold" => Some(Arc::clone(self.gold_seen.get_or_try_init(look).await?)),
-            _ => None,
-        })
-    }
-
-    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
-        Ok(self.table_exist(name).then_some(TableType::Base))
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        TABLES.contains(&name)
-    }
 }
 
 fn parameters(history: &History) -> ParamValues {

@@ -91,13 +91,14 @@ impl FilesSource {
             let run_max = (left.len() / (self.scan.file_groups.len() * RUNS_LEFT)).clamp(1, RUN_MAX);
             let next = &left[..left.len().min(looked_at)];
             let kept = match &filter {
-                Some(filter) => {
+                // The reader looks at each file, too; before it only many are worth a look.
+                Some(filter) if left.len() > self.scan.file_groups.len() => {
                     let schema = self.scan.file_source.table_schema().table_schema();
                     // What cannot be decided here is decided row by row.
                     prune(next, Arc::clone(schema), Arc::clone(filter))
                         .unwrap_or_else(|_| vec![true; next.len()])
                 }
-                None => vec![true; next.len()],
+                _ => vec![true; next.len()],
             };
             let run: Vec<usize> = (0..next.len()).filter(|index| kept[*index]).take(run_max).collect();
             *taken += run.get(run_max - 1).map_or(next.len(), |last| last + 1);

@@ -1,13 +1,14 @@
-//! What the log tells of files, as DataFusion asks for it.
+//! What is known of files and hot batches before they are read, as DataFusion asks for it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
-    UInt64Array,
+    ArrayRef, ArrowNumericType, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::datatypes::{Fields, SchemaRef};
+use arrow::compute::{max, min};
+use arrow::datatypes::{Date32Type, Fields, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, Result, ScalarValue, Statistics};
@@ -18,13 +19,13 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 
 use crate::file::DataFile;
 
-/// Tells of each file whether it may hold rows that `filter` leaves.
-pub(super) fn prune(
-    files: &[Arc<DataFile>],
+/// Tells of each part of a table, a file or a hot batch, whether it may hold rows that `filter` leaves.
+pub(super) fn prune<P: Bounded>(
+    parts: &[P],
     schema: SchemaRef,
     filter: Arc<dyn PhysicalExpr>,
 ) -> Result<Vec<bool>> {
-    PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)?.prune(&FileBounds(files))
+    PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)?.prune(&Bounds(parts))
 }
 
 /// Sums up what the log knows: exact counts and offsets; exact symbols and times where all files were written here.
@@ -75,29 +76,94 @@ fn bounds(column: &str, files: &[Arc<DataFile>]) -> Option<(ScalarValue, ScalarV
     }
 }
 
-/// The bounds of the files in the log, as DataFusion's pruning asks for them: an array for each column, an entry for each file.
-struct FileBounds<'a>(&'a [Arc<DataFile>]);
+/// Between which values, inclusive, the columns of a part of the table lie; `None` where it is not known.
+pub(super) trait Bounded {
+    fn date(&self) -> Option<(i32, i32)>;
+    fn symbol(&self) -> Option<(&str, &str)>;
+    fn event_time(&self) -> Option<(i64, i64)>;
+    fn partition(&self) -> Option<(i32, i32)>;
+    fn offset(&self) -> Option<(i64, i64)>;
+    fn rows(&self) -> Option<u64>;
+}
 
-impl FileBounds<'_> {
+/// As the log has them.
+impl Bounded for Arc<DataFile> {
+    fn date(&self) -> Option<(i32, i32)> {
+        Some((self.date, self.date))
+    }
+
+    fn symbol(&self) -> Option<(&str, &str)> {
+        self.symbol.as_ref().map(|(least, greatest)| (least.as_str(), greatest.as_str()))
+    }
+
+    fn event_time(&self) -> Option<(i64, i64)> {
+        self.event_time
+    }
+
+    fn partition(&self) -> Option<(i32, i32)> {
+        self.partition
+    }
+
+    fn offset(&self) -> Option<(i64, i64)> {
+        self.offset
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.rows
+    }
+}
+
+/// As they are found in no time; to compare the symbols would take as long as to filter the rows.
+impl Bounded for RecordBatch {
+    fn date(&self) -> Option<(i32, i32)> {
+        bounds_of::<Date32Type>(self, DATE)
+    }
+
+    fn symbol(&self) -> Option<(&str, &str)> {
+        None
+    }
+
+    fn event_time(&self) -> Option<(i64, i64)> {
+        bounds_of::<TimestampMicrosecondType>(self, EVENT_TIME)
+    }
+
+    fn partition(&self) -> Option<(i32, i32)> {
+        bounds_of::<Int32Type>(self, KAFKA_PARTITION)
+    }
+
+    fn offset(&self) -> Option<(i64, i64)> {
+        bounds_of::<Int64Type>(self, KAFKA_OFFSET)
+    }
+
+    fn rows(&self) -> Option<u64> {
+        u64::try_from(self.num_rows()).ok()
+    }
+}
+
+fn bounds_of<T: ArrowNumericType>(batch: &RecordBatch, column: &str) -> Option<(T::Native, T::Native)> {
+    let values = batch.column_by_name(column)?.as_primitive::<T>();
+    Some((min(values)?, max(values)?))
+}
+
+/// The bounds of parts, as DataFusion's pruning asks for them: an array for each column, an entry for each part.
+struct Bounds<'a, P>(&'a [P]);
+
+impl<P: Bounded> Bounds<'_, P> {
     fn values(&self, column: &Column, greatest: bool) -> Option<ArrayRef> {
-        fn pick<T: Clone>(bounds: Option<&(T, T)>, greatest: bool) -> Option<T> {
-            bounds.map(|(least, most)| if greatest { most.clone() } else { least.clone() })
+        fn pick<T>(bounds: Option<(T, T)>, greatest: bool) -> Option<T> {
+            bounds.map(|(least, most)| if greatest { most } else { least })
         }
-        let files = self.0.iter();
+        let parts = self.0.iter();
         Some(match column.name() {
-            DATE => Arc::new(files.map(|file| Some(file.date)).collect::<Date32Array>()),
-            SYMBOL => {
-                Arc::new(files.map(|file| pick(file.symbol.as_ref(), greatest)).collect::<StringArray>())
-            }
+            DATE => Arc::new(parts.map(|part| pick(part.date(), greatest)).collect::<Date32Array>()),
+            SYMBOL => Arc::new(parts.map(|part| pick(part.symbol(), greatest)).collect::<StringArray>()),
             KAFKA_PARTITION => {
-                Arc::new(files.map(|file| pick(file.partition.as_ref(), greatest)).collect::<Int32Array>())
+                Arc::new(parts.map(|part| pick(part.partition(), greatest)).collect::<Int32Array>())
             }
-            KAFKA_OFFSET => {
-                Arc::new(files.map(|file| pick(file.offset.as_ref(), greatest)).collect::<Int64Array>())
-            }
+            KAFKA_OFFSET => Arc::new(parts.map(|part| pick(part.offset(), greatest)).collect::<Int64Array>()),
             EVENT_TIME => {
                 let times: TimestampMicrosecondArray =
-                    files.map(|file| pick(file.event_time.as_ref(), greatest)).collect();
+                    parts.map(|part| pick(part.event_time(), greatest)).collect();
                 Arc::new(times.with_timezone("UTC"))
             }
             _ => return None,
@@ -105,7 +171,7 @@ impl FileBounds<'_> {
     }
 }
 
-impl PruningStatistics for FileBounds<'_> {
+impl<P: Bounded> PruningStatistics for Bounds<'_, P> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         self.values(column, false)
     }
@@ -119,13 +185,13 @@ impl PruningStatistics for FileBounds<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        // The columns with bounds are never null; which have some, no files tell as well as many.
-        FileBounds(&[]).values(column, false)?;
+        // The columns with bounds are never null; which have some, no parts tell as well as many.
+        Bounds::<P>(&[]).values(column, false)?;
         Some(Arc::new(UInt64Array::from_value(0, self.0.len())))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(self.0.iter().map(|file| file.rows).collect::<UInt64Array>()))
+        Some(Arc::new(self.0.iter().map(Bounded::rows).collect::<UInt64Array>()))
     }
 
     fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {

@@ -75,6 +75,26 @@ async fn filters_leave_just_the_files_that_can_match() {
 }
 
 #[tokio::test]
+async fn filters_leave_just_the_hot_batches_that_can_match() {
+    for test in lakes().await {
+        let (snapshot, hot, _) = table(&test.lake).await;
+        for (filter, batches) in [
+            ("true", "partition_sizes=[2]"),
+            ("date = DATE '2024-01-04'", "partition_sizes=[1]"),
+            ("event_time < TIMESTAMP '2024-01-04T00:00:00Z' AND kafka_offset > 100", "partition_sizes=[1]"),
+            ("symbol <> ''", "partition_sizes=[2]"),
+        ] {
+            let sql = format!("SELECT close FROM t WHERE {filter}");
+            let printed = plan(lake::provider(snapshot.clone(), hot.clone()), &sql).await;
+            assert!(printed.contains(batches), "{filter}: {printed}");
+        }
+        let sql = "SELECT close FROM t WHERE kafka_partition = 1 AND date < DATE '2024-01-04'";
+        let printed = plan(lake::provider(snapshot, hot), sql).await;
+        assert!(!printed.contains("partition_sizes"), "{printed}");
+    }
+}
+
+#[tokio::test]
 async fn a_count_is_answered_from_the_log() {
     for test in lakes().await {
         let (snapshot, hot, _) = table(&test.lake).await;

@@ -1,0 +1,133 @@
+//! Plans of queries that came before. Clients plan a query two or three times, when they prepare it, ask for its schema and execute it, and
+//! dashboards send the same ones all day.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+
+use super::tables::PublicTable;
+
+/// Most plans that are kept, of some ten kilobytes each.
+const PLANS_MAX: usize = 256;
+/// Longest text whose plan is kept, in bytes.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// Plans as they are before the optimizer, which knows what time it is.
+#[derive(Debug, Default)]
+pub(super) struct Plans(Mutex<HashMap<Key, LogicalPlan>>);
+
+/// The schema of unqualified names, and the text.
+type Key = (String, String);
+
+impl Plans {
+    pub(super) fn get(&self, schema: &str, text: &str) -> Option<LogicalPlan> {
+        let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.get(&(schema.to_owned(), text.to_owned())).cloned()
+    }
+
+    /// Keeps a plan if it reads nothing but what each session sees for itself; all others are forgotten when they are too many.
+    pub(super) fn keep(&self, schema: &str, text: &str, plan: &LogicalPlan) -> Result<(), DataFusionError> {
+        if text.len() > TEXT_BYTES_MAX || !is_of_any_session(plan)? {
+            return Ok(());
+        }
+        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() == PLANS_MAX {
+            plans.clear();
+        }
+        plans.insert((schema.to_owned(), text.to_owned()), plan.clone());
+        Ok(())
+    }
+}
+
+fn is_of_any_session(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut is = true;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            is &= source_as_provider(&scan.source)?.downcast_ref::<PublicTable>().is_some();
+        }
+        Ok(if is { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::RecordBatch;
+    use datafusion::catalog::CatalogProvider as _;
+    use datafusion::catalog::MemoryCatalogProvider;
+    use datafusion::execution::context::SessionContext;
+    use datafusion::logical_expr::LogicalPlan;
+    use datafusion::prelude::SessionConfig;
+
+    use super::{PLANS_MAX, Plans, TEXT_BYTES_MAX};
+    use crate::catalog::tables::PublicSchema;
+    use crate::catalog::{CATALOG, PUBLIC};
+
+    /// A session with the public tables, and `other`.
+    fn session() -> SessionContext {
+        let config = SessionConfig::new()
+            .with_information_schema(true)
+            .with_default_catalog_and_schema(CATALOG, PUBLIC)
+            .with_create_default_catalog_and_schema(false);
+        let session = SessionContext::new_with_config(config);
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(PUBLIC, Arc::new(PublicSchema)).unwrap();
+        session.register_catalog(CATALOG, Arc::new(catalog));
+        session
+    }
+
+    async fn plan(session: &SessionContext, text: &str) -> LogicalPlan {
+        session.sql(text).await.unwrap().logical_plan().clone()
+    }
+
+    async fn is_kept(text: &str) -> bool {
+        let session = session();
+        let other = RecordBatch::new_empty(schema::bronze::schema());
+        let other = session.read_batch(other).unwrap().into_view();
+        session.register_table("datafusion.public.other", other).unwrap();
+        let plans = Plans::default();
+        let plan = plan(&session, text).await;
+        plans.keep(PUBLIC, text, &plan).unwrap();
+        plans.get(PUBLIC, text).inspect(|kept| assert_eq!(*kept, plan)).is_some()
+    }
+
+    #[tokio::test]
+    async fn plans_are_kept_that_read_nothing_of_one_session() {
+        assert!(is_kept("SELECT 1").await);
+        assert!(is_kept("SELECT now(), $1, count(*) FROM bronze b JOIN gold g ON b.symbol = g.symbol").await);
+        for text in [
+            "SELECT * FROM information_schema.tables",
+            "SELECT * FROM bronze UNION ALL SELECT * FROM datafusion.public.other",
+            "SELECT count(*) FROM bronze WHERE symbol IN (SELECT symbol FROM datafusion.public.other)",
+        ] {
+            assert!(!is_kept(text).await, "{text}");
+        }
+        assert!(!is_kept(&format!("SELECT '{}'", "x".repeat(TEXT_BYTES_MAX))).await);
+    }
+
+    #[tokio::test]
+    async fn the_same_text_in_another_schema_is_another_query() {
+        let (session, plans, text) = (session(), Plans::default(), "SELECT * FROM bronze");
+        plans.keep(PUBLIC, text, &plan(&session, text).await).unwrap();
+        assert!(plans.get("system", text).is_none());
+    }
+
+    #[tokio::test]
+    async fn there_are_never_more_than_so_many() {
+        let (session, plans) = (session(), Plans::default());
+        let plan = plan(&session, "SELECT 1").await;
+        let texts: Vec<String> = (0..=PLANS_MAX).map(|text| text.to_string()).collect();
+        for text in &texts {
+            plans.keep(PUBLIC, text, &plan).unwrap();
+        }
+        let kept = texts.iter().filter(|text| plans.get(PUBLIC, text).is_some()).count();
+        assert!((1..=PLANS_MAX).contains(&kept), "{kept} are kept");
+        assert!(plans.get(PUBLIC, &texts[PLANS_MAX]).is_some(), "the newest is kept");
+    }
+}

@@ -1,0 +1,104 @@
+//! The tables `bronze` and `gold`, as SQL names them.
+//!
+//! They hold no rows: a scan reads what its session has [`Seen`]. So a logical plan depends on no snapshot, and can be kept.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::internal_datafusion_err;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use tokio::sync::OnceCell;
+
+use super::Catalog;
+use crate::gold::Gold;
+use crate::server::TABLES;
+
+/// What a query sees of the tables, an extension of its session: the same each time that it names one.
+#[derive(Debug)]
+pub(super) struct Seen {
+    bronze: Arc<dyn TableProvider>,
+    /// Absent until a scan needs it: gold's version costs a request to the lake.
+    gold: OnceCell<Arc<dyn TableProvider>>,
+    gold_log: Arc<Gold>,
+}
+
+impl Seen {
+    pub(super) fn new(bronze: Arc<dyn TableProvider>, gold_log: Arc<Gold>) -> Self {
+        Seen { bronze, gold: OnceCell::new(), gold_log }
+    }
+
+    async fn gold(&self) -> Result<&Arc<dyn TableProvider>, DataFusionError> {
+        let look = async || {
+            let gold = self.gold_log.snapshot().await;
+            let gold = gold.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            Ok(lake::provider(gold, Vec::new()))
+        };
+        self.gold.get_or_try_init(look).await
+    }
+}
+
+/// One of the tables.
+#[derive(Debug)]
+pub(super) struct PublicTable {
+    is_gold: bool,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for PublicTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let seen = state.config().get_extension::<Seen>();
+        let seen = seen.ok_or_else(|| internal_datafusion_err!("a session sees the tables"))?;
+        let table = if self.is_gold { seen.gold().await? } else { &seen.bronze };
+        table.scan(state, projection, filters, limit).await
+    }
+}
+
+/// The schema of the two.
+#[derive(Debug)]
+pub(super) struct PublicSchema;
+
+#[async_trait]
+impl SchemaProvider for PublicSchema {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let table = |schema| Arc::new(PublicTable { is_gold: name == proto::GOLD, schema }) as _;
+        Ok(Catalog::schema(name).map(table))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.contains(&name)
+    }
+}
