@@ -12,9 +12,11 @@ use datafusion::logical_expr::LogicalPlan;
 use super::tables::PublicTable;
 
 /// Most plans that are kept, of some ten kilobytes each.
-const PLANS_MAX: usize = 256;
+const PLANS_MAX: usize = 128;
 /// Longest text whose plan is kept, in bytes.
-const TEXT_BYTES_MAX: usize = 4096;
+const TEXT_BYTES_MAX: usize = 2048;
+/// Most columns of all nodes of a plan that is kept: each node has those of all its inputs, so that a short text can be a large plan.
+const COLUMNS_MAX: usize = 2000;
 
 /// Plans as they are before the optimizer, which knows what time it is.
 #[derive(Debug, Default)]
@@ -29,9 +31,9 @@ impl Plans {
         plans.get(&(schema.to_owned(), text.to_owned())).cloned()
     }
 
-    /// Keeps a plan if it reads nothing but what each session sees for itself; all others are forgotten when they are too many.
+    /// Keeps a plan that is small and reads only what each session sees for itself. All others are forgotten when they are too many.
     pub(super) fn keep(&self, schema: &str, text: &str, plan: &LogicalPlan) -> Result<(), DataFusionError> {
-        if text.len() > TEXT_BYTES_MAX || !is_of_any_session(plan)? {
+        if text.len() > TEXT_BYTES_MAX || !can_be_kept(plan)? {
             return Ok(());
         }
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,15 +45,18 @@ impl Plans {
     }
 }
 
-fn is_of_any_session(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let mut is = true;
+fn can_be_kept(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let (mut can, mut columns) = (true, 0);
     plan.apply_with_subqueries(|node| {
+        columns += node.schema().fields().len();
+        can &= columns <= COLUMNS_MAX;
         if let LogicalPlan::TableScan(scan) = node {
-            is &= source_as_provider(&scan.source)?.downcast_ref::<PublicTable>().is_some();
+            let table = source_as_provider(&scan.source);
+            can &= table.is_ok_and(|table| table.downcast_ref::<PublicTable>().is_some());
         }
-        Ok(if is { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        Ok(if can { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
-    Ok(is)
+    Ok(can)
 }
 
 #[cfg(test)]
@@ -98,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn plans_are_kept_that_read_nothing_of_one_session() {
+    async fn plans_are_kept_that_are_small_and_of_no_one_session() {
         assert!(is_kept("SELECT 1").await);
         assert!(is_kept("SELECT now(), $1, count(*) FROM bronze b JOIN gold g ON b.symbol = g.symbol").await);
         for text in [
@@ -109,6 +114,8 @@ mod tests {
             assert!(!is_kept(text).await, "{text}");
         }
         assert!(!is_kept(&format!("SELECT '{}'", "x".repeat(TEXT_BYTES_MAX))).await);
+        let tables: Vec<String> = (0..20).map(|number| format!("gold g{number}")).collect();
+        assert!(!is_kept(&format!("SELECT 1 FROM {}", tables.join(", "))).await);
     }
 
     #[tokio::test]
