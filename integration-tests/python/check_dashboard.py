@@ -102,7 +102,8 @@ class Check:
             self.foreign.append(request.url)
 
     def log_in(self, url, user, password):
-        self.page.goto(f"{url}/login/")
+        # As a person does, not while the page still asks Superset for this and that: an answer with the old session's cookie ends the new one.
+        self.page.goto(f"{url}/login/", wait_until="networkidle")
         self.page.locator("#username").fill(user)
         self.page.locator("#password").fill(password)
         self.page.locator("#password").press("Enter")

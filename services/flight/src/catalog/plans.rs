@@ -63,9 +63,7 @@ fn can_be_kept(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::RecordBatch;
-    use datafusion::catalog::CatalogProvider as _;
-    use datafusion::catalog::MemoryCatalogProvider;
+    use datafusion::catalog::{CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider};
     use datafusion::execution::context::SessionContext;
     use datafusion::logical_expr::LogicalPlan;
     use datafusion::prelude::SessionConfig;
@@ -74,7 +72,7 @@ mod tests {
     use crate::catalog::tables::PublicSchema;
     use crate::catalog::{CATALOG, PUBLIC};
 
-    /// A session with the public tables, and `other`.
+    /// A session with the public tables, and room for another.
     fn session() -> SessionContext {
         let config = SessionConfig::new()
             .with_information_schema(true)
@@ -83,6 +81,7 @@ mod tests {
         let session = SessionContext::new_with_config(config);
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(PublicSchema)).unwrap();
+        catalog.register_schema("other", Arc::new(MemorySchemaProvider::new())).unwrap();
         session.register_catalog(CATALOG, Arc::new(catalog));
         session
     }
@@ -93,9 +92,8 @@ mod tests {
 
     async fn is_kept(text: &str) -> bool {
         let session = session();
-        let other = RecordBatch::new_empty(schema::bronze::schema());
-        let other = session.read_batch(other).unwrap().into_view();
-        session.register_table("datafusion.public.other", other).unwrap();
+        let candles = MemTable::try_new(schema::bronze::schema(), vec![Vec::new()]).unwrap();
+        session.register_table("other.candles", Arc::new(candles)).unwrap();
         let plans = Plans::default();
         let plan = plan(&session, text).await;
         plans.keep(PUBLIC, text, &plan).unwrap();
@@ -108,8 +106,8 @@ mod tests {
         assert!(is_kept("SELECT now(), $1, count(*) FROM bronze b JOIN gold g ON b.symbol = g.symbol").await);
         for text in [
             "SELECT * FROM information_schema.tables",
-            "SELECT * FROM bronze UNION ALL SELECT * FROM datafusion.public.other",
-            "SELECT count(*) FROM bronze WHERE symbol IN (SELECT symbol FROM datafusion.public.other)",
+            "SELECT * FROM bronze UNION ALL SELECT * FROM other.candles",
+            "SELECT count(*) FROM bronze WHERE symbol IN (SELECT symbol FROM other.candles)",
         ] {
             assert!(!is_kept(text).await, "{text}");
         }
