@@ -102,7 +102,8 @@ class Check:
             self.foreign.append(request.url)
 
     def log_in(self, url, user, password):
-        # As a person does, not while the page still asks Superset for this and that: an answer with the old session's cookie ends the new one.
+        # Not while the page still asks: Superset answers its requests for a CSRF token and a language with the cookie of the session that
+        # is not logged in, and an answer that comes after the log-in undoes it.
         self.page.goto(f"{url}/login/", wait_until="networkidle")
         self.page.locator("#username").fill(user)
         self.page.locator("#password").fill(password)
