@@ -20,13 +20,13 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use schema::DATE;
 
 use self::files::FilesSource;
-use self::statistics::{Bounded, prune, statistics};
+use self::statistics::{Bounded, Bounds, predicate, statistics};
 use crate::file::DataFile;
 use crate::snapshot::Snapshot;
 
@@ -93,12 +93,8 @@ impl LakeTable {
             return Ok((files.clone(), self.hot.clone()));
         };
         let filter = state.create_physical_expr(filter, &DFSchema::try_from(self.schema())?)?;
-        Ok((self.kept(files, Arc::clone(&filter))?, self.kept(&self.hot, filter)?))
-    }
-
-    fn kept<P: Bounded + Clone>(&self, parts: &[P], filter: Arc<dyn PhysicalExpr>) -> Result<Vec<P>> {
-        let kept = prune(parts, self.schema(), filter)?;
-        Ok(parts.iter().zip(kept).filter(|(_, kept)| *kept).map(|(part, _)| part.clone()).collect())
+        let predicate = predicate(self.schema(), filter)?;
+        Ok((kept(files, &predicate)?, kept(&self.hot, &predicate)?))
     }
 
     fn scan_files(
@@ -133,4 +129,9 @@ impl LakeTable {
         let partitions = state.config().target_partitions().min(files.len());
         Ok(DataSourceExec::from_data_source(FilesSource::new(files, scan, partitions)))
     }
+}
+
+fn kept<P: Bounded + Clone>(parts: &[P], predicate: &PruningPredicate) -> Result<Vec<P>> {
+    let kept = predicate.prune(&Bounds(parts))?;
+    Ok(parts.iter().zip(kept).filter(|(_, kept)| *kept).map(|(part, _)| part.clone()).collect())
 }

@@ -32,7 +32,7 @@ use futures::{TryStreamExt, stream};
 use object_store::ObjectMeta;
 use schema::{DATE, EVENT_TIME};
 
-use super::statistics::{prune, statistics};
+use super::statistics::{Bounds, predicate, statistics};
 use crate::file::DataFile;
 
 /// Files that a partition takes at a time at most.
@@ -95,7 +95,8 @@ impl FilesSource {
                 Some(filter) if left.len() > self.scan.file_groups.len() => {
                     let schema = self.scan.file_source.table_schema().table_schema();
                     // What cannot be decided here is decided row by row.
-                    prune(next, Arc::clone(schema), Arc::clone(filter))
+                    predicate(Arc::clone(schema), Arc::clone(filter))
+                        .and_then(|predicate| predicate.prune(&Bounds(next)))
                         .unwrap_or_else(|_| vec![true; next.len()])
                 }
                 _ => vec![true; next.len()],

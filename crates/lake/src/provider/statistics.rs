@@ -13,19 +13,15 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 use schema::{DATE, EVENT_TIME, SYMBOL};
 
 use crate::file::DataFile;
 
-/// Tells of each part of a table, a file or a hot batch, whether it may hold rows that `filter` leaves.
-pub(super) fn prune<P: Bounded>(
-    parts: &[P],
-    schema: SchemaRef,
-    filter: Arc<dyn PhysicalExpr>,
-) -> Result<Vec<bool>> {
-    PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)?.prune(&Bounds(parts))
+/// Makes what tells of parts of a table, files or hot batches, whether they may hold rows that `filter` leaves.
+pub(super) fn predicate(schema: SchemaRef, filter: Arc<dyn PhysicalExpr>) -> Result<PruningPredicate> {
+    PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)
 }
 
 /// Sums up what the log knows: exact counts and offsets; exact symbols and times where all files were written here.
@@ -146,7 +142,7 @@ fn bounds_of<T: ArrowNumericType>(batch: &RecordBatch, column: &str) -> Option<(
 }
 
 /// The bounds of parts, as DataFusion's pruning asks for them: an array for each column, an entry for each part.
-struct Bounds<'a, P>(&'a [P]);
+pub(super) struct Bounds<'a, P>(pub(super) &'a [P]);
 
 impl<P: Bounded> Bounds<'_, P> {
     fn values(&self, column: &Column, greatest: bool) -> Option<ArrayRef> {
