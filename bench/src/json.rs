@@ -8,7 +8,9 @@ use anyhow::{Context as _, ensure};
 use arrow::array::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use ingest::batch::OpenBatch;
+use ingest::batch::Batch;
+use ingest::messages::Message;
+use position::OffsetRange;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use schema::candle::Candle;
@@ -76,11 +78,16 @@ impl Messages {
 ///
 /// A message is rejected, which none of [`Messages`] should be.
 pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
-    let mut open = OpenBatch::new(0, 0);
-    for (offset, message) in (0..).zip(messages) {
-        open.take(offset, Some(KAFKA_MILLIS), None, Some(message));
-    }
-    let batch = open.close().context("there are messages")?;
+    let range = OffsetRange { partition: 0, first: 0, next: i64::try_from(messages.len())? };
+    let batch = Batch::read(
+        range,
+        (0..).zip(messages).map(|(offset, payload)| Message {
+            offset,
+            kafka_millis: Some(KAFKA_MILLIS),
+            key: None,
+            payload: Some(payload),
+        }),
+    );
     ensure!(batch.dead_letters.is_empty(), "a message was rejected: {:?}", batch.dead_letters[0]);
     Ok(batch.rows)
 }

@@ -1,4 +1,4 @@
-//! One partition's run of offsets: its candles in columns, its unusable messages beside them.
+//! One partition's run of messages, read: its candles in columns, its unusable ones beside them.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use arrow::array::{
 use position::OffsetRange;
 
 use crate::decode::{Decoded, Unusable, decode};
+use crate::messages::Message;
 
 /// Longest part of an unusable message that is kept, in bytes: fits into a record of a broker with default limits.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 900_000;
-/// Memory that a row takes beside its symbol, in bytes: 8 a column.
-const ROW_BYTES: usize = 80;
+/// Bytes of a usual symbol, for which room is made ahead.
+const SYMBOL_BYTES: usize = 8;
 
 /// What is put to bronze at once.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// Keeps what is needed of a message.
-    pub(crate) fn new(offset: i64, unusable: Unusable, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
+    fn new(message: &Message<'_>, unusable: Unusable) -> Self {
+        let Message { offset, key, payload, .. } = *message;
         let cut = |bytes: &[u8]| bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)].to_vec();
         let payload_bytes = payload.map_or(0, <[u8]>::len);
         let key = key.filter(|key| key.len() <= schema::candle::SYMBOL_BYTES_MAX).map(<[u8]>::to_vec);
@@ -47,10 +49,23 @@ impl DeadLetter {
     }
 }
 
-/// The open batch of one partition.
-#[derive(Debug)]
-pub struct OpenBatch {
-    range: OffsetRange,
+impl Batch {
+    /// Reads the messages of `range`, ascending by offset.
+    pub fn read<'a>(range: OffsetRange, messages: impl Iterator<Item = Message<'a>>) -> Self {
+        let mut columns = Columns::with_capacity(messages.size_hint().0);
+        let mut dead_letters = Vec::new();
+        for message in messages {
+            match decode(message.payload, message.kafka_millis) {
+                Ok(decoded) => columns.push(message.offset, &decoded),
+                Err(unusable) => dead_letters.push(DeadLetter::new(&message, unusable)),
+            }
+        }
+        Batch { range, rows: columns.into_rows(range.partition), dead_letters }
+    }
+}
+
+/// The columns that are not the same in every row.
+struct Columns {
     symbol: StringBuilder,
     event_time: Vec<i64>,
     open: Vec<f64>,
@@ -61,46 +76,25 @@ pub struct OpenBatch {
     kafka_offset: Vec<i64>,
     kafka_time: Vec<i64>,
     date: Vec<i32>,
-    dead_letters: Vec<DeadLetter>,
-    bytes: usize,
 }
 
-impl OpenBatch {
-    /// Opens a batch whose range begins at `first`, wherever its first message may be.
-    pub fn new(partition: i32, first: i64) -> Self {
-        OpenBatch {
-            range: OffsetRange { partition, first, next: first },
-            symbol: StringBuilder::new(),
-            event_time: Vec::new(),
-            open: Vec::new(),
-            high: Vec::new(),
-            low: Vec::new(),
-            close: Vec::new(),
-            volume: Vec::new(),
-            kafka_offset: Vec::new(),
-            kafka_time: Vec::new(),
-            date: Vec::new(),
-            dead_letters: Vec::new(),
-            bytes: 0,
+impl Columns {
+    fn with_capacity(rows: usize) -> Self {
+        Columns {
+            symbol: StringBuilder::with_capacity(rows, rows * SYMBOL_BYTES),
+            event_time: Vec::with_capacity(rows),
+            open: Vec::with_capacity(rows),
+            high: Vec::with_capacity(rows),
+            low: Vec::with_capacity(rows),
+            close: Vec::with_capacity(rows),
+            volume: Vec::with_capacity(rows),
+            kafka_offset: Vec::with_capacity(rows),
+            kafka_time: Vec::with_capacity(rows),
+            date: Vec::with_capacity(rows),
         }
     }
 
-    /// Adds a message, as a candle or as a dead letter; the range then ends after it.
-    pub fn take(
-        &mut self,
-        offset: i64,
-        kafka_millis: Option<i64>,
-        key: Option<&[u8]>,
-        payload: Option<&[u8]>,
-    ) {
-        match decode(payload, kafka_millis) {
-            Ok(decoded) => self.push(offset, &decoded),
-            Err(unusable) => self.push_dead_letter(DeadLetter::new(offset, unusable, key, payload)),
-        }
-    }
-
-    /// Adds a candle; the range then ends after it.
-    pub(crate) fn push(&mut self, offset: i64, decoded: &Decoded<'_>) {
+    fn push(&mut self, offset: i64, decoded: &Decoded<'_>) {
         let candle = &decoded.candle;
         self.symbol.append_value(&candle.symbol);
         self.event_time.push(decoded.event_time);
@@ -112,42 +106,9 @@ impl OpenBatch {
         self.kafka_offset.push(offset);
         self.kafka_time.push(decoded.kafka_time);
         self.date.push(schema::date_of(decoded.event_time));
-        self.bytes += ROW_BYTES + candle.symbol.len();
-        self.range.next = offset + 1;
     }
 
-    /// Adds an unusable message; the range then ends after it.
-    pub(crate) fn push_dead_letter(&mut self, letter: DeadLetter) {
-        self.range.next = letter.offset + 1;
-        self.bytes += ROW_BYTES + letter.payload.as_ref().map_or(0, Vec::len);
-        self.dead_letters.push(letter);
-    }
-
-    /// Returns the offset after the last message.
-    pub(crate) fn next(&self) -> i64 {
-        self.range.next
-    }
-
-    /// Counts the messages.
-    pub(crate) fn message_count(&self) -> usize {
-        self.kafka_offset.len() + self.dead_letters.len()
-    }
-
-    /// Estimates the memory that the batch takes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Closes the batch and opens the one that joins it; `None` if it holds nothing.
-    pub fn close(&mut self) -> Option<Batch> {
-        if self.range.is_empty() {
-            return None;
-        }
-        let next = OpenBatch::new(self.range.partition, self.range.next);
-        Some(std::mem::replace(self, next).into_batch())
-    }
-
-    fn into_batch(mut self) -> Batch {
+    fn into_rows(mut self, partition: i32) -> RecordBatch {
         let timestamps = |micros| Arc::new(TimestampMicrosecondArray::from(micros).with_timezone("UTC"));
         let floats = |values| Arc::new(Float64Array::from(values));
         let row_count = self.kafka_offset.len();
@@ -161,14 +122,13 @@ impl OpenBatch {
                 floats(self.low),
                 floats(self.close),
                 floats(self.volume),
-                Arc::new(Int32Array::from_value(self.range.partition, row_count)),
+                Arc::new(Int32Array::from_value(partition, row_count)),
                 Arc::new(Int64Array::from(self.kafka_offset)),
                 timestamps(self.kafka_time),
                 Arc::new(Date32Array::from(self.date)),
             ],
         );
-        let rows = rows.expect("the columns are those of the schema and of one length");
-        Batch { range: self.range, rows, dead_letters: self.dead_letters }
+        rows.expect("the columns are those of the schema and of one length")
     }
 }
 

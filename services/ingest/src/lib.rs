@@ -7,6 +7,7 @@ pub mod batch;
 mod dead_letter;
 pub mod decode;
 mod error;
+pub mod messages;
 mod metrics;
 mod sink;
 mod source;

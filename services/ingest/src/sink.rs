@@ -15,11 +15,12 @@ use tonic::Streaming;
 
 use crate::batch::Batch;
 use crate::dead_letter::DeadLetters;
+use crate::messages::Messages;
 use crate::metrics::Metrics;
 use crate::source::{Assignment, Source, Start};
 use crate::{Config, Error, SERVICE};
 
-/// Batches that wait to be put: with the reader's own about as much as the network holds.
+/// Batches of messages that wait to be read and put: with the poller's own about as much as the network holds.
 const BATCHES_QUEUED_MAX: usize = 4;
 /// Messages that wait for the network.
 const MESSAGES_QUEUED_MAX: usize = 4;
@@ -73,13 +74,13 @@ impl Sink {
         let Opened { assignment, messages, results, progress } = opened?;
         source.commit(progress.durable.clone());
 
-        let (batch_sender, batches) = mpsc::channel(BATCHES_QUEUED_MAX);
+        let (polled_sender, polled) = mpsc::channel(BATCHES_QUEUED_MAX);
         let position = progress.received.clone();
-        source.start(Start { assignment, position, batches: batch_sender }).await?;
+        source.start(Start { assignment, position, polled: polled_sender }).await?;
         self.context.metrics.set_ready(SERVICE, Ok(()));
         *reached = Reached::Open;
 
-        exchange(self.forward(batches, messages), results, progress, shutdown, |durable| {
+        exchange(self.forward(polled, messages), results, progress, shutdown, |durable| {
             *reached = Reached::Results;
             source.commit(durable);
         })
@@ -121,15 +122,19 @@ impl Sink {
         }
     }
 
-    /// Delivers dead letters, then puts; returns what was put, once there is no more.
+    /// Reads messages, delivers dead letters, then puts; returns what was put, once there is no more.
     async fn forward(
         &self,
-        mut batches: mpsc::Receiver<Result<Batch, Error>>,
+        mut polled: mpsc::Receiver<Result<Messages, Error>>,
         messages: mpsc::Sender<FlightData>,
     ) -> Result<Position, Error> {
         let mut put = Position::default();
-        while let Some(batch) = batches.recv().await {
-            let Batch { range, rows, dead_letters } = batch?;
+        while let Some(unread) = polled.recv().await {
+            let unread = unread?;
+            // Milliseconds of a core, which the thread that polls cannot spare.
+            let read = tokio::task::spawn_blocking(move || Batch::read(unread.range(), unread.iter()));
+            let Batch { range, rows, dead_letters } =
+                read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             self.dead_letters.deliver(range, &dead_letters).await?;
             for message in proto::stream::encode_batch(&rows, range)? {
                 self.metrics.bytes.inc_by(message.data_body.len() as u64);

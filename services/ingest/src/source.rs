@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Batch;
+use crate::messages::Messages;
 use crate::metrics::Metrics;
 use crate::source::member::Member;
 use crate::source::reader::Reader;
@@ -45,8 +45,8 @@ pub(crate) struct Start {
     pub(crate) assignment: Assignment,
     /// Where to start; partitions that are absent start at their first offset.
     pub(crate) position: Position,
-    /// Where batches go; the last item says why reading ended, unless it was drained.
-    pub(crate) batches: mpsc::Sender<Result<Batch, Error>>,
+    /// Where messages go; the last item says why reading ended, unless it was drained.
+    pub(crate) polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
 /// A session's side of the source.

@@ -4,30 +4,28 @@ use position::OffsetRange;
 use proptest::prelude::*;
 use schema::bronze::column;
 
-use super::{DeadLetter, OpenBatch, PAYLOAD_BYTES_MAX};
-use crate::decode::{Unusable, decode};
+use super::{Batch, DeadLetter, PAYLOAD_BYTES_MAX};
+use crate::messages::Message;
 
-fn push(batch: &mut OpenBatch, offset: i64) {
-    let json =
-        format!(r#"{{"symbol":"S","timestamp":{offset},"open":1,"high":4,"low":0,"close":2,"volume":3}}"#);
-    batch.push(offset, &decode(Some(json.as_bytes()), Some(1_748_600_000_000)).unwrap());
+fn json(offset: i64) -> Vec<u8> {
+    format!(r#"{{"symbol":"S","timestamp":{offset},"open":1,"high":4,"low":0,"close":2,"volume":3}}"#).into()
 }
 
-fn letter(offset: i64, payload: &[u8]) -> DeadLetter {
-    DeadLetter::new(
-        offset,
-        Unusable { reason: "not_json", detail: String::new() },
-        Some(b"key"),
-        Some(payload),
-    )
+fn message(offset: i64, payload: &[u8]) -> Message<'_> {
+    Message { offset, kafka_millis: Some(1_748_600_000_000), key: Some(b"key"), payload: Some(payload) }
+}
+
+fn letter(message: Message<'_>) -> DeadLetter {
+    let range = OffsetRange { partition: 0, first: message.offset, next: message.offset + 1 };
+    Batch::read(range, [message].into_iter()).dead_letters.pop().unwrap()
 }
 
 #[test]
 fn a_batch_holds_rows_of_the_bronze_schema() {
-    let mut open = OpenBatch::new(3, 0);
-    push(&mut open, 0);
-    push(&mut open, 1);
-    let rows = open.close().unwrap().rows;
+    let payloads = [json(0), json(1)];
+    let range = OffsetRange { partition: 3, first: 0, next: 2 };
+    let rows =
+        Batch::read(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload))).rows;
     assert_eq!(rows.schema(), schema::bronze::schema());
     let text = arrow::util::pretty::pretty_format_batches(&[rows]).unwrap().to_string();
     let expected = "\
@@ -42,54 +40,36 @@ fn a_batch_holds_rows_of_the_bronze_schema() {
 
 #[test]
 fn a_batch_of_dead_letters_only_has_a_range_and_no_rows() {
-    let mut open = OpenBatch::new(0, 10);
-    open.push_dead_letter(letter(12, b"x"));
-    let batch = open.close().unwrap();
-    assert_eq!((batch.range, batch.rows.num_rows()), (OffsetRange { partition: 0, first: 10, next: 13 }, 0));
+    let range = OffsetRange { partition: 0, first: 10, next: 13 };
+    let batch = Batch::read(range, [message(12, b"x")].into_iter());
+    assert_eq!((batch.range, batch.rows.num_rows(), batch.dead_letters.len()), (range, 0, 1));
     assert_eq!(batch.rows.schema(), schema::bronze::schema());
 }
 
 #[test]
+fn a_null_value_and_an_empty_one_stay_apart() {
+    let null = Message { payload: None, ..message(0, b"") };
+    assert_eq!((letter(null).payload, letter(message(0, b"")).payload), (None, Some(Vec::new())));
+}
+
+#[test]
 fn a_huge_payload_is_cut_and_its_length_kept() {
-    let letter = letter(0, &vec![b'x'; 10_000_000]);
+    let letter = letter(message(0, &vec![b'x'; 10_000_000]));
     assert_eq!((letter.payload.unwrap().len(), letter.payload_bytes), (PAYLOAD_BYTES_MAX, 10_000_000));
 }
 
 proptest! {
-    /// Whatever offsets are missing or unusable and wherever batches are closed: ranges tile, and each message is in its range.
+    /// Whatever messages are unusable, each is a row or a letter, in its place.
     #[test]
-    fn batches_tile_the_offsets(messages in prop::collection::vec((1..4_i64, any::<bool>(), 0..4_u8), 1..100)) {
-        let (mut open, mut batches) = (OpenBatch::new(0, 100), Vec::new());
-        let (mut offset, mut usable, mut unusable) = (100, Vec::new(), Vec::new());
-        for (step, is_usable, close) in messages {
-            offset += step;
-            if is_usable {
-                push(&mut open, offset);
-                usable.push(offset);
-            } else {
-                open.push_dead_letter(letter(offset, b"x"));
-                unusable.push(offset);
-            }
-            if close == 0 {
-                batches.extend(open.close());
-                prop_assert!(open.close().is_none() && open.message_count() == 0 && open.bytes() == 0);
-            }
-        }
-        batches.extend(open.close());
-        let (mut next, mut rows, mut letters) = (100, Vec::new(), Vec::new());
-        for batch in &batches {
-            prop_assert_eq!(batch.range.first, next);
-            next = batch.range.next;
-            let offsets = batch.rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
-            let times = batch.rows.column(column::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
-            prop_assert!(offsets.iter().zip(times).all(|(offset, time)| offset * 1_000_000 == *time));
-            rows.extend_from_slice(offsets);
-            letters.extend(batch.dead_letters.iter().map(|letter| letter.offset));
-            let within = |offset: &i64| (batch.range.first..batch.range.next).contains(offset);
-            prop_assert!(offsets.iter().all(within) && batch.dead_letters.iter().all(|letter| within(&letter.offset)));
-        }
-        prop_assert_eq!(next, offset + 1);
-        prop_assert_eq!(rows, usable);
-        prop_assert_eq!(letters, unusable);
+    fn every_message_is_a_row_or_a_letter(usable in prop::collection::vec(any::<bool>(), 1..100)) {
+        let payloads: Vec<_> = (0..).zip(&usable).map(|(offset, usable)| if *usable { json(offset) } else { b"x".into() }).collect();
+        let range = OffsetRange { partition: 0, first: 0, next: i64::try_from(usable.len()).unwrap() };
+        let batch = Batch::read(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload)));
+        let offsets = |wanted| (0..).zip(&usable).filter(move |(_, usable)| **usable == wanted).map(|(offset, _)| offset);
+        let times = batch.rows.column(column::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
+        let rows = batch.rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+        prop_assert!(rows.iter().copied().eq(offsets(true)));
+        prop_assert!(rows.iter().zip(times).all(|(offset, time)| offset * 1_000_000 == *time));
+        prop_assert!(batch.dead_letters.iter().map(|letter| letter.offset).eq(offsets(false)));
     }
 }

@@ -1,4 +1,4 @@
-//! Reads for one session: from the server's position, into batches, as fast as they are taken.
+//! Polls for one session: from the server's position, into batches of messages, as fast as they are taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, OpenBatch};
+use crate::messages::{Message, Messages};
 use crate::source::member::Member;
 use crate::source::{Assignment, POLL_MAX, Start};
 use crate::{Config, Error};
@@ -32,21 +32,21 @@ pub(crate) struct Reader {
     config: Config,
     assignment: Assignment,
     assigned: TopicPartitionList,
-    open: BTreeMap<i32, OpenBatch>,
+    open: BTreeMap<i32, Messages>,
     /// What the open batches take together, in bytes.
     open_bytes: usize,
     /// When the oldest message of the open batches came.
     opened: Option<Instant>,
     /// Closed batches that the session has not taken; no more than the partitions.
-    closed: VecDeque<Batch>,
+    closed: VecDeque<Messages>,
     is_paused: bool,
-    batches: mpsc::Sender<Result<Batch, Error>>,
+    polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
 impl Reader {
     /// Starts reading at the session's position; `None` when that is not possible, which the session is told.
     pub(crate) fn start(consumer: &BaseConsumer<Member>, config: &Config, start: Start) -> Option<Self> {
-        let Start { assignment, position, batches } = start;
+        let Start { assignment, position, polled } = start;
         let mut reader = Reader {
             config: config.clone(),
             assignment,
@@ -56,7 +56,7 @@ impl Reader {
             opened: None,
             closed: VecDeque::new(),
             is_paused: false,
-            batches,
+            polled,
         };
         match reader.assign(consumer, &position) {
             Ok(()) => Some(reader),
@@ -126,7 +126,7 @@ impl Reader {
     fn tell(self, error: Error) {
         if !matches!(error, Error::ReaderStopped) {
             // A session that does not listen is over already.
-            let _closed = Handle::current().block_on(self.batches.send_timeout(Err(error), STALL_MAX));
+            let _closed = Handle::current().block_on(self.polled.send_timeout(Err(error), STALL_MAX));
         }
     }
 
@@ -143,7 +143,7 @@ impl Reader {
             self.assigned
                 .add_partition_offset(topic, partition, Offset::Offset(first))
                 .map_err(self.failed("assign partitions of"))?;
-            self.open.insert(partition, OpenBatch::new(partition, first));
+            self.open.insert(partition, Messages::new(partition, first));
         }
         consumer.assign(&self.assigned).map_err(self.failed("assign partitions of"))?;
         tracing::info!(topic, partitions = ?self.assignment.partitions, %position, "reading");
@@ -153,12 +153,17 @@ impl Reader {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let offset = message.offset();
         // What was read already, as after a change of the partition's leader, is not taken twice.
-        let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.next());
+        let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.range().next);
         let Some(open) = open else { return };
         let bytes_before = open.bytes();
-        open.take(offset, message.timestamp().to_millis(), message.key(), message.payload());
+        open.push(Message {
+            offset,
+            kafka_millis: message.timestamp().to_millis(),
+            key: message.key(),
+            payload: message.payload(),
+        });
         self.open_bytes += open.bytes() - bytes_before;
-        let is_full = open.message_count() >= self.config.batch_rows_max;
+        let is_full = open.count() >= self.config.batch_rows_max;
         self.opened.get_or_insert_with(Instant::now);
         if is_full || self.open_bytes >= self.config.batch_bytes_max {
             self.close_all();
@@ -168,7 +173,7 @@ impl Reader {
     fn close_all(&mut self) {
         self.opened = None;
         self.open_bytes = 0;
-        self.closed.extend(self.open.values_mut().filter_map(OpenBatch::close));
+        self.closed.extend(self.open.values_mut().filter_map(Messages::take));
     }
 
     /// Hands closed batches to the session; if it takes none for a while, pauses fetching until it does.
@@ -193,9 +198,9 @@ impl Reader {
     }
 
     /// Returns the batch if there is no room for it in time.
-    fn send(&self, batch: Batch, patience: Duration) -> Result<Option<Batch>, Error> {
+    fn send(&self, batch: Messages, patience: Duration) -> Result<Option<Messages>, Error> {
         failpoint::pass("ingest.polled");
-        match Handle::current().block_on(self.batches.send_timeout(Ok(batch), patience)) {
+        match Handle::current().block_on(self.polled.send_timeout(Ok(batch), patience)) {
             Ok(()) => Ok(None),
             Err(SendTimeoutError::Timeout(batch)) => batch.map(Some),
             Err(SendTimeoutError::Closed(_)) => Err(Error::ReaderStopped),

@@ -1,0 +1,90 @@
+//! One partition's run of messages as they came: the thread that polls has no time to read them.
+
+use position::OffsetRange;
+
+/// A message of Kafka's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its offset in its partition.
+    pub offset: i64,
+    /// When it was produced or appended, in Unix milliseconds; `None` if it does not say.
+    pub kafka_millis: Option<i64>,
+    /// Its key; `None` is a null.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a null.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// Messages of one partition, ascending by offset.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    range: OffsetRange,
+    entries: Vec<Entry>,
+    /// Keys and payloads, one behind the other.
+    bytes: Vec<u8>,
+}
+
+/// A message whose bytes are in [`Messages::bytes`].
+#[derive(Debug)]
+struct Entry {
+    offset: i64,
+    kafka_millis: Option<i64>,
+    /// Lengths; `None` is a null.
+    key: Option<usize>,
+    payload: Option<usize>,
+}
+
+impl Messages {
+    /// Holds nothing; the range begins at `first`, wherever its first message may be.
+    pub(crate) fn new(partition: i32, first: i64) -> Self {
+        let range = OffsetRange { partition, first, next: first };
+        Messages { range, entries: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// Adds a message; the range then ends after it.
+    pub(crate) fn push(&mut self, message: Message<'_>) {
+        let Message { offset, kafka_millis, key, payload } = message;
+        for bytes in [key, payload].into_iter().flatten() {
+            self.bytes.extend_from_slice(bytes);
+        }
+        let (key, payload) = (key.map(<[u8]>::len), payload.map(<[u8]>::len));
+        self.entries.push(Entry { offset, kafka_millis, key, payload });
+        self.range.next = offset + 1;
+    }
+
+    /// Returns the offsets that the messages stand for.
+    pub(crate) fn range(&self) -> OffsetRange {
+        self.range
+    }
+
+    /// Counts the messages.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the memory that they need, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Takes the messages out, so that a range begins that joins theirs; `None` if there are none.
+    pub(crate) fn take(&mut self) -> Option<Messages> {
+        let next = Messages::new(self.range.partition, self.range.next);
+        (!self.range.is_empty()).then(|| std::mem::replace(self, next))
+    }
+
+    /// Returns the messages one by one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        let mut rest = self.bytes.as_slice();
+        let mut cut = move |len| rest.split_off(..len).expect("a length was added with its bytes");
+        self.entries.iter().map(move |entry| Message {
+            offset: entry.offset,
+            kafka_millis: entry.kafka_millis,
+            key: entry.key.map(&mut cut),
+            payload: entry.payload.map(&mut cut),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
