@@ -1,9 +1,12 @@
 //! Why the lake could not do what was asked.
 
 use std::error::Error;
+use std::fmt;
 
 use deltalake_core::DeltaTableError;
 use position::Position;
+
+use crate::verdict::{Verdict, cause, verdict};
 
 /// Why an operation on the lake failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +19,8 @@ pub enum LakeError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// The object store refused or failed.
-    #[error("{doing}")]
+    /// The object store refused or failed; what to do is in the message.
+    #[error("{doing}{}", Advice(Some(verdict(source))))]
     Store {
         /// What was being done, to which object.
         doing: String,
@@ -59,6 +62,15 @@ pub enum LakeError {
         /// The table's minimum writer version.
         writer: i32,
     },
+    /// A table property forbids what corrections need.
+    #[error(
+        "the {table} table has delta.appendOnly = true, but a late candle replaces rows of it: take that away (ALTER TABLE … UNSET \
+         TBLPROPERTIES ('delta.appendOnly')) and start again"
+    )]
+    AppendOnly {
+        /// Name of the table.
+        table: &'static str,
+    },
     /// Someone else moved the table's position: this writer must stop. Nothing is lost or doubled.
     #[error(
         "another writer took over the {table} table at version {version}: let only one run, then start again; nothing is lost"
@@ -68,6 +80,12 @@ pub enum LakeError {
         table: &'static str,
         /// The version that the other writer committed.
         version: u64,
+    },
+    /// Another engine changes the table without pause, and each of its commits was first; the position has not moved. Try again.
+    #[error("the {table} table is busy: another engine commits all the time; trying again")]
+    Busy {
+        /// Name of the table.
+        table: &'static str,
     },
     /// The table is already past the position of this commit: deduplicate against the snapshot and call again.
     #[error("the {table} table is at {reached}, a commit must not take it back to {asked}")]
@@ -98,7 +116,7 @@ pub enum LakeError {
         last: u64,
     },
     /// The Delta log could not be read or written.
-    #[error("{doing}")]
+    #[error("{doing}{}", Advice(of_store(source.as_ref())))]
     Delta {
         /// What was being done.
         doing: String,
@@ -107,7 +125,7 @@ pub enum LakeError {
         source: Box<DeltaTableError>,
     },
     /// A data file cannot be encoded or decoded.
-    #[error("read or write the Parquet file {path}")]
+    #[error("read or write the Parquet file {path}{}", Advice(of_store(source)))]
     Parquet {
         /// The file.
         path: String,
@@ -127,17 +145,21 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    /// Tells whether the same call may succeed later: the store is unreachable, overloaded, out of space, or does not let us in (yet, or
-    /// any more). The table stays usable.
+    /// Returns true if the same call may succeed later: the store is unreachable, overloaded, out of space, or does not let us in (yet,
+    /// or any more), which all are in one table. The table stays usable.
     pub fn is_transient(&self) -> bool {
         match self {
-            LakeError::Store { source, .. } => is_transient(source),
-            LakeError::Delta { source, .. } => store_error(source.as_ref()).is_some_and(is_transient),
-            LakeError::Parquet { source, .. } => store_error(source).is_some_and(is_transient),
+            LakeError::Store { source, .. } => verdict(source).passes,
+            LakeError::Delta { source, .. } => {
+                of_store(source.as_ref()).is_some_and(|verdict| verdict.passes)
+            }
+            LakeError::Parquet { source, .. } => of_store(source).is_some_and(|verdict| verdict.passes),
+            LakeError::Busy { .. } => true,
             LakeError::Location { .. }
             | LakeError::NoPutIfAbsent { .. }
             | LakeError::Schema { .. }
             | LakeError::Protocol { .. }
+            | LakeError::AppendOnly { .. }
             | LakeError::Fenced { .. }
             | LakeError::Moved { .. }
             | LakeError::Expired { .. }
@@ -157,27 +179,19 @@ impl LakeError {
     }
 }
 
-/// `Generic` is what time-outs, refused connections, server errors and a full disk arrive as.
-pub(crate) fn is_transient(error: &object_store::Error) -> bool {
-    matches!(
-        error,
-        object_store::Error::Generic { .. }
-            | object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. }
-    )
-}
+/// What to do, behind a colon.
+struct Advice(Option<Verdict>);
 
-/// Finds the object store's error below another. Delta's log reader does not name it as its source.
-fn store_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a object_store::Error> {
-    std::iter::successors(Some(error), |error| cause(*error)).find_map(|error| match error.downcast_ref() {
-        Some(delta_kernel::Error::ObjectStore(error)) => Some(error),
-        _ => error.downcast_ref(),
-    })
-}
-
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref() {
-        Some(delta_kernel::Error::Backtraced { source, .. }) => Some(source.as_ref()),
-        _ => error.source(),
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_ref().and_then(|verdict| verdict.advice.as_ref()) {
+            Some(advice) => write!(f, ": {advice}"),
+            None => Ok(()),
+        }
     }
+}
+
+/// Says what the store's error below another means, if there is one.
+fn of_store(error: &(dyn Error + 'static)) -> Option<Verdict> {
+    cause(error).map(verdict)
 }

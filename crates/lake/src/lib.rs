@@ -18,6 +18,7 @@ mod snapshot;
 mod store;
 mod table;
 mod upsert;
+mod verdict;
 mod write;
 
 pub use changes::Changes;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use deltalake_core::arrow::datatypes::Schema;
@@ -11,6 +12,7 @@ use deltalake_core::kernel::{Action, Add, StructType, Transaction};
 use deltalake_core::logstore::{commit_uri_from_version, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
+use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
 use futures::{StreamExt, TryStreamExt};
@@ -19,11 +21,11 @@ use position::Position;
 use schema::DATE;
 
 use crate::LakeError;
-use crate::error::is_transient;
 use crate::file::DataFile;
 use crate::snapshot::{Snapshot, State};
 use crate::store::TableStore;
-use crate::table::{TableSpec, partition_app_id, topic_app_id};
+use crate::table::{Order, TableSpec, partition_app_id, topic_app_id};
+use crate::verdict::verdict;
 
 /// Commits between two checkpoints: a reader replays at most as many entries.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
@@ -33,6 +35,8 @@ const ADVANCE_MAX: u64 = 2 * CHECKPOINT_INTERVAL;
 const ENTRIES_AT_ONCE: usize = 8;
 /// How often a commit is put whose outcome a time-out or a broken connection has hidden, within one call.
 const PUTS_MAX: usize = 3;
+/// Mean time between two of them.
+const PUT_PAUSE: Duration = Duration::from_millis(200);
 /// Highest protocol versions used here: plain files with partition values and statistics.
 const READER_VERSION_MAX: i32 = 1;
 const WRITER_VERSION_MAX: i32 = 2;
@@ -70,7 +74,7 @@ pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), L
         .with_commit_properties(CommitProperties::default().with_max_retries(0))
         .await;
     match created {
-        Ok(_) => store.sync(&commit_uri_from_version(Some(0))).await.map_err(LakeError::store(doing())),
+        Ok(_) => Ok(()),
         // Another process was first; what it has created is checked like any other.
         Err(_) if store.log.is_delta_table_location().await.is_ok_and(|exists| exists) => Ok(()),
         Err(error) => Err(LakeError::delta(doing())(error)),
@@ -168,24 +172,37 @@ pub(crate) async fn put_commit(
 ) -> Result<PutCommit, LakeError> {
     let path = commit_uri_from_version(Some(version));
     let doing = || format!("put the log entry {path}");
-    let mut puts = 0;
-    loop {
-        puts += 1;
-        match store.put(&path, entry.clone(), PutMode::Create).await {
+    for puts in 1.. {
+        let error = match store.put(&path, entry.clone(), PutMode::Create).await {
             Ok(()) => return Ok(PutCommit::Landed),
-            Err(object_store::Error::AlreadyExists { .. }) => break,
-            Err(error) if is_transient(&error) && puts < PUTS_MAX => (),
-            Err(error) => return Err(LakeError::store(doing())(error)),
+            // An earlier put may have arrived although it failed here.
+            Err(object_store::Error::AlreadyExists { .. }) => match winner(store, &path).await {
+                Ok(winner) if contains(&winner, id) => return Ok(PutCommit::Landed),
+                Ok(_) => return Ok(PutCommit::Taken),
+                // S3 answers so while another put of the name is under way, which may fail yet.
+                Err(object_store::Error::NotFound { .. }) => under_way(),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if puts == PUTS_MAX || !verdict(&error).passes {
+            return Err(LakeError::store(doing())(error));
         }
+        tokio::time::sleep(PUT_PAUSE.mul_f64(rand::random_range(0.5..=1.5))).await;
     }
-    // An earlier put may have arrived although it failed here.
-    let winner = async { store.objects.get(&path).await?.bytes().await };
-    let winner = winner.await.map_err(LakeError::store(doing()))?;
-    if !std::str::from_utf8(&winner).is_ok_and(|winner| winner.contains(id)) {
-        return Ok(PutCommit::Taken);
-    }
-    store.sync(&path).await.map_err(LakeError::store(doing()))?;
-    Ok(PutCommit::Landed)
+    unreachable!("the last put returns")
+}
+
+async fn winner(store: &TableStore, path: &object_store::path::Path) -> object_store::Result<Bytes> {
+    store.objects.get(path).await?.bytes().await
+}
+
+fn contains(entry: &Bytes, id: &str) -> bool {
+    std::str::from_utf8(entry).is_ok_and(|entry| entry.contains(id))
+}
+
+fn under_way() -> object_store::Error {
+    object_store::Error::Generic { store: "S3", source: "another put of it is under way".into() }
 }
 
 /// Returns the version of the last entry. One list request; `deltalake-core` has it too, but hides what the store answered.
@@ -250,10 +267,13 @@ async fn load_position(
 
 fn check_protocol(spec: &TableSpec, state: &DeltaTableState) -> Result<(), LakeError> {
     let (reader, writer) = (state.protocol().min_reader_version(), state.protocol().min_writer_version());
-    if reader <= READER_VERSION_MAX && writer <= WRITER_VERSION_MAX {
-        return Ok(());
+    if reader > READER_VERSION_MAX || writer > WRITER_VERSION_MAX {
+        return Err(LakeError::Protocol { table: spec.name, reader, writer });
     }
-    Err(LakeError::Protocol { table: spec.name, reader, writer })
+    if spec.order == Order::Key && state.table_config().append_only() {
+        return Err(LakeError::AppendOnly { table: spec.name });
+    }
+    Ok(())
 }
 
 fn check_schema(spec: &TableSpec, found: &Schema) -> Result<(), LakeError> {

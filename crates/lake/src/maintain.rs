@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::Add;
-use deltalake_core::logstore::commit_uri_from_version;
 use deltalake_core::protocol::DeltaOperation;
+use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
@@ -21,7 +21,7 @@ use crate::log::{CHECKPOINT_INTERVAL, load_table};
 use crate::read::read_files;
 use crate::snapshot::Snapshot;
 use crate::table::{Change, Order, Table, now_millis};
-use crate::write::{put_files, split};
+use crate::write::{is_ours, put_files, split};
 
 /// Rows of a file that compaction makes: two row groups, so that merging holds little in memory.
 const FILE_ROWS_MAX: u64 = 131_072;
@@ -37,8 +37,8 @@ const OFFSET_GAP_MAX: i64 = 1_048_576;
 const OPEN_FILES_MIN: usize = 32;
 /// Files that are read at once.
 const FILES_AT_ONCE: usize = 8;
-/// How long the table's log remembers a replaced file (its `deletedFileRetentionDuration`); vacuum cannot look back further.
-const RETENTION_MAX: Duration = Duration::from_hours(1);
+/// How old a file must be that is in no entry of the log, to be removed: another engine may be about to commit it. Delta's default.
+const UNKNOWN_RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// How long entries stay in a log whose table does not say it: Delta's default.
 const LOG_RETENTION: Duration = Duration::from_hours(30 * 24);
@@ -61,7 +61,7 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Plans the first pass; replaced files stay readable for `retention`, at most an hour.
+    /// Plans the first pass; replaced files stay readable for `retention`.
     pub fn new(retention: Duration) -> Self {
         let due = Instant::now() + PASS_INTERVAL;
         Maintenance { due, vacuum_due: due, retention }
@@ -127,8 +127,9 @@ impl Table {
         })
     }
 
-    /// Deletes the data files that no version younger than `retention` (at most an hour) refers to, and those that no version ever
-    /// did and that are older than it. Returns how many.
+    /// Deletes the data files that were replaced longer than `retention` ago, and those that no entry of the log names: our own when
+    /// they are older than it, as a crash has left them, those of other engines after a week, as their commit may be to come. Returns
+    /// how many.
     ///
     /// # Errors
     ///
@@ -138,16 +139,26 @@ impl Table {
             // The files of a commit whose outcome is open must not look unused.
             self.settle().await?;
             let doing = || format!("vacuum the {} table", self.spec.name);
-            let retention = retention.min(RETENTION_MAX).as_millis();
-            let oldest = now_millis() - i64::try_from(retention).expect("an hour has few milliseconds");
+            let now = now_millis();
+            let before =
+                |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             let table = load_table(&self.store).await.map_err(LakeError::delta(doing()))?;
-            let kept = kept_files(&table, oldest).await.map_err(LakeError::delta(doing()))?;
+            let known = known_files(&table, before(retention)).await.map_err(LakeError::delta(doing()))?;
+            let foreign = before(retention.max(UNKNOWN_RETENTION));
+            // A log that forgets earlier than that cannot tell a replaced file from one that never was in it.
+            let own = if known.remembered >= retention { before(retention) } else { foreign };
             let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
             let unused = files.into_iter().filter(|file| {
-                file.last_modified.timestamp_millis() <= oldest && !kept.contains(&file.location)
+                let oldest = if is_ours(&file.location) { own } else { foreign };
+                let is_unknown = !known.kept.contains(&file.location);
+                known.replaced.contains(&file.location)
+                    || is_unknown && file.last_modified.timestamp_millis() <= oldest
             });
             let unused = unused.map(|file| file.location).collect();
-            self.store.delete(unused).await.map_err(LakeError::store(doing()))
+            let deleted = self.store.delete(unused).await.map_err(LakeError::store(doing()))?;
+            let now = UNIX_EPOCH + Duration::from_millis(now.cast_unsigned());
+            let staged = self.store.remove_staged(now).await.map_err(LakeError::store(doing()))?;
+            Ok(deleted + staged)
         })
     }
 
@@ -191,9 +202,6 @@ async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
         .at_version(version)
         .build(engine.as_ref())?;
     log.checkpoint(engine.as_ref(), None)?;
-    let checkpoint =
-        commit_uri_from_version(Some(version)).to_string().replace(".json", ".checkpoint.parquet");
-    store.sync(&Path::from(checkpoint)).await?;
     let retention = log.table_properties().log_retention_duration.unwrap_or(LOG_RETENTION);
     let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     let oldest = now_millis().saturating_sub(retention);
@@ -201,17 +209,31 @@ async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
     Ok(())
 }
 
-/// Returns the files that the latest version holds, and those that were replaced after `oldest`.
-async fn kept_files(table: &DeltaTable, oldest: i64) -> Result<HashSet<Path>, DeltaTableError> {
+/// The files that the log names.
+struct Known {
+    /// In the latest version, or replaced but a short while ago.
+    kept: HashSet<Path>,
+    /// Replaced long ago.
+    replaced: HashSet<Path>,
+    /// How long the log names a replaced file.
+    remembered: Duration,
+}
+
+/// Reads which files the latest version holds, and which were replaced up to `oldest` and after it.
+async fn known_files(table: &DeltaTable, oldest: i64) -> Result<Known, DeltaTableError> {
     let (state, log) = (table.snapshot()?, table.log_store());
     let mut kept: HashSet<Path> = state.log_data().iter().map(|file| file.object_store_path()).collect();
-    let mut replaced = state.all_tombstones(&log);
-    while let Some(file) = replaced.try_next().await? {
-        if file.deletion_timestamp().is_none_or(|deleted| deleted > oldest) {
-            kept.insert(Path::from(file.path().as_ref()));
-        }
+    let mut replaced = HashSet::new();
+    let mut tombstones = state.all_tombstones(&log);
+    while let Some(file) = tombstones.try_next().await? {
+        let path = Path::from(file.path().as_ref());
+        match file.deletion_timestamp() {
+            Some(deleted) if deleted <= oldest => replaced.insert(path),
+            _ => kept.insert(path),
+        };
     }
-    Ok(kept)
+    replaced.retain(|path| !kept.contains(path));
+    Ok(Known { kept, replaced, remembered: state.table_config().deleted_file_retention_duration() })
 }
 
 /// Plans which files to merge into one each: neighbours of one date (and Kafka partition), the longest rows of small files first.

@@ -1,42 +1,35 @@
 //! The store underneath: a folder or an S3 bucket, and one table's part of it.
 
+mod bucket;
+mod credentials;
+pub(crate) mod folder;
+mod profile;
+pub(crate) mod refusal;
+pub(crate) mod renewal;
+pub(crate) mod variables;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use futures::future::{BoxFuture, join};
 use futures::{StreamExt, TryStreamExt};
-use http::{Method, StatusCode};
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
-use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::signer::Signer;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, PutMode, RetryConfig};
+use object_store::{ObjectStore, PutMode};
 use url::Url;
 use uuid::Uuid;
 
+use self::folder::{Folder, remove_staged};
+use self::variables::Variables;
 use crate::LakeError;
+use crate::verdict;
 
-/// Longest time for a connection to the store: a store that is up answers in milliseconds.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Longest time for one request: 64 MiB at 2 MiB/s.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// How long a request is tried again inside one call; longer outages surface as transient errors, which the services wait out.
-const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How long the link is valid that asks for or creates the bucket.
-const SIGNED_MAX: Duration = Duration::from_mins(1);
-/// Where the AWS client finds credentials; without any it would wait for an EC2 host that is not there.
-const CREDENTIALS: [&str; 4] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-];
+/// How old a staged file is that no put works on any more.
+const STAGED_AGE_MIN: Duration = Duration::from_hours(1);
 
 /// A folder or an S3 bucket that holds the tables; clones share it.
 #[derive(Clone, Debug)]
@@ -45,35 +38,42 @@ pub struct Lake {
     pub(crate) root: Arc<dyn ObjectStore>,
     /// Ends with a slash.
     url: Url,
-    /// The folder, when the lake is one: its files must be synced to survive a power cut.
+    /// The folder, when the lake is one.
     folder: Option<PathBuf>,
 }
 
 impl Lake {
     /// Opens the lake at a folder path, `file://…` or `s3://bucket[/prefix]`, creating the folder or the bucket when missing.
     ///
-    /// S3 takes the usual variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL` for a server that is not
-    /// Amazon's (plain `http://` allowed), `AWS_REGION` (default us-east-1).
+    /// S3 is reached as the AWS SDKs and delta-rs reach it: by `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, a web identity,
+    /// `AWS_PROFILE`, or the role of the container or the instance; `AWS_REGION` (default: the bucket's), `AWS_ENDPOINT_URL_S3`,
+    /// `AWS_ENDPOINT_URL` or `AWS_ENDPOINT` for a server that is not Amazon's, and `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
     ///
     /// # Errors
     ///
     /// [`LakeError::Location`] when the address or the variables are wrong, [`LakeError::Store`] when the store does not answer.
     pub fn open(url: &str) -> BoxFuture<'_, Result<Lake, LakeError>> {
-        Box::pin(async move {
-            let wrong = |reason: String| LakeError::Location { url: url.to_owned(), reason };
-            match url.split_once("://") {
-                None => Lake::open_folder(PathBuf::from(url), url),
-                Some(("s3", _)) => Lake::open_bucket(url).await,
-                Some(("file", _)) => {
-                    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-                    let path = parsed
-                        .to_file_path()
-                        .map_err(|()| wrong("write file:///absolute/path".to_owned()))?;
-                    Lake::open_folder(path, url)
-                }
-                Some(_) => Err(wrong("write a folder, file:///folder or s3://bucket".to_owned())),
+        Box::pin(async move { Lake::open_with(url, &Variables::of_process()).await })
+    }
+
+    async fn open_with(url: &str, variables: &Variables) -> Result<Lake, LakeError> {
+        let wrong = |reason: String| LakeError::Location { url: url.to_owned(), reason };
+        let parse = || Url::parse(url).map_err(|error| wrong(error.to_string()));
+        match url.split_once("://") {
+            None => Lake::open_folder(PathBuf::from(url), url),
+            Some(("s3" | "s3a", _)) => {
+                let mut url = parse()?;
+                let store = bucket::open(&url, variables).await?;
+                let path = format!("{}/", url.path().trim_end_matches('/'));
+                url.set_path(&path);
+                Ok(Lake { root: Arc::new(store), url, folder: None })
             }
-        })
+            Some(("file", _)) => {
+                let path = parse()?.to_file_path();
+                Lake::open_folder(path.map_err(|()| wrong("write file:///absolute/path".to_owned()))?, url)
+            }
+            Some(_) => Err(wrong("write a folder, file:///folder or s3://bucket".to_owned())),
+        }
     }
 
     /// Proves that the store refuses to create an object that exists, also to two racing writers; removes what it wrote.
@@ -108,47 +108,15 @@ impl Lake {
     }
 
     fn open_folder(path: PathBuf, url: &str) -> Result<Lake, LakeError> {
-        let wrong =
-            |error: std::io::Error| LakeError::Location { url: url.to_owned(), reason: error.to_string() };
+        let wrong = |error: std::io::Error| {
+            let reason =
+                verdict::with_advice(object_store::Error::Generic { store: "folder", source: error.into() });
+            LakeError::Location { url: url.to_owned(), reason }
+        };
         std::fs::create_dir_all(&path).map_err(wrong)?;
         let folder = path.canonicalize().map_err(wrong)?;
         let url = Url::from_directory_path(&folder).expect("a canonical path is absolute");
-        Ok(Lake { root: Arc::new(LocalFileSystem::new()), url, folder: Some(folder) })
-    }
-
-    async fn open_bucket(url: &str) -> Result<Lake, LakeError> {
-        let wrong = |reason: String| LakeError::Location { url: url.to_owned(), reason };
-        let mut parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-        let bucket = parsed.host_str().ok_or_else(|| wrong("write s3://bucket".to_owned()))?.to_owned();
-        if !CREDENTIALS.iter().any(|name| std::env::var_os(name).is_some()) {
-            return Err(wrong(
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL unless it is Amazon's"
-                    .to_owned(),
-            ));
-        }
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let region = variable("AWS_REGION")
-            .or_else(|| variable("AWS_DEFAULT_REGION"))
-            .unwrap_or_else(|| "us-east-1".to_owned());
-        let plain = variable("AWS_ENDPOINT_URL").is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let client = ClientOptions::new()
-            .with_allow_http(plain)
-            .with_connect_timeout(CONNECT_MAX)
-            .with_timeout(REQUEST_MAX);
-        let retry =
-            RetryConfig { backoff: BackoffConfig::default(), max_retries: 10, retry_timeout: RETRY_MAX };
-        let store = AmazonS3Builder::from_env()
-            .with_bucket_name(&bucket)
-            .with_region(&region)
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_client_options(client.clone())
-            .with_retry(retry)
-            .build()
-            .map_err(|error| wrong(error.to_string()))?;
-        ensure_bucket(&store, &client, &bucket, &region).await?;
-        let path = format!("{}/", parsed.path().trim_end_matches('/'));
-        parsed.set_path(&path);
-        Ok(Lake { root: Arc::new(store), url: parsed, folder: None })
+        Ok(Lake { root: Arc::new(Folder::new(folder.clone())), url, folder: Some(folder) })
     }
 
     /// Returns the part of the lake below `prefix`.
@@ -185,21 +153,15 @@ impl TableStore {
         bytes: Bytes,
         mode: PutMode,
     ) -> Result<(), object_store::Error> {
-        self.objects.put_opts(path, bytes.into(), mode.into()).await?;
-        self.sync(path).await
+        self.objects.put_opts(path, bytes.into(), mode.into()).await.map(drop)
     }
 
-    /// Writes a folder's file and the directories that name it through to the disk; an object store has done so already.
-    pub(crate) async fn sync(&self, path: &Path) -> Result<(), object_store::Error> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
-        let file = folder.join(path.as_ref());
-        let synced = tokio::task::spawn_blocking(move || {
-            let directories = file.ancestors().take_while(|path| path.starts_with(&folder));
-            directories.into_iter().try_for_each(|path| std::fs::File::open(path)?.sync_all())
-        });
-        synced
-            .await?
-            .map_err(|source| object_store::Error::Generic { store: "folder", source: source.into() })
+    /// Removes what killed puts have left in the table's folder; an object store keeps nothing of them. Returns how many files.
+    pub(crate) async fn remove_staged(&self, now: SystemTime) -> Result<usize, object_store::Error> {
+        let Some(folder) = self.folder.clone() else { return Ok(0) };
+        let removed =
+            tokio::task::spawn_blocking(move || remove_staged(&folder, STAGED_AGE_MIN, now)).await?;
+        removed.map_err(|source| object_store::Error::Generic { store: "folder", source: source.into() })
     }
 
     /// Lists the data files that are there, in the log or not, with the time they were last written.
@@ -232,39 +194,5 @@ async fn create(store: &Arc<dyn ObjectStore>, path: &Path) -> object_store::Resu
     store.put_opts(path, Bytes::from_static(b"probe").into(), PutMode::Create.into()).await.map(drop)
 }
 
-/// Creates the bucket when it is missing. The store's own interface cannot, so this signs the two requests itself.
-async fn ensure_bucket(
-    store: &AmazonS3,
-    client: &ClientOptions,
-    bucket: &str,
-    region: &str,
-) -> Result<(), LakeError> {
-    let doing = || format!("create the bucket {bucket}");
-    let client = ReqwestConnector::default().connect(client).map_err(LakeError::store(doing()))?;
-    let ask = async |method: Method, body: String| {
-        let url = store.signed_url(method.clone(), &Path::default(), SIGNED_MAX).await?;
-        let request =
-            http::Request::builder().method(method).uri(url.as_str()).body(HttpRequestBody::from(body));
-        let request = request.expect("a signed URL is a URI");
-        let generic = |source| object_store::Error::Generic { store: "S3", source };
-        client.execute(request).await.map(|response| response.status()).map_err(|error| generic(error.into()))
-    };
-    if ask(Method::HEAD, String::new()).await.map_err(LakeError::store(doing()))? != StatusCode::NOT_FOUND {
-        // It exists, or we may not ask: then the first use of it gives the better error.
-        return Ok(());
-    }
-    let body = match region {
-        "us-east-1" => String::new(),
-        _ => format!(
-            "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
-        ),
-    };
-    let status = ask(Method::PUT, body).await.map_err(LakeError::store(doing()))?;
-    // 409: someone else has created it in the meantime.
-    if status.is_success() || status == StatusCode::CONFLICT {
-        return Ok(());
-    }
-    let source =
-        object_store::Error::Generic { store: "S3", source: format!("the server answered {status}").into() };
-    Err(LakeError::store(doing())(source))
-}
+#[cfg(test)]
+mod tests;

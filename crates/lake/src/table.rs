@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -25,6 +26,8 @@ use crate::write::{put_files, split};
 /// How often one change is put on top of a newer version that another engine's maintenance has made meanwhile: it comes by
 /// minutes, a commit takes milliseconds.
 const REBASES_MAX: usize = 10;
+/// Mean time between two of them.
+const REBASE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a table is called, where it is and what it holds.
 #[derive(Clone, Debug)]
@@ -166,7 +169,7 @@ impl Table {
                     return Ok(self.snapshot());
                 }
             }
-            Err(self.fenced())
+            Err(LakeError::Busy { table: self.spec.name })
         })
     }
 
@@ -191,7 +194,7 @@ impl Table {
                     return Ok(self.snapshot());
                 }
             }
-            Err(self.fenced())
+            Err(LakeError::Busy { table: self.spec.name })
         })
     }
 
@@ -237,6 +240,7 @@ impl Table {
                     "another engine changed the table; going on from there"
                 );
                 self.snapshot = newer;
+                tokio::time::sleep(REBASE_PAUSE.mul_f64(rand::random_range(0.5..=1.5))).await;
             }
         }
         Ok(matches!(landed, PutCommit::Landed))
@@ -272,10 +276,6 @@ impl Table {
             return Ok(());
         }
         Err(LakeError::Moved { table: self.spec.name, reached: reached.clone(), asked: position.clone() })
-    }
-
-    pub(crate) fn fenced(&self) -> LakeError {
-        LakeError::Fenced { table: self.spec.name, version: self.snapshot.version() }
     }
 
     fn entry(&self, change: Change, id: &str) -> Result<Bytes, LakeError> {

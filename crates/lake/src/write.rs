@@ -124,6 +124,12 @@ async fn put_file(
     Ok(add)
 }
 
+/// Returns true for the name of a file of ours: a UUID alone, which no other engine gives.
+pub(crate) fn is_ours(path: &Path) -> bool {
+    let name = path.filename().and_then(|name| name.strip_suffix(".parquet"));
+    name.is_some_and(|name| Uuid::try_parse(name).is_ok())
+}
+
 impl FileRows {
     /// Returns the date that the file's rows share.
     pub(crate) fn date(&self) -> i32 {

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use position::Position;
@@ -22,18 +22,28 @@ use tempfile::TempDir;
 use super::{Table, bronze};
 use crate::{Lake, LakeError};
 
-/// A store with faults: loses the answers to the next puts of log entries, which arrive or not; or answers nothing at all.
+/// A store with faults: loses the answers to the next puts of log entries, which arrive or not; refuses them as S3 does while another
+/// put is under way; lets another engine's entries come first; or answers nothing at all.
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn ObjectStore>,
     losses: AtomicUsize,
     arrive: bool,
+    conflicts: AtomicUsize,
+    rivals: AtomicUsize,
     down: AtomicBool,
 }
 
 impl Flaky {
     fn over(store: &Arc<dyn ObjectStore>, losses: usize, arrive: bool) -> Arc<Flaky> {
-        Arc::new(Flaky { store: Arc::clone(store), losses: losses.into(), arrive, down: false.into() })
+        Arc::new(Flaky {
+            store: Arc::clone(store),
+            losses: losses.into(),
+            arrive,
+            conflicts: 0.into(),
+            rivals: 0.into(),
+            down: false.into(),
+        })
     }
 
     fn up(&self) -> Result<&dyn ObjectStore> {
@@ -55,8 +65,19 @@ impl std::fmt::Display for Flaky {
 impl ObjectStore for Flaky {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let is_entry = location.extension() == Some("json");
-        let lose = |losses: usize| if is_entry { losses.checked_sub(1) } else { None };
-        if self.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err() {
+        let next = |count: &AtomicUsize| {
+            let less = |count: usize| if is_entry { count.checked_sub(1) } else { None };
+            count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+        };
+        if next(&self.conflicts) {
+            let source = "409 Conflict".into();
+            return Err(object_store::Error::AlreadyExists { path: location.to_string(), source });
+        }
+        if next(&self.rivals) {
+            let entry = r#"{"commitInfo":{"operation":"OPTIMIZE"}}"#.into();
+            self.store.put_opts(location, entry, PutMode::Create.into()).await?;
+        }
+        if !next(&self.losses) {
             return self.up()?.put_opts(location, payload, options).await;
         }
         if self.arrive {
@@ -125,7 +146,7 @@ fn at(next: i64) -> Position {
 
 #[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_recognised_at_once() {
-    let (mut table, ..) = flaky(1, true).await;
+    let (mut table, _lake, _folder) = flaky(1, true).await;
     let snapshot = table.append(&[rows(3)], &at(3)).await.unwrap();
     assert_eq!((snapshot.version(), snapshot.row_count()), (1, 3));
 }
@@ -150,7 +171,7 @@ async fn the_same_call_again_settles_a_commit_that_did_or_did_not_arrive() {
 
 #[tokio::test]
 async fn other_rows_after_a_lost_answer_are_refused_when_it_had_arrived() {
-    let (mut table, ..) = flaky(3, true).await;
+    let (mut table, _lake, _folder) = flaky(3, true).await;
     table.append(&[rows(3)], &at(3)).await.unwrap_err();
     let error = table.append(&[rows(2)], &at(2)).await.unwrap_err();
     assert!(matches!(error, LakeError::Moved { .. }), "{error:?}");
@@ -165,6 +186,35 @@ async fn another_writer_that_comes_between_fences_the_lost_commit() {
     other.append(&[rows(2)], &at(2)).await.unwrap();
     let error = table.append(&[rows(3)], &at(3)).await.unwrap_err();
     assert!(matches!(error, LakeError::Fenced { version: 1, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_put_beside_another_that_then_fails_is_put_again() {
+    let (mut table, lake, _folder) = flaky(0, true).await;
+    let store = Flaky::over(&table.store.objects, 0, true);
+    store.conflicts.store(2, Ordering::SeqCst);
+    table.store.objects = Arc::<Flaky>::clone(&store);
+    table.append(&[rows(3)], &at(3)).await.unwrap();
+
+    store.conflicts.store(10, Ordering::SeqCst);
+    let error = table.append(&[rows(4)], &at(4)).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    store.conflicts.store(0, Ordering::SeqCst);
+    table.append(&[], &at(4)).await.unwrap();
+    let snapshot = Table::open(&lake, bronze("candles")).await.unwrap().snapshot();
+    assert_eq!((snapshot.version(), snapshot.position().clone()), (2, at(4)));
+}
+
+#[tokio::test]
+async fn a_table_that_another_engine_changes_all_the_time_is_busy_and_not_taken_over() {
+    let (mut table, _lake, _folder) = flaky(0, true).await;
+    let store = Flaky::over(&table.store.objects, 0, true);
+    store.rivals.store(super::REBASES_MAX + 1, Ordering::SeqCst);
+    table.store.objects = store;
+    let error = table.append(&[rows(3)], &at(3)).await.unwrap_err();
+    assert!(matches!(error, LakeError::Busy { table: "bronze" }) && error.is_transient(), "{error:?}");
+    let snapshot = table.append(&[rows(3)], &at(3)).await.unwrap();
+    assert_eq!((snapshot.row_count(), snapshot.position().clone()), (3, at(3)));
 }
 
 #[tokio::test]

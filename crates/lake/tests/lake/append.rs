@@ -202,3 +202,29 @@ async fn the_log_tells_how_late_a_symbols_rows_are_at_most() {
         }
     }
 }
+
+#[tokio::test]
+async fn files_have_the_encodings_that_readers_are_told_to_need() {
+    use parquet::basic::{Compression, Encoding, PageType};
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
+    let test = lakes().await.swap_remove(0);
+    let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+    table.append(&[bronze_run(0, 0..20_000, DAY)], &position(&[(0, 20_000)])).await.unwrap();
+    let folder = test.folder.as_ref().unwrap().path().join("streaming_raw");
+    let mut folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let date = folders.find(|path| path.to_str().unwrap().contains("date=")).unwrap();
+    let file = std::fs::read_dir(date).unwrap().next().unwrap().unwrap().path();
+    let file = SerializedFileReader::new(std::fs::File::open(file).unwrap()).unwrap();
+    let (mut encodings, group) = (std::collections::BTreeSet::new(), file.get_row_group(0).unwrap());
+    for column in group.metadata().columns() {
+        assert_eq!(column.compression(), Compression::SNAPPY);
+        encodings.extend(column.encodings());
+    }
+    let expected = [Encoding::PLAIN, Encoding::RLE, Encoding::DELTA_BINARY_PACKED, Encoding::RLE_DICTIONARY];
+    assert_eq!(encodings, expected.into());
+    for column in 0..group.num_columns() {
+        let pages = group.get_column_page_reader(column).unwrap().map(|page| page.unwrap().page_type());
+        assert!(pages.into_iter().all(|page| page != PageType::DATA_PAGE_V2), "pages of version 1");
+    }
+}

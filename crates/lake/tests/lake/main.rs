@@ -25,7 +25,6 @@ use tempfile::TempDir;
 /// A lake that goes away with the test; on S3 its objects stay, under a prefix of its own.
 struct TestLake {
     lake: Lake,
-    url: String,
     folder: Option<TempDir>,
 }
 
@@ -52,7 +51,7 @@ async fn lakes() -> Vec<TestLake> {
     }
     let mut lakes = Vec::new();
     for (url, folder) in urls {
-        lakes.push(TestLake { lake: Lake::open(&url).await.unwrap(), url, folder });
+        lakes.push(TestLake { lake: Lake::open(&url).await.unwrap(), folder });
     }
     lakes
 }
@@ -61,8 +60,6 @@ async fn lakes() -> Vec<TestLake> {
 async fn a_store_that_refuses_to_overwrite_passes_the_probe() {
     for test in lakes().await {
         test.lake.probe().await.unwrap();
-        let left = Lake::open(&test.url).await;
-        assert!(left.is_ok());
     }
 }
 

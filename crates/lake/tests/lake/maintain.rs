@@ -111,6 +111,40 @@ async fn vacuum_deletes_what_no_version_within_the_retention_holds() {
 }
 
 #[tokio::test]
+async fn vacuum_leaves_another_engines_file_whose_commit_is_to_come_for_a_week() {
+    let test = lakes().await.swap_remove(0);
+    let folder = test.folder.as_ref().unwrap().path().join("streaming_raw");
+    let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+    table.append(&[bronze_run(0, 0..2, DAY)], &position(&[(0, 2)])).await.unwrap();
+    let file = |name: &str, age: Duration| {
+        let path = folder.join("date=2024-01-01").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let modified = service_time() - age;
+        std::fs::File::create(&path).unwrap().set_modified(modified).unwrap();
+        path
+    };
+    let minutes = Duration::from_mins;
+    let ours = "6d2f8d2e-1b7d-4c9e-9a3f-0123456789ab.parquet";
+    let foreign = file("part-00000-6d2f8d2e-1b7d-4c9e-9a3f-0123456789ab-c000.snappy.parquet", minutes(61));
+    let stale = file("part-00001-c000.snappy.parquet", minutes(7 * 24 * 60 + 1));
+    let crashed = file(ours, minutes(61));
+    let staged = file("entry.json#12", minutes(61));
+    // The log remembers for an hour, so that after six hours nothing says whether a file of ours was replaced or never there.
+    assert_eq!(table.vacuum(minutes(6 * 60)).await.unwrap(), 2);
+    assert!(foreign.exists() && crashed.exists() && !stale.exists() && !staged.exists());
+    assert_eq!(table.vacuum(minutes(60)).await.unwrap(), 1);
+    assert!(foreign.exists() && !crashed.exists());
+    assert_eq!(table.vacuum(minutes(0)).await.unwrap(), 0);
+    assert!(foreign.exists());
+    assert_eq!(read(&table.snapshot(), OffsetRange { partition: 0, first: 0, next: 2 }).await, [0, 1]);
+}
+
+#[expect(clippy::disallowed_methods, reason = "what the file system stamps is compared with the clock")]
+fn service_time() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
+#[tokio::test]
 async fn vacuum_deletes_the_files_of_a_commit_that_never_was() {
     for test in lakes().await {
         let mut fenced = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();

@@ -1,6 +1,6 @@
 //! Upserts: new keys, keys that are there, both.
 
-use lake::{Snapshot, Table};
+use lake::{LakeError, Snapshot, Table};
 
 use crate::lakes;
 use crate::rows::{DAY, GoldRow, gold, position, query_snapshot};
@@ -82,4 +82,24 @@ async fn the_last_row_of_a_key_in_one_upsert_wins() {
     let one: &[GoldRow] =
         &[(A, DAY, 1, 1.0, None), (B, DAY, 1, 1.0, None), (A, DAY, 1, 2.0, None), (A, DAY, 0, 3.0, None)];
     check(&[one, one], &["A 01 00:00 3.0", "A 01 00:01 2.0", "B 01 00:01 1.0"]).await;
+}
+
+#[tokio::test]
+async fn a_table_that_may_only_grow_is_refused_for_gold_and_fine_for_bronze() {
+    let test = lakes().await.swap_remove(0);
+    let folder = test.folder.as_ref().unwrap().path();
+    Table::open(&test.lake, lake::gold("candles")).await.unwrap();
+    Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+    for table in ["streaming_raw", "gold_aggregates"] {
+        let log = folder.join(table).join("_delta_log");
+        let first = std::fs::read_to_string(log.join("00000000000000000000.json")).unwrap();
+        let metadata = first.lines().find(|line| line.contains("\"metaData\"")).unwrap();
+        let altered =
+            metadata.replace("\"configuration\":{", "\"configuration\":{\"delta.appendOnly\":\"true\",");
+        assert_ne!(altered, metadata);
+        std::fs::write(log.join("00000000000000000001.json"), altered).unwrap();
+    }
+    let error = Table::open(&test.lake, lake::gold("candles")).await.unwrap_err();
+    assert!(matches!(error, LakeError::AppendOnly { table: "gold" }) && !error.is_transient(), "{error:?}");
+    Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
 }

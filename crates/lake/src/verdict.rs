@@ -1,0 +1,211 @@
+//! What a failure of the store means, in one table: it passes by itself, or a person must do something, and what.
+//!
+//! | failure | the service | the person |
+//! |---|---|---|
+//! | no answer, time-out, 408, 429, 5xx; 409 of a put beside another; a bad checksum of the way | waits | |
+//! | no connection, an unknown host name, an untrusted certificate | waits | checks address, network, certificates |
+//! | access denied, unknown key, wrong or expired signature, wrong clock; no credentials to be had | waits | lets us in |
+//! | a full disk or store, too many files, a stale NFS handle, an I/O error, a folder that cannot be written | waits | mends it |
+//! | another region; no such bucket; a wrong bucket name; TLS on one side only; an answer that is not S3's | ends | corrects the configuration |
+//! | a file system without links or syncs; a store without conditional puts; any other refusal of a request | ends | uses another |
+//!
+//! What waits says so in the log and in `/ready`, with the advice, as a person may mend it without touching the service.
+
+use std::error::Error;
+use std::io;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::store::folder::{FileError, Step};
+use crate::store::refusal::Refusal;
+use crate::store::renewal::NoCredentials;
+
+/// What a failure means for the service and for the person who runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Whether the same call may succeed later, though nobody changes the service's configuration.
+    pub(crate) passes: bool,
+    /// What has happened and what to do, where that is known.
+    pub(crate) advice: Option<String>,
+}
+
+impl Verdict {
+    /// It passes by itself.
+    pub(crate) fn passes() -> Verdict {
+        Verdict { passes: true, advice: None }
+    }
+
+    /// It passes once a person has done something outside the service.
+    pub(crate) fn waits(advice: impl Into<String>) -> Verdict {
+        Verdict { passes: true, advice: Some(advice.into()) }
+    }
+
+    /// It stays as it is until a person changes the configuration.
+    pub(crate) fn ends(advice: impl Into<String>) -> Verdict {
+        Verdict { passes: false, advice: Some(advice.into()) }
+    }
+}
+
+/// Says what an error of the store means.
+pub(crate) fn verdict(error: &object_store::Error) -> Verdict {
+    use object_store::Error::{Generic, PermissionDenied, Unauthenticated};
+    if !matches!(error, Generic { .. } | PermissionDenied { .. } | Unauthenticated { .. }) {
+        // About one object: it is there or not, or may not be as asked.
+        return Verdict { passes: false, advice: None };
+    }
+    if let Some(refusal) = cause::<Refusal>(error) {
+        return refusal.verdict();
+    }
+    if let Some(missing) = cause::<NoCredentials>(error) {
+        return Verdict::waits(missing.to_string());
+    }
+    if let Some(failure) = cause::<HttpError>(error) {
+        return no_answer(failure);
+    }
+    if let Some(failure) = cause::<io::Error>(error) {
+        return of_file(cause::<FileError>(error).map(|error| error.step), failure);
+    }
+    Verdict::passes()
+}
+
+/// Returns the error's own words with what to do.
+pub(crate) fn with_advice(error: object_store::Error) -> String {
+    let text = in_full(&error);
+    match verdict(&error).advice {
+        Some(advice) => format!("{text}: {advice}"),
+        None => text,
+    }
+}
+
+/// Returns an error and its causes as one text.
+pub(crate) fn in_full(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).fold(String::new(), |text, next| match text.as_str() {
+        "" => next,
+        _ if text.contains(&next) => text,
+        _ => format!("{text}: {next}"),
+    })
+}
+
+/// The table of connections that bring no answer.
+fn no_answer(error: &HttpError) -> Verdict {
+    let text = in_full(error);
+    let says = |part: &str| text.contains(part);
+    if let Some(rustls) = cause::<rustls::Error>(error) {
+        return match rustls {
+            rustls::Error::InvalidMessage(_) => Verdict::ends(
+                "what answers does not speak TLS: let AWS_ENDPOINT_URL begin with http://, or name the port of TLS",
+            ),
+            rustls::Error::InvalidCertificate(_) => Verdict::waits(
+                "the store's certificate is not trusted: name its authority in SSL_CERT_FILE and start again, \
+                 or give the store another certificate",
+            ),
+            _ => Verdict::waits("TLS with the store fails: check its certificate and AWS_ENDPOINT_URL"),
+        };
+    }
+    if says("scheme is not allowed") {
+        return Verdict::ends(
+            "AWS_ALLOW_HTTP=false forbids the endpoint's http://: remove it, or use https://",
+        );
+    }
+    if says("proxy auth") {
+        return Verdict::ends(
+            "the proxy asks for a log-in: write user:password@ into the address in HTTPS_PROXY",
+        );
+    }
+    if says("failed to lookup address") {
+        return Verdict::waits(
+            "the store's host name is not known: check AWS_ENDPOINT_URL, the bucket's name and the name server",
+        );
+    }
+    match error.kind() {
+        HttpErrorKind::Connect => Verdict::waits(
+            "there is no connection to the store: check AWS_ENDPOINT_URL, the network and HTTPS_PROXY",
+        ),
+        _ => Verdict::passes(),
+    }
+}
+
+/// The table of file systems.
+fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
+    use io::ErrorKind;
+    let number = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    let is = |numbers: &[rustix::io::Errno]| number.is_some_and(|number| numbers.contains(&number));
+    let cannot = [
+        rustix::io::Errno::PERM,
+        rustix::io::Errno::OPNOTSUPP,
+        rustix::io::Errno::NOSYS,
+        rustix::io::Errno::INVAL,
+        rustix::io::Errno::MLINK,
+    ];
+    match step {
+        Some(Step::Link) if is(&cannot) => {
+            return Verdict::ends(
+                "this file system has no hard links, so that two writers could make the same log entry: \
+                 put the lake on ext4, XFS, Btrfs, ZFS, APFS, NFS or an object store",
+            );
+        }
+        Some(Step::Sync) if is(&cannot[1..]) => {
+            return Verdict::ends(
+                "this file system cannot write files and folders through to the disk (fsync): put the lake on another",
+            );
+        }
+        _ => (),
+    }
+    if is(&[rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]) {
+        return Verdict::waits("too many files are open: raise the limit (ulimit -n)");
+    }
+    if is(&[rustix::io::Errno::IO]) {
+        return Verdict::waits("the disk reports an error: see the kernel's log (dmesg)");
+    }
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Verdict::waits("the disk or the quota is full: free some space")
+        }
+        ErrorKind::PermissionDenied => {
+            Verdict::waits("the lake's folder may not be used: let this user read and write everything in it")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            Verdict::waits("the file system is read-only: check the disk, then mount it for writing")
+        }
+        ErrorKind::StaleNetworkFileHandle => {
+            Verdict::waits("the network file system has lost the folder: mount it again")
+        }
+        ErrorKind::NotFound => {
+            Verdict::ends("a folder of the lake is gone: mount its disk or bring it back, then start again")
+        }
+        ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            Verdict::ends("a file and a folder have the same name: move away what is not the lake's")
+        }
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+            Verdict::ends("the file system does not take the name: put the lake at a shorter path")
+        }
+        ErrorKind::Unsupported => Verdict::ends("the file system cannot do this: put the lake on another"),
+        _ => Verdict::passes(),
+    }
+}
+
+/// Returns the first cause of type `T`, the error itself included.
+pub(crate) fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(<dyn Error>::downcast_ref)
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| next_cause(*error))
+}
+
+/// Returns what an error was caused by. Delta's log reader and the standard library do not name all of it as their source.
+fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(delta_kernel::Error::ObjectStore(source)) = error.downcast_ref() {
+        return Some(source);
+    }
+    if let Some(delta_kernel::Error::Backtraced { source, .. }) = error.downcast_ref() {
+        return Some(source.as_ref());
+    }
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
