@@ -27,7 +27,7 @@ pub struct Config {
     /// Bytes of hot rows, about a hundred each, at which puts wait; a flush begins at half of it. Takes KiB, MiB or GiB.
     #[arg(long, env = "CANDLEFLIGHT_HOT_BYTES_MAX", default_value = "64MiB", value_parser = service::byte_count)]
     pub hot_bytes_max: usize,
-    /// How long files that compaction has replaced stay readable: longer than the longest query.
+    /// How long files that were replaced stay readable, for queries and `gold_at`: longer than the longest query.
     #[arg(long, env = "CANDLEFLIGHT_VACUUM_RETENTION", default_value = "1h", value_parser = service::duration)]
     pub vacuum_retention: Duration,
     /// What queries may take.

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::hot::Hot;
 use crate::metrics::Metrics;
+use crate::server::sentence;
 
 /// Flushes until `shutdown`, and once more then.
 ///
@@ -60,15 +61,21 @@ async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), Lak
         Ok(latest) if latest.position() != known.position() => {
             Err(LakeError::Fenced { table: "bronze", version: latest.version() })
         }
-        Ok(latest) if latest.version() == known.version() => Ok(()),
-        // Other engines compact and vacuum.
         Ok(latest) => {
-            metrics.observe_durable(&latest);
-            hot.set_durable(latest);
+            metrics.set_ready(Ok(()));
+            // Other engines compact and vacuum.
+            if latest.version() != known.version() {
+                metrics.observe_durable(&latest);
+                hot.set_durable(latest);
+            }
             Ok(())
         }
-        // The next flush retries and says so.
-        Err(error) if error.is_transient() => Ok(()),
+        // The next flush or look tries again.
+        Err(error) if error.is_transient() => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "look at bronze failed, trying again");
+            metrics.set_ready(Err(sentence(&error)));
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }
@@ -90,7 +97,7 @@ async fn flush(
                     error = &error as &dyn std::error::Error,
                     "flush of bronze failed, trying again"
                 );
-                metrics.set_ready(Err("cannot write to the lake".to_owned()));
+                metrics.set_ready(Err(sentence(&error)));
                 if !backoff.pause(shutdown).await {
                     return Err(error.into());
                 }
