@@ -2,8 +2,8 @@
 //!
 //! | failure | the service | the person |
 //! |---|---|---|
-//! | no answer, time-out, 408, 429, 5xx; 409 of a put beside another; a bad checksum of the way | waits | |
-//! | no connection, an unknown host name, an untrusted certificate | waits | checks address, network, certificates |
+//! | a broken connection, 408, 429, 5xx; 409 of a put beside another; a bad checksum of the way | waits | |
+//! | no connection or no answer in time, an unknown host name, an untrusted certificate | waits | checks address, network, certificates |
 //! | access denied, unknown key, wrong or expired signature, wrong clock; no credentials to be had | waits | lets us in |
 //! | a full disk or store, too many files, a stale NFS handle, an I/O error, a folder that cannot be written | waits | mends it |
 //! | another region; no such bucket; a wrong bucket name; TLS on one side only; an answer that is not S3's | ends | corrects the configuration |
@@ -121,6 +121,9 @@ fn no_answer(error: &HttpError) -> Verdict {
         HttpErrorKind::Connect => Verdict::waits(
             "there is no connection to the store: check AWS_ENDPOINT_URL, the network and HTTPS_PROXY",
         ),
+        HttpErrorKind::Timeout => {
+            Verdict::waits("the store does not answer in time: check AWS_ENDPOINT_URL and the network")
+        }
         _ => Verdict::passes(),
     }
 }

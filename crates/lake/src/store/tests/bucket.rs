@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::bucket::endpoint;
 use super::super::profile::Settings;
-use super::server::{proxy, untrusted};
+use super::server::{proxy, silent, untrusted};
 use super::{Lake, Minio, use_lake, variables};
 
 /// Where the child of a test that needs variables of its own process finds the proxy's target.
@@ -68,9 +68,10 @@ fn an_endpoint_is_an_address_of_the_bucket_or_refused_with_a_sentence() {
 
 #[tokio::test]
 async fn a_store_that_is_not_there_or_not_trusted_is_waited_for() {
-    let keys = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-    let untrusted = untrusted();
+    let keys = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_TIMEOUT", "1s")];
+    let (untrusted, silent) = (untrusted(), silent());
     let cases = [
+        (silent.as_str(), "does not answer in time: check AWS_ENDPOINT_URL"),
         (untrusted.as_str(), "certificate is not trusted: name its authority in SSL_CERT_FILE"),
         ("http://127.0.0.1:9", "there is no connection to the store: check AWS_ENDPOINT_URL"),
         ("http://nowhere.invalid", "host name is not known: check AWS_ENDPOINT_URL"),

@@ -143,3 +143,29 @@ async fn child_that_may_not_write() {
     assert!(error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("let this user read and write"), "{error}");
 }
+
+#[test]
+fn too_many_open_files_are_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", r#"ulimit -n 64; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::folder::child_that_may_open_few_files", "--ignored"])
+        .env(CHILD, folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+#[ignore = "run by the test of too many open files"]
+async fn child_that_may_open_few_files() {
+    let folder = std::env::var(CHILD).expect("the parent names it");
+    let lake = open(Path::new(&folder)).await.unwrap();
+    let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let error = lake.probe().await.unwrap_err();
+    drop(held);
+    assert!(error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("ulimit"), "{error}");
+    lake.probe().await.unwrap();
+}
