@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
 use crate::Error;
-use crate::tls::read_pem;
+use crate::tls::{check_own, read_pem};
 
 /// A login and a certificate. The files are read when they are used, so that a renewed certificate needs no restart.
 #[derive(Clone, Debug, clap::Args)]
@@ -81,13 +81,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::File`], [`Error::Pem`].
+    /// [`Error::File`], [`Error::Pem`], [`Error::Authority`].
     pub fn identity(&self) -> Result<Option<PemIdentity>, Error> {
-        let Some((certificate, key)) = self.identity_files() else { return Ok(None) };
-        Ok(Some((
-            read_pem(certificate, "certificate", "--tls-cert")?,
-            read_pem(key, "private key", "--tls-key")?,
-        )))
+        let Some((path, key)) = self.identity_files() else { return Ok(None) };
+        let certificate = read_pem(path, "certificate", "--tls-cert")?;
+        check_own(&certificate, (path, "--tls-cert"))?;
+        Ok(Some((certificate, read_pem(key, "private key", "--tls-key")?)))
     }
 
     pub(crate) fn identity_files(&self) -> Option<(&Path, &Path)> {

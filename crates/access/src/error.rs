@@ -47,6 +47,18 @@ pub enum Error {
         /// The flag that names it.
         flag: &'static str,
     },
+    /// The certificate is an authority's, which is what `openssl req -x509` makes unless told otherwise.
+    #[error(
+        "{} ({flag}) is the certificate of an authority (CA:TRUE), which clients refuse as a server's own; make one with: openssl req \
+         -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out certificate.pem -subj /CN=HOST -addext subjectAltName=DNS:HOST \
+         -addext basicConstraints=critical,CA:FALSE", path.display()
+    )]
+    Authority {
+        /// The certificate.
+        path: PathBuf,
+        /// The flag that names it.
+        flag: &'static str,
+    },
     /// Certificate, key and authorities do not go together.
     #[error("use the certificate {} with its key", path.display())]
     Tls {

@@ -1,13 +1,16 @@
 //! The certificate that callers meet, and which callers' certificates are asked for.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig};
 
 use crate::{Client, Error};
 
@@ -105,9 +108,30 @@ pub fn client_config(
         return Ok(builder.with_no_client_auth());
     };
     let certificate = read_pem(path, "certificate", flag)?;
+    check_own(&certificate, (path, flag))?;
     let key = read_private_key(&read_pem(key_path, "private key", key_flag)?, (key_path, key_flag))?;
     let config = builder.with_client_auth_cert(certificates(&certificate).collect(), key);
     config.map_err(|source| Error::Tls { path: path.to_owned(), source })
+}
+
+/// Checks that a certificate can be shown to clients and servers on rustls, which all of ours are: an authority's cannot.
+pub(crate) fn check_own(pem: &[u8], (path, flag): Named<'_>) -> Result<(), Error> {
+    let Some(certificate) = certificates(pem).next() else { return Ok(()) };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates([certificate.clone()]);
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+    let Ok(verifier) = verifier.build() else { return Ok(()) };
+    let host = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    // Whatever else a verifier may object to is for the other side to decide: it has other roots, and knows the host.
+    match verifier.verify_server_cert(&certificate, &[], &host, &[], UnixTime::now()) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error))))
+            if error.to_string() == "CaUsedAsEndEntity" =>
+        {
+            Err(Error::Authority { path: path.to_owned(), flag })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_private_key(pem: &[u8], (path, flag): Named<'_>) -> Result<PrivateKeyDer<'static>, Error> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod certificates;
 mod clients;
 mod crash;
 mod flight_sql;
