@@ -65,7 +65,7 @@ async fn a_newcomer_sees_the_dashboard_and_the_status_page_with_the_right_number
     let screenshot = |name: &str| screenshots.join(name).display().to_string();
 
     let sample = integration_tests::input::sample()?;
-    let inputs = ["BTC-USD", "ETH-USD"].map(|symbol| format!("{}={symbol}", sample.display()));
+    let inputs = ["SAMPLE-USD", "ETH-USD"].map(|symbol| format!("{}={symbol}", sample.display()));
     let data = folder.path().join("data").display().to_string();
     let arguments = [
         "up",

@@ -95,7 +95,7 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
 fn sample(folder: &Path) -> anyhow::Result<Input> {
     let file = folder.join("sample.csv");
     fs::copy(deploy().join("../data/sample.csv"), &file)?;
-    Ok(Input { file, symbol: "BTC-USD".to_owned() })
+    Ok(Input { file, symbol: "SAMPLE-USD".to_owned() })
 }
 
 fn postgres_url(compose: &Compose, user: &str, password: &str) -> String {

@@ -11,6 +11,7 @@ mod limits;
 mod live;
 mod outages;
 mod real_input;
+mod resume;
 mod secured;
 mod snapshots;
 mod status;

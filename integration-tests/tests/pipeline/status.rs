@@ -35,7 +35,7 @@ async fn every_process_tells_of_all_and_of_one_that_was_killed() -> anyhow::Resu
     let flight = pipeline.start(&["flight", "--flush-interval", "500ms"])?;
     let mut ingest = pipeline.start(&["ingest"])?;
     let gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
-    let sample = Input { file: integration_tests::input::sample()?, symbol: "BTC-USD".to_owned() };
+    let sample = Input { file: integration_tests::input::sample()?, symbol: "SAMPLE-USD".to_owned() };
     let producer = pipeline.start(&producer(&[sample], &["--rate", "100/s", "--repeat"]))?;
 
     for process in [&flight, &gold, &producer] {

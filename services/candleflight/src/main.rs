@@ -68,7 +68,7 @@ const UP_EXAMPLES: &str = "Examples:
   candleflight up --kafka broker:9092 --lake s3://bitcoin-data --postgres postgres://user:password@host/crypto_db";
 
 const PRODUCER_EXAMPLES: &str = "Examples:
-  candleflight producer --input data/sample.csv=BTC-USD
+  candleflight producer --input data/sample.csv=SAMPLE-USD
   candleflight producer --input archive.zip=BTC-USD --rate max --resume";
 
 const SQL_EXAMPLES: &str = "Examples:

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use access::Access;
 use anyhow::Context as _;
+use producer::{Input, Inputs};
 use service::Context;
 use service::metrics::Metrics;
 use service::status::{Numbers, Status};
@@ -69,10 +70,10 @@ pub(crate) struct Args {
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables [default: a folder in the data folder].
     #[arg(long, env = "CANDLEFLIGHT_LAKE")]
     lake: Option<String>,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable [default: `data/bitcoin_data.csv` as BTC-USD,
-    /// or the shipped data/sample.csv while that is not there].
-    #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL", value_delimiter = ',')]
-    inputs: Vec<String>,
+    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, or with commas between [default:
+    /// `data/bitcoin_data.csv` as BTC-USD, or the shipped data/sample.csv as SAMPLE-USD while that is not there].
+    #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
+    inputs: Vec<Inputs>,
     /// Time between two records.
     #[arg(long, env = "CANDLEFLIGHT_INTERVAL", default_value = "100ms")]
     interval: String,
@@ -125,7 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn run_services(
     args: &Args,
-    inputs: &[String],
+    inputs: &[Input],
     folder: &mut Folder,
     servers: &mut Servers,
     screen: &Screen,

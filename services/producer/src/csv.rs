@@ -2,15 +2,16 @@
 //!
 //! A line is split at its commas and nothing else: the fields are numbers, and a stray quote must not swallow the lines after it.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+mod hint;
+mod layout;
+mod packed;
+
+use std::io::{BufRead, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use schema::{CLOSE, HIGH, LOW, OPEN, VOLUME};
-use zip::{CompressionMethod, ZipArchive};
 
 use crate::Error;
 
@@ -18,8 +19,8 @@ use crate::Error;
 const COLUMNS: [&str; 6] = ["timestamp", OPEN, HIGH, LOW, CLOSE, VOLUME];
 /// Longest line that is read, in bytes: a thousand times a candle's.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-/// Bytes read from the file at once.
-const READ_BYTES: usize = 256 << 10;
+/// Characters of a line that an error shows.
+const EXCERPT_CHARACTERS: usize = 120;
 
 /// Timestamp, open, high, low, close, volume, as the file says: possibly NaN or infinite.
 pub(crate) type Row = [f64; COLUMNS.len()];
@@ -43,33 +44,7 @@ pub(crate) struct CsvFile {
 impl CsvFile {
     /// Opens a file and reads its header.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), line: 0, source };
-        let mut file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
-            _ => failed(error),
-        })?;
-        let mut magic = Vec::with_capacity(4);
-        (&mut file).take(4).read_to_end(&mut magic).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        let counter = Arc::new(AtomicU64::new(0));
-        let counted = |file| Counted { file, count: Arc::clone(&counter) };
-        let mut packed_bytes = Some(Arc::clone(&counter));
-        let reader: Box<dyn BufRead + Send> = match magic.as_slice() {
-            [0x1f, 0x8b, ..] => {
-                buffered(MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, counted(file))))
-            }
-            b"PK\x03\x04" => match zip_entry(path, &file)? {
-                (entry, CompressionMethod::Deflated) => {
-                    buffered(DeflateDecoder::new(counted(file).entry(entry).map_err(failed)?))
-                }
-                (entry, CompressionMethod::Stored) => buffered(counted(file).entry(entry).map_err(failed)?),
-                _ => return Err(Error::NoCsv { path: path.to_owned() }),
-            },
-            _ => {
-                packed_bytes = None;
-                buffered(file)
-            }
-        };
+        let (reader, packed_bytes) = packed::open(path)?;
         let (slots, buffer) = (Vec::new(), Vec::with_capacity(256));
         let mut csv =
             CsvFile { path: path.to_owned(), reader, packed_bytes, line_bytes: 0, slots, line: 0, buffer };
@@ -94,6 +69,26 @@ impl CsvFile {
         Ok(())
     }
 
+    /// Returns true if the line read last has no end: the file's last one, which may be cut because the file still grows.
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LINE_BYTES_MAX
+    }
+
+    /// Returns the beginning of the line read last, for people.
+    pub(crate) fn excerpt(&self) -> String {
+        excerpt(&String::from_utf8_lossy(self.text()))
+    }
+
+    /// Returns what is probably wrong with the line read last, which was refused for `reason`.
+    pub(crate) fn hint(&self, reason: &'static str) -> String {
+        hint::hint(&String::from_utf8_lossy(self.text()), &self.slots, reason)
+    }
+
+    /// Returns the file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the number of the line read last; the header is line 1.
     pub(crate) fn line(&self) -> u64 {
         self.line
@@ -105,20 +100,9 @@ impl CsvFile {
     }
 
     fn read_header(&mut self) -> Result<(), Error> {
-        self.read_line()?;
-        let line = self.text();
-        let header = String::from_utf8_lossy(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)).into_owned();
-        let names: Vec<String> = header.split(',').map(|name| bare(name).to_ascii_lowercase()).collect();
-        let mut slots = vec![None; names.len()];
-        for (slot, column) in COLUMNS.into_iter().enumerate() {
-            // Kaggle's older files say Volume_(BTC) and, after it, Volume_(Currency).
-            let found =
-                names.iter().position(|name| name == column || name.starts_with(&format!("{column}_(")));
-            let missing = || Error::Column { path: self.path.clone(), column, header: excerpt(&header) };
-            let index = found.ok_or_else(missing)?;
-            slots[index] = Some(slot);
-        }
-        self.slots = slots;
+        let slots = if self.read_line()? { layout::slots(self.text()) } else { Err("is empty".to_owned()) };
+        let failed = |problem| Error::Layout { path: self.path.clone(), problem };
+        self.slots = slots.map_err(failed)?;
         Ok(())
     }
 
@@ -149,63 +133,27 @@ impl CsvFile {
     }
 }
 
-/// Counts the bytes read of a file.
-struct Counted {
-    file: File,
-    count: Arc<AtomicU64>,
-}
-
-impl Counted {
-    /// Goes on with the bytes of one entry of an archive only.
-    fn entry(mut self, entry: Entry) -> io::Result<io::Take<Self>> {
-        self.file.seek(SeekFrom::Start(entry.start))?;
-        Ok(self.take(entry.byte_count))
-    }
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.count.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-/// Where an archive's entry lies in the file.
-struct Entry {
-    start: u64,
-    byte_count: u64,
-}
-
-/// Finds the first CSV file in an archive.
-fn zip_entry(path: &Path, file: &File) -> Result<(Entry, CompressionMethod), Error> {
-    let failed = |source| Error::Zip { path: path.to_owned(), source };
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
-    let is_csv = |name: &str| {
-        Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
-    };
-    let index = (0..archive.len()).find(|index| archive.name_for_index(*index).is_some_and(is_csv));
-    let no_csv = || Error::NoCsv { path: path.to_owned() };
-    let entry = archive.by_index(index.ok_or_else(no_csv)?).map_err(failed)?;
-    let start = entry.data_start().ok_or_else(no_csv)?;
-    Ok((Entry { start, byte_count: entry.compressed_size() }, entry.compression()))
-}
-
-fn buffered(reader: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
-    Box::new(BufReader::with_capacity(READ_BYTES, reader))
-}
-
 fn parse(line: &[u8], slots: &[Option<usize>]) -> Line {
     if line.len() as u64 >= LINE_BYTES_MAX {
         return Err("line_too_long");
     }
     let mut row = [0.0; COLUMNS.len()];
     let mut found = 0;
-    for (field, slot) in line.split(|byte| *byte == b',').zip(slots) {
+    let mut fields = line.split(|byte| *byte == b',');
+    // The order matters: a zip takes an item from its first iterator even if the second one has ended.
+    for (slot, field) in slots.iter().zip(fields.by_ref()) {
+        let quoted = field.trim_ascii();
+        // Half a field: its quotes hold the comma that it was split at.
+        if quoted.starts_with(b"\"") != quoted.ends_with(b"\"") || quoted == b"\"" {
+            return Err("comma_in_quotes");
+        }
         let Some(slot) = slot else { continue };
         let text = str::from_utf8(field).map_err(|_| "not_a_number")?;
         row[*slot] = bare(text).parse().map_err(|_| "not_a_number")?;
         found += 1;
+    }
+    if fields.next().is_some() {
+        return Err("too_many_fields");
     }
     if found == COLUMNS.len() { Ok(row) } else { Err("missing_field") }
 }
@@ -215,8 +163,8 @@ fn bare(field: &str) -> &str {
     field.trim().trim_matches('"').trim()
 }
 
-fn excerpt(header: &str) -> String {
-    header.chars().take(120).collect()
+fn excerpt(line: &str) -> String {
+    line.chars().take(EXCERPT_CHARACTERS).collect()
 }
 
 #[cfg(test)]

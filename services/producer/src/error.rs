@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Why the producer stopped.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +43,53 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
     },
-    /// The first line does not name all columns.
-    #[error(
-        "{path:?} has no column {column:?}: its first line is {header:?}, but Timestamp,Open,High,Low,Close,Volume are needed"
-    )]
-    Column {
+    /// The file is no CSV file, or its first line does not name all columns.
+    #[error("{path:?} {problem}")]
+    Layout {
         /// Which file.
         path: PathBuf,
-        /// What is missing.
-        column: &'static str,
-        /// What the first line says.
-        header: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// No line of the file holds a candle that can be used.
+    #[error("none of the {count} lines of {path:?} holds a usable candle; line {line}, {text:?}: {hint}")]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// How many lines it has, the header and empty ones apart.
+        count: u64,
+        /// The first of them.
+        line: u64,
+        /// How it begins.
+        text: String,
+        /// What is probably wrong with it.
+        hint: String,
+    },
+    /// The topic holds another candle under the file's name and line than the file.
+    #[error(
+        "{path:?} is another file than the one of this name that was sent to {topic}: its line {line} is not what was sent as line \
+         {line}; give it another name to send it from its first line"
+    )]
+    AnotherFile {
+        /// Which file.
+        path: PathBuf,
+        /// The topic.
+        topic: String,
+        /// The last line that was sent.
+        line: u64,
+    },
+    /// The topic holds no record of an input and has lost its oldest records, so the input may have been sent before.
+    #[error(
+        "{topic} holds no record of {path:?} as {symbol}, but its oldest records are gone (retention), so whether the file was sent is \
+         not known; --start-over (CANDLEFLIGHT_START_OVER=true) sends it from its first line"
+    )]
+    Expired {
+        /// Which file.
+        path: PathBuf,
+        /// Its symbol.
+        symbol: String,
+        /// The topic.
+        topic: String,
     },
     /// Two inputs cannot be told apart in the topic.
     #[error("two inputs are named {name:?} for {symbol}: where each stopped could not be told")]
@@ -96,4 +132,37 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+}
+
+impl Error {
+    /// Returns true if one input is the cause: the others, and the pipeline, can go on without it.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Error::Missing { .. }
+            | Error::Read { .. }
+            | Error::Zip { .. }
+            | Error::NoCsv { .. }
+            | Error::Layout { .. }
+            | Error::Unusable { .. }
+            | Error::AnotherFile { .. }
+            | Error::Expired { .. } => true,
+            Error::SameInput { .. }
+            | Error::Write { .. }
+            | Error::Kafka(_)
+            | Error::Delivery { .. }
+            | Error::Unacknowledged { .. } => false,
+        }
+    }
+
+    /// Returns true if a producer that is opened again, and goes on after the last record in the topic, may succeed. A client that has
+    /// given up a record is of no more use itself: it could not keep the order.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Error::Kafka(error) => error.is_transient(),
+            Error::Delivery { source, .. } => {
+                !kafka::is_fatal(source) || source.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
+            }
+            _ => false,
+        }
+    }
 }

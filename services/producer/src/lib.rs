@@ -1,10 +1,12 @@
 //! The producer: candles from CSV files to the topic, at the pace of a market or as fast as Kafka takes them.
 //!
-//! Every record carries the file and line it comes from in its headers; `--resume` reads them back from the topic's end and goes on
-//! after them, so that a producer which was stopped or killed sends nothing twice and leaves nothing out.
+//! Every record carries the file and line it comes from in its headers; `--resume` reads them back from the topic's end, checks that
+//! the file still has that candle in that line, and goes on after it, so that a producer which was stopped or killed sends nothing twice
+//! and leaves nothing out.
 
 mod csv;
 mod error;
+mod input;
 mod pace;
 mod report;
 mod resume;
@@ -20,12 +22,13 @@ use service::backoff::Backoff;
 use tokio::time::Instant;
 
 pub use crate::error::Error;
+pub use crate::input::{Input, Inputs, default_input};
 pub use crate::pace::Rate;
-pub use crate::source::Input;
 
 use crate::pace::Pace;
 use crate::report::Report;
-use crate::sink::Sink;
+use crate::resume::Start;
+use crate::sink::{Acknowledged, Origin, Sink};
 use crate::source::{Next, Source};
 
 /// Name of the service in `/ready`.
@@ -35,24 +38,18 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 /// Shortest wait, the resolution of tokio's clock; records due within it are sent together.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// Name of the Kaggle set.
-const FULL: &str = "bitcoin_data.csv";
-/// Name of the sample that is shipped.
-const SAMPLE: &str = "sample.csv";
-/// Symbol of both.
-const SYMBOL: &str = "BTC-USD";
-
 /// The flags of `candleflight producer`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "producer")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Config {
     /// Kafka and the topic, which is created if need be.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, then merged by timestamp [default:
-    /// `data/bitcoin_data.csv` as BTC-USD, or `data/sample.csv` while that is not there].
-    #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL", value_delimiter = ',')]
-    pub inputs: Vec<Input>,
+    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, or with commas between, then merged by
+    /// timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or `data/sample.csv` as SAMPLE-USD while that is not there].
+    #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
+    pub inputs: Vec<Inputs>,
     /// Time between two records.
     #[arg(long, env = "CANDLEFLIGHT_INTERVAL", default_value = "100ms", value_parser = service::duration)]
     pub interval: Duration,
@@ -68,6 +65,10 @@ pub struct Config {
     /// Go on after the last line of each input that is already in the topic.
     #[arg(long, env = "CANDLEFLIGHT_RESUME")]
     pub resume: bool,
+    /// With --resume: send an input from its first line also where the topic has lost its oldest records, and none of the input is left,
+    /// so that it may have been sent before.
+    #[arg(long, env = "CANDLEFLIGHT_START_OVER")]
+    pub start_over: bool,
     /// Partitions of the topic, if it is created; a symbol's candles are always in one.
     #[arg(long, env = "CANDLEFLIGHT_PARTITIONS", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
@@ -81,59 +82,83 @@ pub struct Config {
 
 /// Sends all records of the inputs, or up to the limit; returns once all are acknowledged, or earlier on shutdown.
 ///
+/// With `resume` an outage of any length is waited out: a client that has given up is replaced by another, which goes on after the last
+/// record in the topic.
+///
 /// # Errors
 ///
-/// [`Error`]: an input that cannot be read, or Kafka for good. A line that cannot be used is counted and reported, not an error.
-pub async fn run(mut config: Config, context: Context) -> Result<(), Error> {
-    if config.inputs.is_empty() {
-        config.inputs.push(default_input(&[Path::new("data")]));
+/// [`Error`]: an input that ends badly, once the others have been sent, or Kafka for good. A line that cannot be used is counted and
+/// reported, not an error.
+pub async fn run(config: Config, context: Context) -> Result<(), Error> {
+    let mut inputs: Vec<Input> = config.inputs.iter().flat_map(|inputs| inputs.0.clone()).collect();
+    if inputs.is_empty() {
+        inputs.push(default_input(&[Path::new("data")]));
     }
-    for (index, input) in config.inputs.iter().enumerate() {
-        let same = |other: &Input| other.name() == input.name() && other.symbol == input.symbol;
-        if config.inputs[..index].iter().any(same) {
+    for (index, input) in inputs.iter().enumerate() {
+        let is_same = |other: &Input| other.name() == input.name() && other.symbol == input.symbol;
+        if inputs[..index].iter().any(is_same) {
             return Err(Error::SameInput { name: input.name(), symbol: input.symbol.clone() });
         }
+        // A missing file is an error at once, not after the wait for Kafka.
+        input.check()?;
     }
-    // A missing file is told at once, not after Kafka has been waited for.
-    let mut run = Run::open(config, context)?;
-    let Some(after) = run.prepare().await? else { return Ok(()) };
-    let thread = tokio::task::spawn_blocking(move || run.send_all(after));
-    thread.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-}
-
-/// Returns what is replayed when nothing was said: the Kaggle set in the first of `folders` that has it, else the sample that is
-/// shipped; the set where it is missed, if neither is there.
-pub fn default_input(folders: &[&Path]) -> Input {
-    let found = |name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
-    let missed = || Path::new("data").join(FULL);
-    let path = found(FULL).or_else(|| found(SAMPLE)).unwrap_or_else(missed);
-    Input { path, symbol: SYMBOL.to_owned() }
+    let mut run = Box::new(Run::new(config, inputs, context));
+    loop {
+        let Some(starts) = run.prepare().await? else { return Ok(()) };
+        let thread = tokio::task::spawn_blocking(move || {
+            let sent = run.send_all(starts);
+            (run, sent)
+        });
+        let sent;
+        (run, sent) = thread.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        match sent {
+            Err(error) if run.config.resume && error.passes() && !run.context.shutdown.is_cancelled() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "going on after the last record in the topic"
+                );
+            }
+            sent => return sent,
+        }
+    }
 }
 
 struct Run {
     config: Config,
+    inputs: Vec<Input>,
     context: Context,
     names: Vec<String>,
     interval: Duration,
     now_micros: i64,
+    acknowledged: Acknowledged,
+    report: Report,
+    /// The first input that has ended badly.
+    failed: Option<Error>,
 }
 
 impl Run {
-    fn open(config: Config, context: Context) -> Result<Self, Error> {
-        let now_micros = service::clock::now_micros();
-        let names = config.inputs.iter().map(Input::name).collect();
-        let interval = config.rate.map_or(config.interval, Rate::interval);
-        let run = Run { config, context, names, interval, now_micros };
-        run.source(&run.start_lines())?;
-        Ok(run)
+    fn new(config: Config, inputs: Vec<Input>, context: Context) -> Self {
+        let byte_count = |input: &Input| input.path.metadata().map_or(0, |metadata| metadata.len());
+        let bytes = inputs.iter().map(byte_count).sum();
+        Run {
+            names: inputs.iter().map(Input::name).collect(),
+            interval: config.rate.map_or(config.interval, Rate::interval),
+            now_micros: service::clock::now_micros(),
+            acknowledged: Acknowledged::new(&context.metrics),
+            report: Report::new(config.quiet, bytes, &context.metrics, Instant::now()),
+            failed: None,
+            config,
+            inputs,
+            context,
+        }
     }
 
     /// Creates the topic and finds where to go on, trying until Kafka answers; `None` when shutdown came first.
-    async fn prepare(&mut self) -> Result<Option<Vec<u64>>, Error> {
+    async fn prepare(&mut self) -> Result<Option<Vec<Start>>, Error> {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.ask_kafka().await {
-                Ok(after) => return Ok(Some(after)),
+                Ok(starts) => return Ok(Some(starts)),
                 Err(error) if error.is_transient() => error,
                 Err(error) => return Err(error.into()),
             };
@@ -146,72 +171,94 @@ impl Run {
         }
     }
 
-    async fn ask_kafka(&self) -> Result<Vec<u64>, kafka::Error> {
+    async fn ask_kafka(&self) -> Result<Vec<Start>, kafka::Error> {
         let kafka = self.config.kafka.clone();
         let created = kafka::ensure_topic(&kafka, &kafka.topic, self.config.partitions).await?;
         if created || !self.config.resume {
-            return Ok(self.start_lines());
+            return Ok(self.beginnings());
         }
-        let inputs = self.config.inputs.clone();
+        let inputs = self.inputs.clone();
         let shutdown = self.context.shutdown.clone();
-        let lookup = tokio::task::spawn_blocking(move || resume::last_lines(&kafka, &inputs, &shutdown));
-        let after = lookup.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        for (name, line) in self.names.iter().zip(&after).filter(|(_, line)| **line > 0) {
-            tracing::info!(file = name, line, "resuming after this line");
+        let lookup = tokio::task::spawn_blocking(move || resume::starts(&kafka, &inputs, &shutdown));
+        let mut starts =
+            lookup.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        for (name, start) in self.names.iter().zip(&mut starts) {
+            match start {
+                Start::After(sent) => {
+                    tracing::info!(file = name, line = sent.line, "resuming after this line");
+                }
+                Start::Unknown if self.config.start_over => *start = Start::Beginning,
+                Start::Beginning | Start::Unknown => (),
+            }
         }
-        Ok(after)
+        Ok(starts)
     }
 
     /// Sends candles until the input ends, the limit is reached or shutdown comes; then waits for the acknowledgements.
-    fn send_all(&self, after: Vec<u64>) -> Result<(), Error> {
-        let shutdown = &self.context.shutdown;
-        let mut source = self.source(&after)?;
-        let mut sink = Sink::open(&self.config.kafka, self.interval, &self.context.metrics)?;
-        let mut report =
-            Report::new(self.config.quiet, self.byte_count(), &self.context.metrics, Instant::now());
+    fn send_all(&mut self, starts: Vec<Start>) -> Result<(), Error> {
+        let shutdown = self.context.shutdown.clone();
+        let mut is_whole_pass = starts == self.beginnings();
+        let mut source = self.source(starts);
+        let sent_earlier = self.acknowledged.records();
+        let mut sink = Sink::open(&self.config.kafka, self.interval, &self.acknowledged)?;
         self.context.metrics.set_ready(SERVICE, Ok(()));
-        let mut pace = Pace::new(self.interval, Instant::now());
-        let (mut is_whole_pass, mut sent_before) = (after == self.start_lines(), 0);
-        while !shutdown.is_cancelled() && self.config.limit.is_none_or(|limit| sink.sent() < limit) {
+        let now = Instant::now();
+        if sent_earlier == 0 {
+            self.report.begin(now);
+        }
+        let mut pace = Pace::new(self.interval, now);
+        let limit = self.config.limit.map(|limit| limit.saturating_sub(sent_earlier));
+        let mut sent_before = 0;
+        while !shutdown.is_cancelled() && limit.is_none_or(|limit| sink.sent() < limit) {
             let now = Instant::now();
-            report.progress(now, sink.sent(), source.bytes_read());
+            self.report.progress(now, sent_earlier + sink.sent(), source.bytes_read());
             let wait = pace.wait(now);
             if !wait.is_zero() {
-                sink.wait(wait.clamp(WAIT_MIN, WAIT_MAX), shutdown)?;
+                sink.wait(wait.clamp(WAIT_MIN, WAIT_MAX), &shutdown)?;
                 continue;
             }
-            match source.next()? {
-                Some(Next { input, line, candle: Ok(candle) }) => {
-                    if sink.send(&candle, &self.names[input], line, shutdown)? {
+            match source.next() {
+                Some(Next::Candle { input, line, is_cut, candle }) => {
+                    let origin = Origin { source: &self.names[input], line, is_cut };
+                    if sink.send(&candle, origin, &shutdown)? {
                         pace.advance(now);
                     }
                 }
-                Some(Next { input, line, candle: Err(reason) }) => {
-                    report.reject(&self.names[input], line, reason);
+                Some(Next::Rejected { input, line, reason }) => {
+                    self.report.reject(&self.names[input], line, reason);
                 }
+                Some(Next::Failed { input, error }) => self.end_badly(input, error),
                 // A whole pass that sent nothing would be repeated for ever.
                 None if self.config.repeat && !(is_whole_pass && sink.sent() == sent_before) => {
                     (is_whole_pass, sent_before) = (true, sink.sent());
-                    source = self.source(&self.start_lines())?;
+                    source = self.source(self.beginnings());
                 }
                 None => break,
             }
         }
-        sink.flush(shutdown)?;
-        report.finish(Instant::now(), sink.sent());
-        Ok(())
+        sink.flush(&shutdown)?;
+        self.report.finish(Instant::now(), sent_earlier + sink.sent());
+        self.failed.take().map_or(Ok(()), Err)
     }
 
-    fn source(&self, after: &[u64]) -> Result<Source, Error> {
-        Source::open(&self.config.inputs, after, self.now_micros)
+    /// Goes on without an input. The first such error is what the run ends with; among several inputs, each is also logged now.
+    fn end_badly(&mut self, input: usize, error: Error) {
+        if self.inputs.len() > 1 {
+            let name = &self.names[input];
+            tracing::error!(
+                input = name,
+                error = &error as &dyn std::error::Error,
+                "an input ends badly; going on without it"
+            );
+        }
+        self.failed.get_or_insert(error);
     }
 
-    fn start_lines(&self) -> Vec<u64> {
-        vec![0; self.config.inputs.len()]
+    fn source(&self, starts: Vec<Start>) -> Source {
+        Source::open(&self.inputs, starts, &self.config.kafka.topic, self.now_micros)
     }
 
-    fn byte_count(&self) -> u64 {
-        let byte_count = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
-        self.config.inputs.iter().map(|input| byte_count(&input.path)).sum()
+    fn beginnings(&self) -> Vec<Start> {
+        vec![Start::Beginning; self.inputs.len()]
     }
 }

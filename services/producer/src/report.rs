@@ -44,6 +44,11 @@ impl Report {
         Report { bar, interval, started: now, told: now, rejected: BTreeMap::new(), rejected_lines }
     }
 
+    /// Counts time from now on: what came before was waiting.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        (self.started, self.told) = (now, now);
+    }
+
     /// Tells how far the run is, if it is time to.
     pub(crate) fn progress(&mut self, now: Instant, sent: u64, bytes_read: u64) {
         if now.duration_since(self.told) < self.interval {

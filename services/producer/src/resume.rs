@@ -11,8 +11,8 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::{LINE, SOURCE};
-use crate::source::Input;
+use crate::Input;
+use crate::sink::{CUT, LINE, SOURCE};
 
 /// Group id of the reader; it never joins nor commits.
 const GROUP: &str = "candleflight-producer";
@@ -23,6 +23,29 @@ const WINDOW_FACTOR: i64 = 8;
 /// How long one poll waits: how late Ctrl-C is noticed.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
+/// Where an input begins or goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At its first line: the topic holds none of it.
+    #[default]
+    Beginning,
+    /// After the last line that was sent.
+    After(Sent),
+    /// Undecided: the topic holds no record of it, and may have lost some.
+    Unknown,
+}
+
+/// The last line of an input that is in the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Its number.
+    pub(crate) line: u64,
+    /// The record's value: the candle of the line.
+    pub(crate) value: Vec<u8>,
+    /// Whether the line had no end when it was sent.
+    pub(crate) was_cut: bool,
+}
+
 /// The part of a partition that was not looked at yet.
 struct Tail {
     partition: i32,
@@ -30,46 +53,49 @@ struct Tail {
     high: i64,
 }
 
-/// Returns for each input the last of its lines that is in the topic, 0 when there is none.
+/// Returns for each input where it goes on.
 ///
 /// Reads each partition backwards, in growing windows, until all inputs are found; each offset at most once.
 /// A `shutdown` in between is an error.
-pub(crate) fn last_lines(
+pub(crate) fn starts(
     args: &kafka::Args,
     inputs: &[Input],
     shutdown: &CancellationToken,
-) -> Result<Vec<u64>, kafka::Error> {
+) -> Result<Vec<Start>, kafka::Error> {
     let failed = || kafka::Error::new(format!("look up where {} stopped", args.topic));
     let mut config = args.consumer(GROUP);
     config.set("enable.partition.eof", "true");
     let consumer = BaseConsumer::from_config(&config).map_err(failed())?;
     let mut tails = tails(&consumer, &args.topic).map_err(failed())?;
+    // Kafka removes the oldest records, of any partition: what is not found may have been among them.
+    let is_whole = tails.iter().all(|tail| tail.low == 0);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
-    let mut lines: Vec<Option<u64>> = vec![None; inputs.len()];
+    let mut found: Vec<Option<Sent>> = vec![None; inputs.len()];
     let mut window = WINDOW_MIN;
-    while lines.contains(&None) && tails.iter().any(|tail| tail.low < tail.high) {
-        let mut later = vec![None; inputs.len()];
+    while found.contains(&None) && tails.iter().any(|tail| tail.low < tail.high) {
+        let mut later: Vec<Option<Sent>> = vec![None; inputs.len()];
         for tail in tails.iter_mut().filter(|tail| tail.low < tail.high) {
             let first = tail.low.max(tail.high - window);
             let partition = (args.topic.as_str(), tail.partition);
             read(&consumer, partition, first..tail.high, shutdown, |message| {
                 let is_from = |index: &usize| message.key() == Some(inputs[*index].symbol.as_bytes());
-                let Some((source, line)) = origin(message) else { return };
+                let Some((source, sent)) = origin(message) else { return };
                 let input =
                     (0..inputs.len()).filter(is_from).find(|index| source == names[*index].as_bytes());
                 if let Some(input) = input {
-                    later[input] = Some(line);
+                    later[input] = Some(sent);
                 }
             })
             .map_err(failed())?;
             tail.high = first;
         }
-        for (line, later) in lines.iter_mut().zip(later) {
-            *line = line.or(later);
+        for (found, later) in found.iter_mut().zip(later) {
+            *found = found.take().or(later);
         }
         window = window.saturating_mul(WINDOW_FACTOR);
     }
-    Ok(lines.into_iter().map(Option::unwrap_or_default).collect())
+    let missing = if is_whole { Start::Beginning } else { Start::Unknown };
+    Ok(found.into_iter().map(|sent| sent.map_or_else(|| missing.clone(), Start::After)).collect())
 }
 
 fn tails(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Tail>, KafkaError> {
@@ -117,9 +143,11 @@ fn read(
     Err(KafkaError::Canceled)
 }
 
-/// Returns the file name and line that a record says it comes from.
-fn origin<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], u64)> {
+/// Returns the file name in a record's headers, and what was sent.
+fn origin<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], Sent)> {
     let headers = message.headers()?;
     let value = |key| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
-    Some((value(SOURCE)?, str::from_utf8(value(LINE)?).ok()?.parse().ok()?))
+    let line = str::from_utf8(value(LINE)?).ok()?.parse().ok()?;
+    let sent = Sent { line, value: message.payload()?.to_vec(), was_cut: value(CUT).is_some() };
+    Some((value(SOURCE)?, sent))
 }

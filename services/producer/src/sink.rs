@@ -21,6 +21,8 @@ use crate::Error;
 pub(crate) const SOURCE: &str = "source";
 /// Header with the line's number.
 pub(crate) const LINE: &str = "line";
+/// Header of a line that had no end: the file may have been growing, and the line be cut.
+pub(crate) const CUT: &str = "cut";
 
 /// How long a record waits for others when records come faster than [`PACED_MIN`]; librdkafka's own default.
 const LINGER: Duration = Duration::from_millis(5);
@@ -49,11 +51,28 @@ pub(crate) struct Sink {
     payload: Vec<u8>,
 }
 
-/// Takes in acknowledgements.
-struct Deliveries {
+/// What Kafka has acknowledged, to all producers of this run.
+#[derive(Clone)]
+pub(crate) struct Acknowledged {
     records: Counter,
     bytes: Counter,
+}
+
+/// Takes in acknowledgements.
+struct Deliveries {
+    acknowledged: Acknowledged,
     failure: Mutex<Option<Failure>>,
+}
+
+/// The place of a record in the input.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// The file's name.
+    pub(crate) source: &'a str,
+    /// The line's number.
+    pub(crate) line: u64,
+    /// Whether the line has no end.
+    pub(crate) is_cut: bool,
 }
 
 /// The first record that will never be acknowledged.
@@ -62,23 +81,31 @@ struct Failure {
     error: KafkaError,
 }
 
+impl Acknowledged {
+    /// Starts to count.
+    pub(crate) fn new(metrics: &Metrics) -> Acknowledged {
+        let (records, bytes) = (Counter::default(), Counter::default());
+        Acknowledged {
+            records: metrics.register("producer_records", "Records that Kafka has acknowledged", records),
+            bytes: metrics.register("producer_bytes", "Bytes of their values", bytes),
+        }
+    }
+
+    /// Returns the number of records.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.get()
+    }
+}
+
 impl Sink {
     /// Opens a producer for records that come every `interval`.
     pub(crate) fn open(
         args: &kafka::Args,
         interval: Duration,
-        metrics: &Metrics,
+        acknowledged: &Acknowledged,
     ) -> Result<Self, kafka::Error> {
         let linger = if interval > PACED_MIN { Duration::ZERO } else { LINGER };
-        let deliveries = Deliveries {
-            records: metrics.register(
-                "producer_records",
-                "Records that Kafka has acknowledged",
-                Counter::default(),
-            ),
-            bytes: metrics.register("producer_bytes", "Bytes of their values", Counter::default()),
-            failure: Mutex::default(),
-        };
+        let deliveries = Deliveries { acknowledged: acknowledged.clone(), failure: Mutex::default() };
         let producer = BaseProducer::from_config_and_context(&args.producer(linger), deliveries)
             .map_err(kafka::Error::new("open a Kafka producer"))?;
         ask_for_an_id(&producer, &args.topic);
@@ -89,17 +116,19 @@ impl Sink {
     pub(crate) fn send(
         &mut self,
         candle: &Candle<'_>,
-        source: &str,
-        line: u64,
+        origin: Origin<'_>,
         shutdown: &CancellationToken,
     ) -> Result<bool, Error> {
         self.payload.clear();
         serde_json::to_writer(&mut self.payload, candle)
             .expect("a Vec takes any JSON and a valid candle is finite");
-        let line = line.to_string();
-        let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header { key: SOURCE, value: Some(source) })
+        let line = origin.line.to_string();
+        let mut headers = OwnedHeaders::new_with_capacity(3)
+            .insert(Header { key: SOURCE, value: Some(origin.source) })
             .insert(Header { key: LINE, value: Some(&line) });
+        if origin.is_cut {
+            headers = headers.insert(Header { key: CUT, value: Some("") });
+        }
         let mut record =
             BaseRecord::to(&self.topic).key(candle.symbol.as_ref()).payload(&self.payload).headers(headers);
         loop {
@@ -198,8 +227,8 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
         match delivery {
             Ok(message) => {
-                self.records.inc();
-                self.bytes.inc_by(message.payload_len() as u64);
+                self.acknowledged.records.inc();
+                self.acknowledged.bytes.inc_by(message.payload_len() as u64);
             }
             Err((error, message)) => {
                 let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();

@@ -1,49 +1,40 @@
 //! All inputs as one stream of candles in the order of their timestamps.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
 use schema::candle::Candle;
 
-use crate::Error;
 use crate::csv::{CsvFile, Row};
+use crate::resume::{Sent, Start};
+use crate::{Error, Input};
 
-/// A file and the symbol of its candles.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// A CSV file, plain, gzipped or zipped.
-    pub path: PathBuf,
-    /// Symbol of all its candles.
-    pub symbol: String,
-}
-
-impl FromStr for Input {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (path, symbol) = text.rsplit_once('=').ok_or("an input is written FILE=SYMBOL")?;
-        if path.is_empty() || symbol.is_empty() || symbol.len() > schema::candle::SYMBOL_BYTES_MAX {
-            return Err("an input is written FILE=SYMBOL");
-        }
-        Ok(Input { path: path.into(), symbol: symbol.to_owned() })
-    }
-}
-
-impl Input {
-    /// Returns the name that records carry in their `source` header.
-    pub(crate) fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
-    }
-}
-
-/// The next line of all inputs.
-pub(crate) struct Next<'a> {
-    /// Index of the input.
-    pub(crate) input: usize,
-    /// Number of the line in its file.
-    pub(crate) line: u64,
-    /// Its candle, or why it has none.
-    pub(crate) candle: Result<Candle<'a>, &'static str>,
+/// What comes next of all inputs; `input` is the index of the one that it is of.
+pub(crate) enum Next<'a> {
+    /// The earliest candle.
+    Candle {
+        /// Index of its input.
+        input: usize,
+        /// Number of its line in the file.
+        line: u64,
+        /// Whether the line has no end, and may be cut.
+        is_cut: bool,
+        /// The candle.
+        candle: Candle<'a>,
+    },
+    /// A line that cannot be used.
+    Rejected {
+        /// Index of its input.
+        input: usize,
+        /// Number of the line in the file.
+        line: u64,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// An input ends badly; the others go on.
+    Failed {
+        /// Index of the input.
+        input: usize,
+        /// Why.
+        error: Error,
+    },
 }
 
 /// Reads all inputs, merged by timestamp; a file that is not in order is merged as it comes.
@@ -54,76 +45,174 @@ pub(crate) struct Source {
 
 struct Stream {
     symbol: String,
-    file: CsvFile,
     head: Head,
+    file: Option<CsvFile>,
+    /// What is to be found at the last line that was sent, until it is.
+    sent: Option<Sent>,
+    /// The first line that could not be used, and how many there were, while none could be.
+    unusable: Option<Unusable>,
+    topic: String,
+}
+
+/// Lines of which none can be used so far.
+#[derive(Default)]
+struct Unusable {
+    count: u64,
+    line: u64,
+    text: String,
+    hint: String,
 }
 
 enum Head {
     /// Not read yet.
     Unread,
-    Row(Row),
+    /// A candle that is not cut, or is.
+    Row(Row, bool),
+    /// The input could not be opened.
+    Failed(Option<Error>),
     End,
 }
 
+/// What was found in place of a head.
+enum Filled {
+    Head,
+    Rejected(&'static str),
+}
+
 impl Source {
-    /// Opens the inputs; input i goes on after line `after[i]`. Candles much later than `now_micros` count as wrong.
-    pub(crate) fn open(inputs: &[Input], after: &[u64], now_micros: i64) -> Result<Self, Error> {
-        let open = |(input, after): (&Input, &u64)| {
-            let mut file = CsvFile::open(&input.path)?;
-            file.skip_to(*after)?;
-            Ok(Stream { symbol: input.symbol.clone(), file, head: Head::Unread })
-        };
-        let streams = inputs.iter().zip(after).map(open).collect::<Result<_, Error>>()?;
-        Ok(Source { streams, now_micros })
+    /// Opens the inputs, each at its start. Candles much later than `now_micros` count as wrong.
+    pub(crate) fn open(inputs: &[Input], starts: Vec<Start>, topic: &str, now_micros: i64) -> Self {
+        let streams = inputs.iter().zip(starts).map(|(input, start)| Stream::open(input, start, topic));
+        Source { streams: streams.collect(), now_micros }
     }
 
-    /// Returns the earliest candle, or before it each line that cannot be used; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Next<'_>>, Error> {
-        for input in 0..self.streams.len() {
-            if let Some(reason) = self.streams[input].fill(self.now_micros)? {
-                let line = self.streams[input].file.line();
-                return Ok(Some(Next { input, line, candle: Err(reason) }));
+    /// Returns the earliest candle, or before it each line that cannot be used and each input that ends badly; `None` at the end.
+    pub(crate) fn next(&mut self) -> Option<Next<'_>> {
+        for (input, stream) in self.streams.iter_mut().enumerate() {
+            match stream.fill(self.now_micros) {
+                Ok(Filled::Head) => (),
+                Ok(Filled::Rejected(reason)) => {
+                    return Some(Next::Rejected { input, line: stream.line(), reason });
+                }
+                Err(error) => {
+                    stream.head = Head::End;
+                    return Some(Next::Failed { input, error });
+                }
             }
         }
         let timestamp = |stream: &Stream| match stream.head {
-            Head::Row([timestamp, ..]) => Some(timestamp),
-            Head::Unread | Head::End => None,
+            Head::Row([timestamp, ..], _) => Some(timestamp),
+            Head::Unread | Head::Failed(_) | Head::End => None,
         };
         let earliest = (0..self.streams.len())
             .filter_map(|input| Some((timestamp(&self.streams[input])?, input)))
             .min_by(|(left, _), (right, _)| left.total_cmp(right));
-        let Some((_, input)) = earliest else { return Ok(None) };
+        let (_, input) = earliest?;
         let stream = &mut self.streams[input];
-        let Head::Row(row) = std::mem::replace(&mut stream.head, Head::Unread) else { return Ok(None) };
-        Ok(Some(Next { input, line: stream.file.line(), candle: Ok(candle(&stream.symbol, row)) }))
+        let Head::Row(row, is_cut) = std::mem::replace(&mut stream.head, Head::Unread) else { return None };
+        let line = stream.line();
+        Some(Next::Candle { input, line, is_cut, candle: candle(&stream.symbol, row) })
     }
 
     /// Returns how far the files have been read, in bytes.
     pub(crate) fn bytes_read(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.file.bytes_read()).sum()
+        self.streams.iter().filter_map(|stream| stream.file.as_ref()).map(CsvFile::bytes_read).sum()
     }
 }
 
 impl Stream {
-    /// Reads the head if there is none; returns why the line read has none.
-    fn fill(&mut self, now_micros: i64) -> Result<Option<&'static str>, Error> {
-        if !matches!(self.head, Head::Unread) {
-            return Ok(None);
-        }
-        let row = match self.file.next()? {
-            None => {
-                self.head = Head::End;
-                return Ok(None);
-            }
-            Some(Err(reason)) => return Ok(Some(reason)),
-            Some(Ok(row)) => row,
+    fn open(input: &Input, start: Start, topic: &str) -> Stream {
+        let opened = CsvFile::open(&input.path);
+        let expired = || Error::Expired {
+            path: input.path.clone(),
+            symbol: input.symbol.clone(),
+            topic: topic.to_owned(),
         };
-        match candle(&self.symbol, row).validate(now_micros) {
-            Err(rejection) => Ok(Some(rejection.reason())),
-            Ok(_) => {
-                self.head = Head::Row(row);
-                Ok(None)
+        let (opened, sent) = match start {
+            Start::Beginning => (opened, None),
+            Start::After(sent) => (opened, Some(sent)),
+            Start::Unknown => (opened.and_then(|_| Err(expired())), None),
+        };
+        let (file, head) = match opened {
+            Ok(file) => (Some(file), Head::Unread),
+            Err(error) => (None, Head::Failed(Some(error))),
+        };
+        // What was sent before was usable.
+        let unusable = sent.is_none().then(Unusable::default);
+        Stream { symbol: input.symbol.clone(), head, file, sent, unusable, topic: topic.to_owned() }
+    }
+
+    fn line(&self) -> u64 {
+        self.file.as_ref().map_or(0, CsvFile::line)
+    }
+
+    /// Reads the head if there is none, or a line that cannot be used.
+    fn fill(&mut self, now_micros: i64) -> Result<Filled, Error> {
+        match &mut self.head {
+            Head::Unread => (),
+            Head::Failed(error) => return error.take().map_or(Ok(Filled::Head), Err),
+            Head::Row(..) | Head::End => return Ok(Filled::Head),
+        }
+        let Some(file) = &mut self.file else { return Ok(Filled::Head) };
+        let sent = self.sent.take();
+        let corrected = sent.map(|sent| find(file, &sent, &self.symbol, &self.topic)).transpose()?.flatten();
+        let line = match corrected {
+            Some(row) => Some(Ok(row)),
+            None => file.next()?,
+        };
+        let Some(line) = line else {
+            self.head = Head::End;
+            return match self.unusable.take() {
+                Some(unusable) => Err(unusable.error(file)),
+                None => Ok(Filled::Head),
+            };
+        };
+        let valid = line.and_then(|row| {
+            candle(&self.symbol, row).validate(now_micros).map_or_else(|why| Err(why.reason()), |_| Ok(row))
+        });
+        match valid {
+            Ok(row) => {
+                (self.head, self.unusable) = (Head::Row(row, file.is_cut()), None);
+                Ok(Filled::Head)
             }
+            Err(reason) => {
+                if let Some(unusable) = &mut self.unusable {
+                    unusable.add(file, reason);
+                }
+                Ok(Filled::Rejected(reason))
+            }
+        }
+    }
+}
+
+impl Unusable {
+    fn add(&mut self, file: &CsvFile, reason: &'static str) {
+        if self.count == 0 {
+            (self.line, self.text, self.hint) = (file.line(), file.excerpt(), file.hint(reason));
+        }
+        self.count += 1;
+    }
+
+    fn error(self, file: &CsvFile) -> Error {
+        let path = file.path().to_owned();
+        if self.count == 0 {
+            return Error::Layout { path, problem: "has no line after its header".to_owned() };
+        }
+        let Unusable { count, line, text, hint } = self;
+        Error::Unusable { path, count, line, text, hint }
+    }
+}
+
+/// Goes to the line that was sent last, and checks that it is the one; returns its candle if only a part of it was sent.
+fn find(file: &mut CsvFile, sent: &Sent, symbol: &str, topic: &str) -> Result<Option<Row>, Error> {
+    file.skip_to(sent.line.saturating_sub(1))?;
+    let found = file.next()?.and_then(Result::ok).filter(|_| file.line() == sent.line);
+    let known = Candle::from_json(&sent.value).ok();
+    match (found, known) {
+        (Some(row), Some(known)) if candle(symbol, row) == known => Ok(None),
+        (Some(row), Some(known)) if sent.was_cut && row[0] == known.timestamp => Ok(Some(row)),
+        _ => {
+            Err(Error::AnotherFile { path: file.path().to_owned(), topic: topic.to_owned(), line: sent.line })
         }
     }
 }

@@ -1,33 +1,42 @@
-//! What `up` replays when nothing was said: the producer's default, also where this program was built.
+//! What `up` replays: what was named, or the producer's default, also where this program was built.
 
 use std::path::Path;
 
-use anyhow::ensure;
+use producer::{Error, Input, Inputs};
 
 use super::screen::Screen;
+use super::stages::INPUT_ENDS;
 
 /// The data of the checkout that this program was built in.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
-/// Returns the inputs as the producer takes them, and says which.
-pub(super) fn choose(given: &[String], screen: &Screen) -> anyhow::Result<Vec<String>> {
-    if !given.is_empty() {
-        screen.line(format_args!("replaying {}", given.join(", ")));
-        return Ok(given.to_vec());
+/// Returns the inputs that can be read, and prints them. An input with another layout is left out, with an error in the log.
+///
+/// # Errors
+///
+/// A file is missing: most likely its name is mistyped.
+pub(super) fn choose(given: &[Inputs], screen: &Screen) -> anyhow::Result<Vec<Input>> {
+    let mut inputs: Vec<Input> = given.iter().flat_map(|inputs| inputs.0.clone()).collect();
+    let is_default = inputs.is_empty();
+    if is_default {
+        inputs.push(producer::default_input(&[Path::new("data"), Path::new(CHECKOUT)]));
     }
-    let input = producer::default_input(&[Path::new("data"), Path::new(CHECKOUT)]);
-    ensure!(
-        input.path.is_file(),
-        "neither data/bitcoin_data.csv nor data/sample.csv here or in the checkout: name a file with --input FILE=SYMBOL, \
-         or write a synthetic one with `candleflight sample`",
-    );
-    let (path, symbol) = (input.path.canonicalize()?, input.symbol);
-    let is_sample = path.ends_with("sample.csv");
-    let hint = " (three synthetic days; put the Kaggle set at data/bitcoin_data.csv for the real thing)";
-    screen.line(format_args!(
-        "replaying {} as {symbol}{}",
-        path.display(),
-        if is_sample { hint } else { "" }
-    ));
-    Ok(vec![format!("{}={symbol}", path.display())])
+    let mut readable = Vec::new();
+    for mut input in inputs {
+        match input.check() {
+            Ok(()) if is_default => input.path = input.path.canonicalize()?,
+            // Records carry the file's name, and a later start finds them by it: so a link keeps its own name.
+            Ok(()) => (),
+            Err(error @ Error::Missing { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "{INPUT_ENDS}");
+                continue;
+            }
+        }
+        let hint = " (three synthetic days; put the Kaggle set at data/bitcoin_data.csv for the real thing)";
+        let hint = if is_default && input.path.ends_with("sample.csv") { hint } else { "" };
+        screen.line(format_args!("replaying {} as {}{hint}", input.path.display(), input.symbol));
+        readable.push(input);
+    }
+    Ok(readable)
 }

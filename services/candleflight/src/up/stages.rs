@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
+use producer::{Input, Inputs};
 use service::Context;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,6 +18,9 @@ use super::{Args, FLIGHT_URL};
 
 /// The order of the drain: the walk's, except that gold, a client of the Flight server, leaves before it does.
 const DRAIN_ORDER: [&str; 4] = ["producer", "ingest", "gold", "flight"];
+
+/// The message of an input that ends badly.
+pub(super) const INPUT_ENDS: &str = "an input ends badly: the pipeline stays up without it; mend the file and start again, to go on after what was sent";
 
 /// The running services.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ impl Stages {
     /// Starts the services on `servers`; each waits by itself until those that it needs are there.
     pub(super) fn start(
         args: &Args,
-        inputs: &[String],
+        inputs: &[Input],
         folder: &mut Folder,
         servers: &Servers,
         context: &Context,
@@ -65,13 +69,15 @@ impl Stages {
             self::config(&[&kafka[..], &lake[..1], &servers.postgres_flags(), &gold].concat())?;
         stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
-        let mut flags = kafka;
-        flags.extend(inputs.iter().map(|input| ("--input", input.as_str())));
-        flags.push(("--interval", &*args.interval));
-        flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
-        let mut config: producer::Config = self::config(&flags)?;
-        (config.resume, config.quiet) = (true, true);
-        stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
+        // Without an input that can be read, others may still send to the topic.
+        if !inputs.is_empty() {
+            let mut flags = kafka;
+            flags.push(("--interval", &*args.interval));
+            flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
+            let mut config: producer::Config = self::config(&flags)?;
+            (config.inputs, config.resume, config.quiet) = (vec![Inputs(inputs.to_vec())], true, true);
+            stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
+        }
         Ok(stages)
     }
 
@@ -86,7 +92,8 @@ impl Stages {
         self.tokens.push(token);
     }
 
-    /// Waits until a service fails, and returns why; a producer at the end of its input has not failed.
+    /// Waits until a service fails, and returns why. A producer at the end of its input has not failed, and neither has the
+    /// pipeline when an input ends badly.
     pub(super) async fn failure(&mut self, screen: &Screen) -> anyhow::Error {
         while let Some((name, result)) = self.next_end().await {
             match result {
@@ -94,6 +101,7 @@ impl Stages {
                     screen.line("the input has been replayed to its end; the pipeline stays up");
                 }
                 Ok(()) => return anyhow!("{name} ended unexpectedly"),
+                Err(error) if is_input(&error) => tell(&error),
                 Err(error) => return error.context(format!("{name} failed")),
             }
         }
@@ -115,7 +123,10 @@ impl Stages {
             self.cancel(stage);
             while self.stage_names.contains(&stage) {
                 let Some((name, result)) = self.next_end().await else { break };
-                outcome = outcome.and(result.with_context(|| format!("drain {name}")));
+                match result {
+                    Err(error) if is_input(&error) => tell(&error),
+                    result => outcome = outcome.and(result.with_context(|| format!("drain {name}"))),
+                }
             }
         }
         outcome
@@ -137,6 +148,14 @@ impl Stages {
         self.tokens.remove(index);
         Some((name, result))
     }
+}
+
+fn tell(error: &anyhow::Error) {
+    tracing::error!(error = &**error as &dyn std::error::Error, "{INPUT_ENDS}");
+}
+
+fn is_input(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<producer::Error>().is_some_and(producer::Error::is_input)
 }
 
 #[derive(Parser)]

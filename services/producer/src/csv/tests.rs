@@ -46,15 +46,35 @@ fn rows_keep_their_line_numbers_past_lines_that_hold_none() {
         1325412060.0,4.58,4.6,4.5,4.59,0.25,more\r\n\
         1325412060,\"4.58\",4.6, 4.5 ,4.59,0.25";
     let not = "not_a_number";
-    let expected =
-        [(2, Ok(ROW)), (4, Err(not)), (5, Err("missing_field")), (6, Err(not)), (7, Ok(ROW)), (8, Ok(ROW))];
+    let (few, many) = (Err("missing_field"), Err("too_many_fields"));
+    let expected = [(2, Ok(ROW)), (4, Err(not)), (5, few), (6, Err(not)), (7, many), (8, Ok(ROW))];
     check(&format!("{HEADER}{content}"), &expected);
 }
 
 #[test]
 fn a_stray_quote_does_not_swallow_the_lines_after_it() {
     let row = "1325412060.0,4.58,4.6,4.5,4.59,0.25\n";
-    check(&format!("{HEADER}\"oops\n{row}{row}"), &[(2, Err("not_a_number")), (3, Ok(ROW)), (4, Ok(ROW))]);
+    check(&format!("{HEADER}\"oops\n{row}{row}"), &[(2, Err("comma_in_quotes")), (3, Ok(ROW)), (4, Ok(ROW))]);
+}
+
+#[test]
+fn thousands_separators_never_become_another_number() {
+    let quoted = "\"1735689600\",\"42,265.2\",\"42,300.0\",\"42,100.5\",\"42,280.1\",\"1,234.5\"\n";
+    check(&format!("{HEADER}{quoted}"), &[(2, Err("comma_in_quotes"))]);
+    check(&format!("{HEADER}1735689600,42,265.2,1,1,1,1\n"), &[(2, Err("too_many_fields"))]);
+    // Columns that are not read make room for the parts of a number, and quotes give it away.
+    let wide = "Timestamp,Open,High,Low,Close,Volume,Trades\n";
+    check(&format!("{wide}1735689600,\"42,265.2\",42300,42100,42280,1.5\n"), &[(2, Err("comma_in_quotes"))]);
+    check(&format!("{wide}1735689600,1,1,1,1,1,\"1,234\"\n"), &[(2, Err("comma_in_quotes"))]);
+    check(&format!("{wide}1325412060,4.58,4.6,4.5,4.59,0.25,caf\u{e9}\n"), &[(2, Ok(ROW))]);
+}
+
+#[test]
+fn a_last_line_without_end_is_known_as_one() {
+    let (_directory, path) = file(format!("{HEADER}1,1,1,1,1,1\n2,1,1,1,1,1").as_bytes());
+    let mut csv = CsvFile::open(&path).unwrap();
+    assert_eq!((csv.next().unwrap().map(|line| line.is_ok()), csv.is_cut()), (Some(true), false));
+    assert_eq!((csv.next().unwrap().map(|line| line.is_ok()), csv.is_cut()), (Some(true), true));
 }
 
 #[test]
@@ -77,13 +97,75 @@ fn columns_are_found_by_name_whatever_their_order_case_and_company() {
     );
 }
 
-#[test]
-fn a_missing_column_is_named() {
-    let (_directory, path) = file(b"Timestamp,Open,High,Low,Volume\n1,2,3,4,5\n");
+/// Opens a file with this content and checks that the error's sentence holds all `words`.
+fn check_refused(content: &[u8], words: &[&str]) {
+    let (_directory, path) = file(content);
     let error = lines(&path).unwrap_err();
-    assert!(matches!(error, Error::Column { column: "close", .. }), "{error}");
-    let (_directory, path) = file(b"");
-    assert!(matches!(lines(&path).unwrap_err(), Error::Column { column: "timestamp", .. }));
+    assert!(error.is_input());
+    let error = error.to_string();
+    assert!(words.iter().all(|word| error.contains(word)), "{error} lacks one of {words:?}");
+    assert!(!error.contains('\n'), "one sentence: {error}");
+}
+
+#[test]
+fn a_layout_that_is_not_read_is_named_with_what_to_do() {
+    check_refused(b"", &["is empty"]);
+    check_refused(b"Timestamp,Open,High,Low,Volume\n1,2,3,4,5\n", &["no column close"]);
+    let binance = b"1735689600000000,93576.0,93610.9,93537.5,93610.9,8.21,1735689659999999,768978.3,2631,3.9,371757.7,0\n";
+    check_refused(binance, &["no header", "Close,Volume,column7,", ",column12", "not microseconds"]);
+    check_refused(
+        b"1735689600,93500.1,93550.0,93480.2,93510.5,12.25,310\n",
+        &["no header", "Volume,column7"],
+    );
+    let futures = b"open_time,open,high,low,close,volume,close_time\n1735689600000,1,1,1,1,1,1\n";
+    check_refused(futures, &["no column timestamp", "rename \"open_time\" to Timestamp (in Unix seconds)"]);
+    let dump = b"https://www.CryptoDataDownload.com\nunix,date,symbol,open,high,low,close,Volume BTC\n";
+    check_refused(dump, &["web address", "delete that line"]);
+    let investing = b"\"Date\",\"Price\",\"Open\",\"High\",\"Low\",\"Vol.\",\"Change %\"\n";
+    check_refused(
+        investing,
+        &["timestamp, close, volume", "\"date\" to Timestamp", "\"price\" to Close", "\"vol.\" to Volume"],
+    );
+    check_refused(b"sep=,\nTimestamp,Open,High,Low,Close,Volume\n", &["sep=", "delete that line"]);
+    check_refused(b"Timestamp;Open;High;Low;Close;Volume\n1;1;1;1;1;1\n", &["semicolons", "commas"]);
+    check_refused(b"Timestamp\tOpen\tHigh\tLow\tClose\tVolume\n", &["tabs"]);
+    let utf16: Vec<u8> = "\u{feff}Timestamp,Open".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    check_refused(&utf16, &["UTF-16", "iconv"]);
+    check_refused(b"Timestamp\0Open", &["no text"]);
+    check_refused(b"\x28\xb5\x2f\xfd\x04\x00", &["Zstandard", "zstd -d"]);
+    check_refused(b"\xfd7zXZ\0\x00", &["xz -d"]);
+    check_refused(b"PAR1\x15\x04", &["Parquet"]);
+}
+
+#[test]
+fn of_several_csv_files_in_an_archive_none_is_chosen() {
+    let archive = |names: &[&str]| {
+        let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for name in names {
+            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(HEADER.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    };
+    check_refused(&archive(&["btc.csv", "eth.csv"]), &["2 CSV files (btc.csv, eth.csv)", "unpack it"]);
+    let (_directory, path) = file(&archive(&["btc.csv", "__MACOSX/._btc.csv"]));
+    assert_eq!(lines(&path).unwrap(), []);
+}
+
+#[test]
+fn a_line_that_cannot_be_used_comes_with_its_probable_cause() {
+    let check = |line: &str, reason, words: &str| {
+        let (_directory, path) = file(format!("{HEADER}{line}\n").as_bytes());
+        let mut csv = CsvFile::open(&path).unwrap();
+        csv.next().unwrap();
+        assert!(csv.hint(reason).contains(words), "{line}: {}", csv.hint(reason));
+    };
+    check("1735689600000,1,1,1,1,1", "time_out_of_range", "Timestamp is in milliseconds");
+    check("1735689600000000,1,1,1,1,1", "time_out_of_range", "microseconds");
+    check("2025-01-01 00:00:00,1,1,1,1,1", "not_a_number", "\"2025-01-01 00:00:00\" is a date");
+    check("1735689600,1,42.5K,1,1,1", "not_a_number", "high is \"42.5K\", which is no number");
+    check("1735689600,\"42,265.2\",1,1,1,1", "comma_in_quotes", "write 42265.2");
+    check("1735689600,1,1,2,1,1", "high_below_low", "high below low");
 }
 
 #[test]
