@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import importlib.metadata
+import ipaddress
 import os
 import signal
 import sys
@@ -21,33 +22,74 @@ WAIT_SECONDS_MAX = 60
 # Another start may be preparing the same database: the lock, "superset" in ASCII, is waited for, and long enough for that.
 LOCK = 0x7375706572736574
 LOCK_WAIT = "5min"
+# The admin's default password. It is published, so it must open nothing to other machines.
+PUBLISHED_PASSWORD = "admin"
+# What a database that is ours holds from its first moment.
+MARKER = "candleflight_dashboard"
 
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The first process of a container has no default for it.
+    refuse_published_password()
     metadata = sqlalchemy.engine.make_url(os.environ["SUPERSET_DATABASE_URL"])
     postgres = os.environ["CANDLEFLIGHT_POSTGRES"]
     await_server(metadata, lambda: create_if_missing(metadata))
     await_server(sqlalchemy_url(postgres), lambda: connect(sqlalchemy_url(postgres)).close())
 
     files = contents(postgres, "assets")
-    wanted = fingerprint(files)
+    password = os.environ["SUPERSET_ADMIN_PASSWORD"]
+    wanted = fingerprint(importlib.metadata.version("apache-superset"), sorted(files.items())), fingerprint(password)
     with contextlib.closing(connect(metadata)) as database, database.cursor() as cursor:
         database.autocommit = True
         cursor.execute(f"SET lock_timeout = '{LOCK_WAIT}'; SELECT pg_advisory_lock(%s)", (LOCK,))
-        cursor.execute("SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS candleflight_dashboard (fingerprint text NOT NULL)")
-        cursor.execute("SELECT 1 FROM candleflight_dashboard WHERE fingerprint = %s", (wanted,))
-        if cursor.fetchone():
+        refuse_foreign(cursor, metadata)
+        cursor.execute(f"SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS {MARKER} (fingerprint text NOT NULL)")
+        cursor.execute(f"ALTER TABLE {MARKER} ADD COLUMN IF NOT EXISTS password text")
+        cursor.execute(f"SELECT fingerprint, password FROM {MARKER}")
+        done = cursor.fetchone() or (None, None)
+        if done == wanted:
             say("the dashboard is up to date")
             return
         say("preparing Superset and the dashboard (half a minute or two)")
-        prepare(files)
-        cursor.execute("BEGIN; DELETE FROM candleflight_dashboard; INSERT INTO candleflight_dashboard VALUES (%s); COMMIT", (wanted,))
+        # A password that people have changed in Superset stays until another one is set here.
+        is_set = done[1] != wanted[1] and not (done[1] is None and password == PUBLISHED_PASSWORD)
+        prepare(files, password if is_set else None)
+        cursor.execute(f"BEGIN; DELETE FROM {MARKER}; INSERT INTO {MARKER} VALUES (%s, %s); COMMIT", wanted)
     say("prepared")
 
 
 def say(text):
     print(f"superset: {text}", file=sys.stderr, flush=True)
+
+
+def refuse_published_password():
+    address = os.environ.get("SUPERSET_BIND_ADDRESS") or os.environ["SUPERSET_LISTEN"].rpartition(":")[0]
+    if os.environ["SUPERSET_ADMIN_PASSWORD"] == PUBLISHED_PASSWORD and not is_loopback(address.strip("[]")):
+        sys.exit(
+            f"superset: {address} can be reached from outside, but the admin's password is {PUBLISHED_PASSWORD}, which everybody knows: "
+            "set SUPERSET_ADMIN_PASSWORD (SUPERSET_PASSWORD in deploy/.env), or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(address):
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def refuse_foreign(cursor, url):
+    """Ends where the database has tables and is not ours: another Superset's would be migrated, and could not go back."""
+    cursor.execute(
+        "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "AND nspname <> 'information_schema' AND nspname !~ '^pg_' ORDER BY relname"
+    )
+    tables = [name for (name,) in cursor.fetchall()]
+    if tables and MARKER not in tables:
+        sys.exit(
+            f"superset: the database {url.database} at {url.host} has tables that are not Candleflight's ({', '.join(tables[:3])}, …); nothing "
+            "was changed: rename that database, or name another one in SUPERSET_DATABASE_URL"
+        )
 
 
 def await_server(url, attempt):
@@ -73,14 +115,13 @@ def create_if_missing(url):
         say(f"created database {url.database}")
 
 
-def fingerprint(files):
-    """Changes with Superset, the dashboard and the address of PostgreSQL; keyed, since that holds a password."""
-    text = repr((importlib.metadata.version("apache-superset"), sorted(files.items())))
-    return hmac.new(os.environ["SUPERSET_SECRET_KEY"].encode(), text.encode(), hashlib.sha256).hexdigest()
+def fingerprint(*what):
+    """Changes with what it is of; keyed, since that holds a password."""
+    return hmac.new(os.environ["SUPERSET_SECRET_KEY"].encode(), repr(what).encode(), hashlib.sha256).hexdigest()
 
 
-def prepare(files):
-    """Does what `superset db upgrade`, `fab create-admin`, `init` and the import of assets do, in one process: each loads Superset for ten seconds."""
+def prepare(files, password):
+    """Gives the admin the password, if there is one. For the rest it does what `superset db upgrade`, `fab create-admin`, `init` and the import of assets do, in one process: each loads Superset for ten seconds."""
     from superset.app import create_app
 
     app = create_app()
@@ -97,7 +138,10 @@ def prepare(files):
         appbuilder.add_permissions(update_perms=True)
         security_manager.sync_role_definitions()
         name = os.environ["SUPERSET_ADMIN_USER"]
-        admin = security_manager.find_user(name) or security_manager.add_user(
+        admin = security_manager.find_user(name)
+        if admin and password:
+            security_manager.reset_password(admin.id, password)
+        admin = admin or security_manager.add_user(
             name, "Candleflight", "Admin", f"{name}@localhost", security_manager.find_role("Admin"), os.environ["SUPERSET_ADMIN_PASSWORD"]
         )
         if not admin:

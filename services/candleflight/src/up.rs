@@ -5,7 +5,9 @@ mod dashboard;
 mod folder;
 mod input;
 mod kafka;
+mod logs;
 mod postgres;
+mod process;
 mod screen;
 mod servers;
 mod stages;
@@ -86,12 +88,8 @@ pub(crate) struct Args {
     /// Address of the health, readiness and Prometheus endpoints [default: 127.0.0.1:9464, or a free port].
     #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR")]
     metrics_addr: Option<SocketAddr>,
-    /// Program that installs, prepares and serves the dashboard [script/up names its own].
-    #[arg(long, env = "CANDLEFLIGHT_DASHBOARD", value_name = "PROGRAM")]
-    dashboard: Option<PathBuf>,
-    /// Start no dashboard.
-    #[arg(long)]
-    no_dashboard: bool,
+    #[command(flatten)]
+    dashboard: dashboard::Args,
     /// How long the services may take to drain after Ctrl-C or SIGTERM.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = service::duration)]
     drain_max: Duration,
@@ -102,6 +100,7 @@ pub(crate) struct Args {
 /// Starts everything, shows it, and drains it on Ctrl-C or SIGTERM.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
+    args.dashboard.check()?;
     let shutdown = service::shutdown_on_signal();
     let mut folder = Folder::open(&args.data_dir.clone().map_or_else(folder::default_path, Ok)?)?;
     let screen = Screen::new();
@@ -138,8 +137,8 @@ async fn run_services(
     access.check_listen(listener.local_addr()?).context("--metrics-addr")?;
     let status_url = service::http::url(access, listener.local_addr()?);
     let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
-    let program = args.dashboard.as_deref().filter(|_| !args.no_dashboard);
-    let mut dashboard = Dashboard::start(program, &servers.postgres, servers.postgres_ca(), folder).await?;
+    let mut dashboard = Dashboard::start(&args.dashboard, &servers.postgres, servers.postgres_ca(), folder)?;
+    let logs: Vec<PathBuf> = servers.log_files().into_iter().chain(dashboard.log_file()).collect();
     servers.describe(screen, &stages.flight_url, &status_url, &dashboard.describe(), access.is_open());
 
     let outcome = tokio::select! {
@@ -148,6 +147,7 @@ async fn run_services(
         error = servers.unexpected_end() => Err(error),
         never = dashboard.watch(screen) => match never {},
         served = service::http::serve(listener, status.clone(), access) => served.context("serve health and metrics"),
+        never = logs::keep_bounded(&logs) => match never {},
         never = show(screen, metrics, status, ready) => match never {},
     };
     screen.show(&status.numbers());

@@ -1,7 +1,7 @@
 //! A server that runs as our child process and never outlives us.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -11,6 +11,9 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::logs;
+use super::process::{Process, names_folder};
+
 /// How long a server may take until it answers: many times what it takes on a slow machine that recovers from a crash.
 const START_MAX: Duration = Duration::from_mins(1);
 /// How long a server may take to end after a signal, before it is killed; both servers recover from that.
@@ -19,6 +22,10 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Pause between two looks at a server that takes long to start and that nothing waits for.
 pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// File in a server's folder that its output goes to.
+const LOG: &str = "log";
+/// File in a server's folder that names its process.
+const PID: &str = "pid";
 /// How much of a server's log an error shows, in lines.
 const LOG_LINES_MAX: usize = 15;
 
@@ -33,6 +40,8 @@ pub(super) struct Kind {
     pub(super) death_signal: &'static str,
     /// Who it runs as when we are root; servers that refuse root have a user of their own.
     pub(super) user: Option<&'static str>,
+    /// Environment variables that it is given.
+    pub(super) variables: &'static [(&'static str, &'static str)],
 }
 
 /// A running server; dropped without [`Child::stop`], it is killed.
@@ -44,7 +53,9 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `program` with its output in `folder/log`; the caller has made sure that nothing else runs on `folder`.
+    /// Starts `program` in `folder`, with its output in [`LOG`]; the caller has made sure that nothing else runs there.
+    ///
+    /// Arguments and configuration name files relative to `folder`: its own path may hold what some server takes for a separator.
     ///
     /// To be called on the main thread: the kernel ties a child to the *thread* that started it.
     pub(super) fn start<S: AsRef<OsStr>>(
@@ -55,16 +66,16 @@ impl Child {
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Child> {
         let context = || format!("start {} ({})", kind.name, program.display());
-        let log = File::create(folder.join("log")).with_context(context)?;
-        let process = command(kind, program, arguments)
+        let log = logs::begin(&folder.join(LOG)).with_context(context)?;
+        let process = command(kind, folder, program, arguments)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(context)?;
-        let pid = process.id().with_context(context)?;
-        fs::write(folder.join("pid"), pid.to_string()).with_context(context)?;
+        let seen = process.id().and_then(Process::with_id).with_context(context)?;
+        fs::write(folder.join(PID), seen.to_string()).with_context(context)?;
         Ok(Child { kind, process, folder: folder.to_owned() })
     }
 
@@ -104,15 +115,20 @@ impl Child {
                 self.process.kill().await.with_context(context)?;
             }
         }
-        fs::remove_file(self.folder.join("pid")).with_context(context)
+        fs::remove_file(self.folder.join(PID)).with_context(context)
     }
 
     /// Reads the server's log.
     pub(super) fn log(&self) -> String {
-        fs::read(self.folder.join("log")).map_or_else(
+        fs::read(self.log_file()).map_or_else(
             |error| format!("(unreadable: {error})"),
             |bytes| String::from_utf8_lossy(&bytes).into_owned(),
         )
+    }
+
+    /// Returns the file of the server's log.
+    pub(super) fn log_file(&self) -> PathBuf {
+        self.folder.join(LOG)
     }
 
     fn ended(&self, status: ExitStatus) -> anyhow::Error {
@@ -123,17 +139,18 @@ impl Child {
         let log = self.log();
         let lines: Vec<&str> = log.lines().rev().take(LOG_LINES_MAX).collect();
         let tail: Vec<&str> = lines.into_iter().rev().collect();
-        format!("the end of {}:\n{}", self.folder.join("log").display(), tail.join("\n"))
+        format!("the end of {}:\n{}", self.log_file().display(), tail.join("\n"))
     }
 }
 
-/// Runs a program that ends by itself, as the user of `kind`, and requires it to succeed.
+/// Runs a program that ends by itself in `folder`, as the user of `kind`, and requires it to succeed.
 pub(super) async fn run_to_end<S: AsRef<OsStr> + Sync>(
     kind: &'static Kind,
+    folder: &Path,
     program: &Path,
     arguments: &[S],
 ) -> anyhow::Result<()> {
-    let output = command(kind, program, arguments)
+    let output = command(kind, folder, program, arguments)
         .stdin(Stdio::null())
         .output()
         .await
@@ -149,12 +166,12 @@ pub(super) async fn run_to_end<S: AsRef<OsStr> + Sync>(
     Ok(())
 }
 
-/// Tells whether we are root.
+/// Returns true if we are root.
 pub(super) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-fn command<S: AsRef<OsStr>>(kind: &'static Kind, program: &Path, arguments: &[S]) -> Command {
+fn command<S: AsRef<OsStr>>(kind: &'static Kind, folder: &Path, program: &Path, arguments: &[S]) -> Command {
     // setpriv (util-linux) sets the death signal after it has changed the user, which would clear it.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", kind.death_signal]);
@@ -162,42 +179,38 @@ fn command<S: AsRef<OsStr>>(kind: &'static Kind, program: &Path, arguments: &[S]
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
     command.arg("--").arg(program).args(arguments);
-    // A process group of its own: Ctrl-C goes to the terminal's group, and servers end after the services do. A working directory
-    // that every user can enter.
-    command.process_group(0).current_dir("/").kill_on_drop(true);
+    // A process group of its own: Ctrl-C goes to the terminal's group, and servers end after the services do.
+    command.process_group(0).current_dir(folder).envs(kind.variables.iter().copied()).kill_on_drop(true);
     command
 }
 
 /// Ends the server that a killed run may have left on `folder`: two servers on one folder would destroy it.
 pub(super) async fn end_stale(kind: &Kind, folder: &Path) -> anyhow::Result<()> {
-    let Some(pid) = recorded_pid(folder) else { return Ok(()) };
-    if is_server_on(pid, folder) {
-        tracing::info!(server = kind.name, pid, "ending what an earlier run left");
-        signal(kind.stop_signal, pid).await?;
+    let Ok(record) = fs::read_to_string(folder.join(PID)) else { return Ok(()) };
+    if let Some(server) = recorded(&record, folder) {
+        tracing::info!(server = kind.name, pid = server.id, "ending what an earlier run left");
+        signal(kind.stop_signal, server.id).await?;
         let deadline = Instant::now() + STOP_MAX;
-        while is_server_on(pid, folder) {
+        while server.exists() {
             if Instant::now() > deadline {
-                signal("KILL", pid).await?;
+                signal("KILL", server.id).await?;
                 sleep(LOOK_PAUSE * 10).await;
-                ensure!(!is_server_on(pid, folder), "process {pid} of an earlier run does not end");
+                ensure!(!server.exists(), "process {} of an earlier run does not end", server.id);
             }
             sleep(LOOK_PAUSE).await;
         }
     }
-    fs::remove_file(folder.join("pid"))?;
+    fs::remove_file(folder.join(PID))?;
     Ok(())
 }
 
-fn recorded_pid(folder: &Path) -> Option<u32> {
-    fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()
-}
-
-/// Tells whether the process exists and is ours: numbers are used again, but not with our folder on the command line. A process
-/// without a command line is a dead one that its parent has yet to collect, and PostgreSQL waits for such a one.
-fn is_server_on(pid: u32, folder: &Path) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command_line| {
-        command_line.is_empty() || String::from_utf8_lossy(&command_line).contains(&*folder.to_string_lossy())
-    })
+/// Returns the running server that `record` names. The first version wrote its number only.
+fn recorded(record: &str, folder: &Path) -> Option<Process> {
+    let server = Process::parse(record).or_else(|| {
+        let id = record.trim().parse().ok().filter(|id| names_folder(*id, folder))?;
+        Process::with_id(id)
+    });
+    server.filter(Process::exists)
 }
 
 /// Sends a signal; the standard library knows only SIGKILL, every shell knows them all.

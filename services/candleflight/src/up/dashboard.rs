@@ -3,14 +3,16 @@
 use std::convert::Infallible;
 use std::fs;
 use std::future::pending;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use anyhow::Context as _;
+use access::Secret;
+use anyhow::{Context as _, bail};
 use service::http;
 use tokio::time::Instant;
 use url::Url;
 
-use super::child::{Child, Kind, end_stale};
+use super::child::{Child, Kind};
 use super::folder::Folder;
 use super::screen::Screen;
 
@@ -18,38 +20,92 @@ use super::screen::Screen;
 const ADDRESS: &str = "127.0.0.1:8088";
 /// Its page.
 const PAGE: &str = "superset/dashboard/candleflight/";
-/// Where Superset keeps what it knows of itself: a database beside gold's.
-const METADATA_DATABASE: &str = "superset";
+/// Database of Superset's metadata, beside gold's; no other Superset uses this name.
+pub(super) const METADATA_DATABASE: &str = "candleflight_superset";
+/// The published log-in: the README names both.
+const USER: &str = "admin";
+const PASSWORD: &str = "admin";
 
-static SUPERSET: Kind = Kind {
+pub(super) static SUPERSET: Kind = Kind {
     name: "Superset",
     // Ends its workers within five seconds.
     stop_signal: "TERM",
     death_signal: "TERM",
     user: None,
+    variables: &[],
 };
+
+/// The flags of the dashboard.
+#[derive(clap::Args)]
+#[group(id = "dashboard_flags")]
+pub(crate) struct Args {
+    /// Program that installs, prepares and serves the dashboard [script/up names its own].
+    #[arg(long, env = "CANDLEFLIGHT_DASHBOARD", value_name = "PROGRAM")]
+    dashboard: Option<PathBuf>,
+    /// Start no dashboard.
+    #[arg(long)]
+    no_dashboard: bool,
+    /// Address of the dashboard [default: 127.0.0.1:8088, or a free port].
+    #[arg(long, env = "CANDLEFLIGHT_DASHBOARD_ADDR", value_name = "ADDRESS")]
+    dashboard_addr: Option<SocketAddr>,
+    /// Password of the dashboard's user admin [default: admin, on loopback only]. Better set by the variable, which other users of the
+    /// machine do not see.
+    #[arg(long, env = "CANDLEFLIGHT_DASHBOARD_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    dashboard_password: Option<Secret>,
+}
+
+impl Args {
+    /// Checks that the published password opens nothing to other machines.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let address = self.dashboard_addr.filter(|address| !address.ip().to_canonical().is_loopback());
+        match address {
+            Some(address) if self.password() == PASSWORD => bail!(
+                "--dashboard-addr {address} can be reached from outside, but the dashboard's password is {PASSWORD}, which everybody \
+                 knows: set CANDLEFLIGHT_DASHBOARD_PASSWORD, or listen on 127.0.0.1"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn password(&self) -> &str {
+        let chosen = self.dashboard_password.as_ref().map(Secret::expose);
+        chosen.filter(|password| !password.is_empty()).unwrap_or(PASSWORD)
+    }
+}
 
 /// A Superset that is being prepared, or serves.
 pub(super) struct Dashboard {
     child: Option<Child>,
     address: String,
+    /// How to get in, for people.
+    log_in: String,
     begun: Instant,
 }
 
 impl Dashboard {
-    /// Starts `program`, which installs and prepares what is missing and then serves on `SUPERSET_LISTEN`; that takes seconds, or at
+    /// Starts the program, which installs and prepares what is missing and then serves on `SUPERSET_LISTEN`; that takes seconds, or at
     /// the first time minutes, and is waited for by [`Dashboard::watch`]. Without a program there is none.
-    pub(super) async fn start(
-        program: Option<&Path>,
+    pub(super) fn start(
+        args: &Args,
         postgres: &str,
         postgres_ca: Option<&str>,
         folder: &mut Folder,
     ) -> anyhow::Result<Dashboard> {
-        let home = folder.join("superset");
-        end_stale(&SUPERSET, &home).await?;
-        let address = folder.choose_address("dashboard", ADDRESS)?.to_string();
-        let mut dashboard = Dashboard { child: None, address, begun: Instant::now() };
-        let Some(program) = program else { return Ok(dashboard) };
+        let home = home(folder);
+        let address = match args.dashboard_addr {
+            Some(address) => address,
+            None => folder.choose_address("dashboard", ADDRESS)?,
+        };
+        let password = args.password();
+        let shown = if password == PASSWORD { PASSWORD } else { "as set" };
+        let log_in = format!("user {USER}, password {shown}");
+        let mut dashboard =
+            Dashboard { child: None, address: address.to_string(), log_in, begun: Instant::now() };
+        let Some(program) = args.dashboard.as_deref().filter(|_| !args.no_dashboard) else {
+            return Ok(dashboard);
+        };
+        // The name of a program on the PATH stays as it is.
+        let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
         fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
         let home_text = home.display().to_string();
         let metadata_url = metadata_url(postgres)?;
@@ -58,19 +114,20 @@ impl Dashboard {
             ("SUPERSET_HOME", &*home_text),
             ("SUPERSET_DATABASE_URL", &*metadata_url),
             ("CANDLEFLIGHT_POSTGRES", postgres),
+            ("SUPERSET_ADMIN_USER", USER),
+            ("SUPERSET_ADMIN_PASSWORD", password),
         ];
         // PostgreSQL's own client library reads these.
         let tls = postgres_ca.map(|file| [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", file)]);
         variables.extend(tls.into_iter().flatten());
-        // The folder on the command line is how a later start knows the process.
-        dashboard.child = Some(Child::start(&SUPERSET, &home, program, &[&home], &variables)?);
+        dashboard.child = Some(Child::start::<&str>(&SUPERSET, &home, &program, &[], &variables)?);
         Ok(dashboard)
     }
 
     /// Returns where the dashboard is and how to get in, for people.
     pub(super) fn describe(&self) -> String {
         match &self.child {
-            Some(_) => format!("http://{}/{PAGE}   user admin, password admin; being prepared", self.address),
+            Some(_) => format!("http://{}/{PAGE}   {}; being prepared", self.address, self.log_in),
             None => "none (script/up starts one)".to_owned(),
         }
     }
@@ -78,17 +135,22 @@ impl Dashboard {
     /// Says when it is ready, and if it ends, which the pipeline goes on without; never returns.
     pub(super) async fn watch(&mut self, screen: &Screen) -> Infallible {
         let Some(child) = &mut self.child else { return pending().await };
-        let address = &self.address;
+        let (address, log_in) = (&self.address, &self.log_in);
         let error = tokio::select! {
             error = child.unexpected_end() => error,
             () = until_healthy(address) => {
                 let seconds = self.begun.elapsed().as_secs_f64();
-                screen.line(format_args!("dashboard ready after {seconds:.0} s: http://{address}/{PAGE} (admin, admin)"));
+                screen.line(format_args!("dashboard ready after {seconds:.0} s: http://{address}/{PAGE} ({log_in})"));
                 child.unexpected_end().await
             }
         };
         screen.line(format_args!("no dashboard: {error:#}\nthe pipeline goes on without it"));
         pending().await
+    }
+
+    /// Returns the file of its log, if there is a dashboard.
+    pub(super) fn log_file(&self) -> Option<PathBuf> {
+        self.child.as_ref().map(Child::log_file)
     }
 
     /// Asks it to end and waits for it.
@@ -98,6 +160,11 @@ impl Dashboard {
             None => Ok(()),
         }
     }
+}
+
+/// Returns Superset's folder.
+pub(super) fn home(folder: &Folder) -> PathBuf {
+    folder.join("superset")
 }
 
 /// Waits for as long as the first installation may take.
@@ -131,7 +198,7 @@ mod tests {
     fn superset_has_a_database_beside_golds() {
         assert_eq!(
             metadata_url("postgres://me:p%40ss@db:5433/crypto_db?sslmode=require").unwrap(),
-            "postgresql+psycopg2://me:p%40ss@db:5433/superset?sslmode=require"
+            "postgresql+psycopg2://me:p%40ss@db:5433/candleflight_superset?sslmode=require"
         );
         assert!(metadata_url("host=db password=secret").is_err());
     }

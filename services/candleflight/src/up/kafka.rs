@@ -13,8 +13,21 @@ const HEAP: &str = "-Xmx256m";
 /// What Kafka logs, on a logger that our configuration lets through, once it answers.
 const READY: &str = "Kafka Server started";
 
-pub(super) static KAFKA: Kind =
-    Kind { name: "Apache Kafka", stop_signal: "TERM", death_signal: "KILL", user: None };
+/// The cluster's data, below the server's folder.
+const DATA: &str = "data";
+/// Its configuration, there too.
+const PROPERTIES: &str = "server.properties";
+/// The configuration of its log, there too.
+const LOGGING_PROPERTIES: &str = "log4j2.properties";
+
+pub(super) static KAFKA: Kind = Kind {
+    name: "Apache Kafka",
+    stop_signal: "TERM",
+    death_signal: "KILL",
+    user: None,
+    // In the C locale Java cannot open a path that has an accent.
+    variables: &[("LC_ALL", "C.UTF-8")],
+};
 
 /// Where it listens.
 #[derive(Clone, Copy, Debug)]
@@ -28,16 +41,15 @@ pub(super) struct Ports {
 /// Starts Kafka from the jars in `home/lib` with its data in `folder`; returns once it answers.
 pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::Result<Child> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let data = folder.join("data");
-    let properties = folder.join("server.properties");
-    fs::write(&properties, server_properties(&data, ports))?;
-    let logging = folder.join("log4j2.properties");
-    fs::write(&logging, LOGGING)?;
+    fs::write(folder.join(PROPERTIES), server_properties(ports))?;
+    fs::write(folder.join(LOGGING_PROPERTIES), LOGGING)?;
 
     let java = java()?;
+    // Files of ours are named relative to the folder: Kafka reads its properties as ISO 8859-1 and splits `log.dirs` at commas.
+    let home = std::path::absolute(home)?;
     let mut options: Vec<OsString> =
         [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(OsString::from).into();
-    options.push(prefixed("-Dlog4j2.configurationFile=", &logging));
+    options.push(format!("-Dlog4j2.configurationFile={LOGGING_PROPERTIES}").into());
     let classes = home.join("classes.jsa");
     if classes.exists() {
         options.push(prefixed("-XX:SharedArchiveFile=", &classes));
@@ -45,17 +57,18 @@ pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::R
     options.extend([OsString::from("-cp"), home.join("lib/*").into()]);
     let arguments = |rest: &[OsString]| [&options, rest].concat();
 
-    if !data.join("meta.properties").exists() {
+    if !folder.join(DATA).join("meta.properties").exists() {
         let id = uuid::Uuid::new_v4().simple().to_string();
         // A cluster id is 22 characters of base64, which hexadecimal digits are, too.
-        let format = ["kafka.tools.StorageTool", "format", "-t", &id[..22], "-c"].map(OsString::from);
-        run_to_end(&KAFKA, &java, &arguments(&[&format[..], &[properties.clone().into()]].concat()))
+        let format = ["kafka.tools.StorageTool", "format", "-t", &id[..22], "-c", PROPERTIES];
+        run_to_end(&KAFKA, folder, &java, &arguments(&format.map(OsString::from)))
             .await
             .context("format Apache Kafka's data folder")?;
     }
-    let serve = [OsString::from("kafka.Kafka"), properties.into()];
+    let serve = ["kafka.Kafka", PROPERTIES].map(OsString::from);
     let mut child = Child::start(&KAFKA, folder, &java, &arguments(&serve), &[])?;
-    child.until_ready(async || Ok(child_log(folder).contains(READY))).await?;
+    let log = child.log_file();
+    child.until_ready(async || Ok(fs::read(&log).is_ok_and(|log| contains(&log, READY)))).await?;
     Ok(child)
 }
 
@@ -64,17 +77,24 @@ pub(super) fn home() -> anyhow::Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let cache = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("candleflight");
-    let entries = fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_kafka = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kafka-"))
-            && path.join("lib").is_dir()
-    };
-    entries.filter(is_kafka).max().with_context(|| {
+    newest(&cache).with_context(|| {
         format!(
             "no Apache Kafka in {}: run script/setup, or name one that runs with --kafka host:port",
             cache.display()
         )
     })
+}
+
+/// Returns the folder `kafka-VERSION` of the highest version that has jars.
+fn newest(cache: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    let versions = entries.filter_map(|entry| {
+        let version = entry.file_name().to_str()?.strip_prefix("kafka-")?.to_owned();
+        // Digits by their value: 4.10 comes after 4.9.
+        let numbers: Vec<u64> = version.split('.').map(|part| part.parse().unwrap_or_default()).collect();
+        entry.path().join("lib").is_dir().then(|| (numbers, entry.path()))
+    });
+    versions.max().map(|(_, home)| home)
 }
 
 fn java() -> anyhow::Result<PathBuf> {
@@ -89,8 +109,8 @@ fn java() -> anyhow::Result<PathBuf> {
     }
 }
 
-fn child_log(folder: &Path) -> String {
-    fs::read_to_string(folder.join("log")).unwrap_or_default()
+fn contains(log: &[u8], text: &str) -> bool {
+    log.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 fn prefixed(option: &str, path: &Path) -> OsString {
@@ -102,14 +122,14 @@ fn prefixed(option: &str, path: &Path) -> OsString {
 /// Our topics are the write-ahead log of the pipeline, and resuming reads their end: they are kept for ever.
 ///
 /// The session time-out is how long a restart after a crash waits for the node's own former self, by default 9 s.
-fn server_properties(data: &Path, Ports { clients, controller }: Ports) -> String {
+fn server_properties(Ports { clients, controller }: Ports) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}
-log.dirs={data}
+log.dirs={DATA}
 log.retention.ms=-1
 auto.create.topics.enable=false
 message.max.bytes=12582912
@@ -122,8 +142,7 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=5000
 log.cleaner.dedupe.buffer.size=16777216
-",
-        data = data.display()
+"
     )
 }
 
@@ -137,3 +156,17 @@ appender.console.name=console
 appender.console.layout.type=PatternLayout
 appender.console.layout.pattern=%d %p %m (%c)%n
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_kafka_is_that_of_the_highest_version() {
+        let cache = tempfile::tempdir().unwrap();
+        for name in ["kafka-4.9.0/lib", "kafka-4.10.0/lib", "kafka-4.11.0", "kafka.k3Xz/lib", "target/lib"] {
+            fs::create_dir_all(cache.path().join(name)).unwrap();
+        }
+        assert_eq!(newest(cache.path()), Some(cache.path().join("kafka-4.10.0")));
+    }
+}

@@ -1,23 +1,24 @@
 //! A private PostgreSQL cluster from the distribution's binaries, on the loopback interface, durable, in our folder.
 
+mod programs;
+mod roles;
+
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
 
+use self::roles::{DATABASE, PASSWORD, PASSWORD_FILE, SUPERUSER, Superuser, USER, superuser_password};
 use super::child::{Child, Kind, is_root, run_to_end};
+use super::process::runs;
 
-/// The superuser and its password, those of the pipeline that this one replaces; nobody outside the machine can connect.
-const USER: &str = "postgres";
-const PASSWORD: &str = "postgres";
-/// The database of gold.
-const DATABASE: &str = "crypto_db";
-/// Where Debian, Red Hat and Homebrew-like layouts keep the binaries of each major version.
-const VERSIONED: &str = "/usr/lib/postgresql";
+/// The user that the server runs as where we are root.
+const SYSTEM_USER: &str = "postgres";
+/// The cluster, below the server's folder; and while it is being made.
+const CLUSTER: &str = "cluster";
+const UNFINISHED: &str = "cluster.unfinished";
 
 pub(super) static POSTGRES: Kind = Kind {
     name: "PostgreSQL",
@@ -25,26 +26,44 @@ pub(super) static POSTGRES: Kind = Kind {
     stop_signal: "INT",
     // The immediate one: all its processes are gone at once, the log is replayed at the next start.
     death_signal: "QUIT",
-    user: Some("postgres"),
+    user: Some(SYSTEM_USER),
+    variables: &[],
 };
 
 /// Starts the cluster in `folder`, made at the first start, on `port`; returns once the database answers, with its URL.
 pub(super) async fn start(folder: &Path, port: u16) -> anyhow::Result<(Child, String)> {
     own_folder(folder).await?;
-    let cluster = folder.join("cluster");
+    let password = superuser_password(folder)?;
+    let cluster = folder.join(CLUSTER);
     if !cluster.exists() {
-        init(folder, &cluster).await.context("make a PostgreSQL cluster")?;
+        init(folder).await.context("make a PostgreSQL cluster")?;
     }
-    let major = fs::read_to_string(cluster.join("PG_VERSION")).context("read the cluster's version")?;
-    let setting = |setting: String| [OsString::from("-c"), OsString::from(setting)];
-    let mut arguments = vec![OsString::from("-D"), cluster.into_os_string()];
-    arguments.extend(setting(format!("port={port}")));
-    arguments.extend(setting("listen_addresses=127.0.0.1".to_owned()));
-    arguments.extend(setting("unix_socket_directories=".to_owned()));
-    let program = binaries(Some(major.trim()))?.join("postgres");
+    mend_lock(&cluster)?;
+    let version = fs::read_to_string(cluster.join("PG_VERSION")).context("read the cluster's version")?;
+    let major = version.trim().parse().context("read the cluster's version")?;
+    let port_setting = format!("port={port}");
+    let settings = [&*port_setting, "listen_addresses=127.0.0.1", "unix_socket_directories="];
+    let arguments: Vec<&str> =
+        ["-D", CLUSTER].into_iter().chain(settings.into_iter().flat_map(|setting| ["-c", setting])).collect();
+    let program = programs::find(Some(major))?.join("postgres");
     let mut child = Child::start(&POSTGRES, folder, &program, &arguments, &[])?;
-    child.until_ready(async || database_answers(port).await).await?;
+    let superuser = Superuser { port, password: &password };
+    child.until_ready(async || superuser.prepare().await).await?;
     Ok((child, format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}")))
+}
+
+/// Mends the lock of a server that is gone and whose number another program has now, which PostgreSQL would take for a server.
+///
+/// It ignores our own number, since we are its parent. It then still refuses to start while sessions of the old server exist.
+fn mend_lock(cluster: &Path) -> anyhow::Result<()> {
+    let lock = cluster.join("postmaster.pid");
+    let Ok(text) = fs::read_to_string(&lock) else { return Ok(()) };
+    let Some((owner, rest)) = text.split_once('\n') else { return Ok(()) };
+    if owner.trim().parse().is_ok_and(|id| runs(id, "postgres")) {
+        return Ok(());
+    }
+    fs::write(&lock, format!("{}\n{rest}", std::process::id()))
+        .with_context(|| format!("write {}", lock.display()))
 }
 
 /// Makes the folder the server user's own; as root that is not us, since PostgreSQL refuses root.
@@ -52,7 +71,7 @@ async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     let mut install = Command::new("install");
     install.args(["-d", "-m", "700"]);
     if is_root() {
-        install.args(["-o", USER, "-g", USER]);
+        install.args(["-o", SYSTEM_USER, "-g", SYSTEM_USER]);
     }
     let output = install.arg(folder).output().await.context("run install")?;
     ensure!(
@@ -62,66 +81,24 @@ async fn own_folder(folder: &Path) -> anyhow::Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     let test = [OsString::from("-w"), folder.into()];
-    run_to_end(&POSTGRES, Path::new("/usr/bin/test"), &test).await.with_context(|| {
+    run_to_end(&POSTGRES, Path::new("/"), Path::new("/usr/bin/test"), &test).await.with_context(|| {
         format!(
-            "user {USER}, which PostgreSQL runs as, cannot reach {}: choose another --data-dir",
+            "user {SYSTEM_USER}, which PostgreSQL runs as, cannot reach {}: choose another --data-dir",
             folder.display()
         )
     })
 }
 
-/// Makes the cluster beside its place and then renames it: a folder called `cluster` is complete.
-async fn init(folder: &Path, cluster: &Path) -> anyhow::Result<()> {
-    let unfinished = folder.join("cluster.unfinished");
+/// Makes the cluster beside its place and then renames it: a folder called [`CLUSTER`] is complete.
+async fn init(folder: &Path) -> anyhow::Result<()> {
+    let unfinished = folder.join(UNFINISHED);
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    // Readable for the server's user by its place alone: the folder is closed to everyone else.
-    let password = folder.join("password");
-    fs::write(&password, PASSWORD)?;
-    let options = ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--pwfile"];
-    let mut arguments: Vec<OsString> = options.map(OsString::from).into();
-    arguments.extend([password.into(), "-D".into(), unfinished.clone().into()]);
-    run_to_end(&POSTGRES, &binaries(None)?.join("initdb"), &arguments).await?;
-    fs::rename(&unfinished, cluster)?;
+    let authentication = ["-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", PASSWORD_FILE];
+    let place = ["-E", "UTF8", "--locale=C.UTF-8", "-D", UNFINISHED];
+    let initdb = programs::find(None)?.join("initdb");
+    run_to_end(&POSTGRES, folder, &initdb, &[authentication.as_slice(), &place].concat()).await?;
+    fs::rename(&unfinished, folder.join(CLUSTER))?;
     Ok(())
-}
-
-/// Finds the programs of the major version, or of the newest.
-fn binaries(major: Option<&str>) -> anyhow::Result<PathBuf> {
-    let versions = fs::read_dir(VERSIONED).into_iter().flatten().flatten().filter_map(|entry| {
-        let version = entry.file_name().into_string().ok()?;
-        let is_wanted =
-            major.is_none_or(|major| major == version) && entry.path().join("bin/initdb").exists();
-        is_wanted.then_some((version.parse::<u32>().ok()?, entry.path().join("bin")))
-    });
-    versions.max().map(|(_, folder)| folder).with_context(|| {
-        let version = major.map(|major| format!(" {major}, which made the cluster,")).unwrap_or_default();
-        format!("no PostgreSQL{version} below {VERSIONED}: install it (script/setup does), or name a server with --postgres URL")
-    })
-}
-
-/// Connects and creates the database if it is missing; false while the server starts.
-async fn database_answers(port: u16) -> anyhow::Result<bool> {
-    let mut config = Config::new();
-    config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname("postgres");
-    let (client, connection) = match config.connect(NoTls).await {
-        Ok(connected) => connected,
-        Err(error) if error.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) => {
-            return Ok(false);
-        }
-        Err(error) => return Err(error).context("connect to the private PostgreSQL"),
-    };
-    let create = async {
-        let found = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
-        if found.is_none() {
-            client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await?;
-        }
-        drop(client);
-        Ok::<(), tokio_postgres::Error>(())
-    };
-    let (created, connected) = tokio::join!(create, connection);
-    created.context("create the database")?;
-    connected.context("talk to the private PostgreSQL")?;
-    Ok(true)
 }

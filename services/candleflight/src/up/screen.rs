@@ -1,7 +1,6 @@
 //! What `up` shows: lines that stay, below them (in a terminal) the numbers, drawn again in place; and the log.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 use std::sync::Mutex;
@@ -10,20 +9,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use service::status::{Events, Numbers};
-use tracing::level_filters::LevelFilter;
+use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
+use super::logs::Log;
 use crate::numbers::{line, table};
 
 /// How often the numbers are drawn in a terminal: as fast as one reads.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often they are written elsewhere, a line each time.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// Size at which a start sets the log file aside, in bytes; one such file is kept.
-const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The terminal, or whatever standard output is; clones share.
 #[derive(Clone, Debug)]
@@ -68,16 +67,15 @@ impl Screen {
 
     /// Sends log lines to `file`, which the numbers would tear apart, and warnings here, too; returns where the latest are kept.
     pub(super) fn init_telemetry(&self, file: &Path) -> anyhow::Result<Events> {
-        if file.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-            std::fs::rename(file, file.with_extension("log.1"))?;
-        }
-        let writer = File::options().create(true).append(true).open(file);
-        let writer = writer.with_context(|| format!("open the log {}", file.display()))?;
+        let writer = Log::open(file).with_context(|| format!("open the log {}", file.display()))?;
         let log = fmt::layer()
             .with_ansi(false)
             .with_writer(Mutex::new(writer))
             .with_filter(service::log_filter("info"));
-        let warnings = fmt::layer().with_writer(self.clone()).with_filter(LevelFilter::WARN);
+        // All layers have the same filter, and the writer has the level. With different filters, `log_enabled!`, which every new Kafka client
+        // calls, leaves the layers' states apart, and one layer drops the thread's next warning.
+        let screen = self.clone().with_max_level(Level::WARN);
+        let warnings = fmt::layer().with_writer(screen).with_filter(service::log_filter("info"));
         let events = Events::default();
         let kept = events.clone().with_filter(service::log_filter("info"));
         Registry::default().with(log).with(warnings).with(kept).try_init().context("start logging")?;

@@ -1,6 +1,7 @@
 //! The servers under the services: private ones, unless others were named.
 
 use std::future::pending;
+use std::path::PathBuf;
 
 use tokio::time::Instant;
 
@@ -8,7 +9,7 @@ use super::Args;
 use super::child::{Child, end_stale};
 use super::folder::Folder;
 use super::screen::Screen;
-use super::{kafka, postgres};
+use super::{dashboard, kafka, postgres};
 
 /// Kafka and PostgreSQL, and the lake's place.
 pub(super) struct Servers {
@@ -32,10 +33,12 @@ impl Servers {
     /// Starts, side by side, the servers that were not named; returns once they answer.
     pub(super) async fn start(args: &Args, folder: &mut Folder, screen: &Screen) -> anyhow::Result<Servers> {
         let (kafka_folder, postgres_folder) = (folder.join("kafka"), folder.join("postgres"));
-        // First of all, since they would hold the ports that are chosen next.
+        let superset_folder = dashboard::home(folder);
+        // First of all, since they would hold the ports that are chosen next, and the databases.
         tokio::try_join!(
             end_stale(&kafka::KAFKA, &kafka_folder),
-            end_stale(&postgres::POSTGRES, &postgres_folder)
+            end_stale(&postgres::POSTGRES, &postgres_folder),
+            end_stale(&dashboard::SUPERSET, &superset_folder)
         )?;
         let kafka_ports = kafka::Ports {
             clients: folder.choose_port("kafka", 9092)?,
@@ -100,6 +103,11 @@ impl Servers {
     /// Returns the file of the authorities that PostgreSQL is trusted by.
     pub(super) fn postgres_ca(&self) -> Option<&str> {
         Some(&*self.postgres_ca).filter(|file| !file.is_empty())
+    }
+
+    /// Returns the files of our servers' logs.
+    pub(super) fn log_files(&self) -> Vec<PathBuf> {
+        [&self.kafka_child, &self.postgres_child].into_iter().flatten().map(Child::log_file).collect()
     }
 
     /// Prints where everything is and how to get in.
