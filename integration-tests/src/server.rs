@@ -59,6 +59,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Returns the folder that holds all that it keeps.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts it again on the same port and data; returns once it answers.
     ///
     /// # Errors

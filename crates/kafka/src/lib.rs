@@ -5,6 +5,7 @@ pub mod dead_letter;
 mod error;
 mod option;
 mod refusal;
+mod run;
 mod topic;
 
 use std::time::Duration;
@@ -20,7 +21,11 @@ pub use crate::option::ClientOption;
 pub use crate::refusal::{refused, unless_refused};
 
 use crate::refusal::{ADVICE, refusal};
-pub use crate::topic::ensure_topic;
+pub use crate::run::RunReader;
+pub use crate::topic::{describe_topic, ensure_topic};
+
+/// Header of a record that was lost at the end of a topic and written back from bronze.
+pub const REFILLED: &str = "refilled_from";
 
 /// How long a question to a broker (metadata, watermarks, creating a topic) may take: several leader elections.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);

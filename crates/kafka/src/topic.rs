@@ -1,5 +1,6 @@
-//! Creating topics.
+//! Creating topics, and telling one life of a topic from another.
 
+use position::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -39,4 +40,24 @@ pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<b
         }
     }
     Ok(true)
+}
+
+/// Returns the topic that `args` name, with its id where the brokers give topics one.
+///
+/// # Errors
+///
+/// [`Error`]; transient while the topic is not there, no broker answers within [`REQUEST_MAX`], or brokers refuse us.
+pub async fn describe_topic(args: &Args) -> Result<Topic, Error> {
+    let failed = || Error::new(format!("look up the id of topic {} at {}", args.topic, args.brokers));
+    let (config, name) = (args.with_options(args.client()), args.topic.clone());
+    // librdkafka blocks its caller.
+    let id = tokio::task::spawn_blocking(move || {
+        let client = AdminClient::from_config_and_context(&config, Logs)?;
+        topic_id::topic_id(client.inner(), &name, REQUEST_MAX)
+    });
+    let id = async {
+        let id = id.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        id.map_err(failed())
+    };
+    Ok(Topic { name: args.topic.clone(), id: unless_refused(args, id).await? })
 }

@@ -13,9 +13,10 @@ use position::Position;
 
 use crate::LakeError;
 use crate::file::DataFile;
-use crate::log::{self, data_file, partition_of};
+use crate::log::{self, data_file};
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
+use crate::transactions::partition_of;
 
 /// Entries of the log that are read at once.
 const ENTRIES_AT_ONCE: usize = 8;
@@ -93,7 +94,7 @@ async fn written_since(snapshot: &Snapshot, position: &Position) -> Result<Optio
         let Some(actions) = actions else { return Ok(None) };
         for action in &actions {
             if let Action::Txn(transaction) = action
-                && let Some(partition) = partition_of(spec, transaction)
+                && let Some(partition) = partition_of(&spec.topic, transaction)
                 && ahead.get(&partition).is_some_and(|next| transaction.version < *next)
             {
                 ahead.remove(&partition);

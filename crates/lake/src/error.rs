@@ -6,6 +6,7 @@ use std::fmt;
 use deltalake_core::DeltaTableError;
 use position::Position;
 
+use crate::table::TableSpec;
 use crate::verdict::{Verdict, cause, verdict};
 
 /// Why an operation on the lake failed.
@@ -70,6 +71,59 @@ pub enum LakeError {
     AppendOnly {
         /// Name of the table.
         table: &'static str,
+    },
+    /// The table holds the rows of another topic.
+    #[error(
+        "the {table} table holds topic {found}, not {wanted}: use the lake of {wanted}, another --lake, or --topic {found}. \
+         Nothing was changed"
+    )]
+    OtherTopic {
+        /// Name of the table.
+        table: &'static str,
+        /// The topic whose offsets its position counts.
+        found: String,
+        /// The topic that was asked for.
+        wanted: String,
+    },
+    /// A table property lets an engine drop the application transactions that hold the position.
+    #[error(
+        "the {table} table has delta.setTransactionRetentionDuration = {found}, which lets an engine drop the table's position: \
+         take it away (ALTER TABLE … UNSET TBLPROPERTIES ('delta.setTransactionRetentionDuration')) and start again"
+    )]
+    TransactionRetention {
+        /// Name of the table.
+        table: &'static str,
+        /// The property's value.
+        found: String,
+    },
+    /// The table holds rows that its position does not know: the position was lost.
+    #[error(
+        "the {table} table holds {holds} in {file}, but its position is {{{position}}}: another engine has lost the position (a CLONE, \
+         or a checkpoint without application transactions). Nothing was changed. Bring back the table's _delta_log, or start with an \
+         empty lake (another --lake) and `candleflight gold --rebuild`"
+    )]
+    PositionLost {
+        /// Name of the table.
+        table: &'static str,
+        /// The first file with such rows.
+        file: String,
+        /// What it holds.
+        holds: String,
+        /// The table's position.
+        position: Position,
+    },
+    /// Another engine took the table's files back to an older version, but not its position.
+    #[error(
+        "version {version} of the {table} table restores an older version, whose rows end below the table's position: rows would be \
+         missing. Restore version {before} (RESTORE TABLE … TO VERSION AS OF {before}) and start again"
+    )]
+    Restored {
+        /// Name of the table.
+        table: &'static str,
+        /// The version that did it.
+        version: u64,
+        /// The version before.
+        before: u64,
     },
     /// Someone else moved the table's position: this writer must stop. Nothing is lost or doubled.
     #[error(
@@ -160,12 +214,20 @@ impl LakeError {
             | LakeError::Schema { .. }
             | LakeError::Protocol { .. }
             | LakeError::AppendOnly { .. }
+            | LakeError::OtherTopic { .. }
+            | LakeError::TransactionRetention { .. }
+            | LakeError::PositionLost { .. }
+            | LakeError::Restored { .. }
             | LakeError::Fenced { .. }
             | LakeError::Moved { .. }
             | LakeError::Expired { .. }
             | LakeError::Version { .. }
             | LakeError::Rows { .. } => false,
         }
+    }
+
+    pub(crate) fn other_topic(spec: &TableSpec, found: &str) -> LakeError {
+        LakeError::OtherTopic { table: spec.name, found: found.to_owned(), wanted: spec.topic.clone() }
     }
 
     pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(object_store::Error) -> LakeError {

@@ -8,24 +8,24 @@ use bytes::Bytes;
 use deltalake_core::arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake_core::kernel::transaction::CommitProperties;
-use deltalake_core::kernel::{Action, Add, StructType, Transaction};
+use deltalake_core::kernel::{Action, Add, StructType};
 use deltalake_core::logstore::{commit_uri_from_version, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::table::state::DeltaTableState;
-use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
+use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStoreExt, PutMode};
-use position::Position;
 use schema::DATE;
 
 use crate::LakeError;
 use crate::file::DataFile;
 use crate::snapshot::{Snapshot, State};
 use crate::store::TableStore;
-use crate::table::{Order, TableSpec, partition_app_id, topic_app_id};
+use crate::table::{Order, TableSpec, committable};
 use crate::verdict::verdict;
+use crate::{properties, transactions};
 
 /// Commits between two checkpoints: a reader replays at most as many entries.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
@@ -65,10 +65,8 @@ pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), L
         .with_log_store(Arc::clone(&store.log))
         .with_columns(columns.fields().cloned())
         .with_partition_columns([DATE])
-        .with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_INTERVAL.to_string()))
-        .with_configuration_property(TableProperty::EnableExpiredLogCleanup, Some("true"))
-        .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 1 days"))
-        .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some("interval 1 hours"))
+        .with_configuration(properties::at_creation(spec, CHECKPOINT_INTERVAL))
+        .with_raise_if_key_not_exists(false)
         .with_save_mode(SaveMode::Ignore)
         // The loser of a race would otherwise write its metadata over the winner's.
         .with_commit_properties(CommitProperties::default().with_max_retries(0))
@@ -103,12 +101,15 @@ pub(crate) async fn load_version(
         .try_into_arrow()
         .map_err(|error| LakeError::delta(doing())(DeltaTableError::Arrow { source: error }))?;
     check_schema(spec, &schema)?;
+    properties::check(spec, state.metadata())?;
     #[expect(deprecated, reason = "the view has no other access to the tags")]
-    let files =
+    let files: Vec<_> =
         state.log_data().iter().map(|view| data_file(spec, &view.add_action())).collect::<Result<_, _>>()?;
-    let position = load_position(spec, store, state).await.map_err(LakeError::delta(doing()))?;
+    let position = transactions::read_position(spec, store, state.version()).await?;
+    transactions::check_files(spec, &position, &files)?;
     let (spec, store, version) = (Arc::clone(spec), store.clone(), state.version());
-    Ok(Snapshot(Arc::new(State { spec, store, version, position, files })))
+    let metadata = Arc::new(state.metadata().clone());
+    Ok(Snapshot(Arc::new(State { spec, store, version, metadata, position, files })))
 }
 
 /// Reads the log as `deltalake-core` has it, with all files, for vacuum.
@@ -136,6 +137,7 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
                     .iter()
                     .any(|action| matches!(action, Action::Protocol(_) | Action::Metadata(_))) =>
             {
+                transactions::check_restore(spec, store, version, &actions).await?;
                 snapshot = apply(&snapshot, version, &actions)?;
             }
             // The table itself was altered, or the snapshot is so old that the entries after it were cleaned up.
@@ -156,11 +158,6 @@ pub(crate) async fn read_entry(
         entry.map(|entry| get_actions(version, &entry)).transpose()
     };
     entry.await.map_err(LakeError::delta(format!("read version {version} of the {} table", spec.name)))
-}
-
-/// Returns the partition whose position a transaction is.
-pub(crate) fn partition_of(spec: &TableSpec, transaction: &Transaction) -> Option<i32> {
-    transaction.app_id.strip_prefix(&topic_app_id(&spec.topic))?.strip_prefix('/')?.parse().ok()
 }
 
 /// Puts a commit as `version`. Whatever the store answers, on return it is known whether the entry there is ours.
@@ -226,11 +223,7 @@ pub(crate) fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Re
             Action::Remove(remove) => {
                 removed.insert(object_store::path::Path::from(remove.path.as_str()));
             }
-            Action::Txn(transaction) => {
-                if let Some(partition) = partition_of(spec, transaction) {
-                    position.set(partition, transaction.version + 1);
-                }
-            }
+            Action::Txn(transaction) => transactions::apply(&spec.topic, transaction, &mut position),
             Action::Metadata(_)
             | Action::Protocol(_)
             | Action::Cdc(_)
@@ -238,6 +231,8 @@ pub(crate) fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Re
             | Action::DomainMetadata(_) => (),
         }
     }
+    let position = committable(&position);
+    transactions::check_files(spec, &position, &added)?;
     Ok(snapshot.after(version, position, &removed, added))
 }
 
@@ -246,23 +241,6 @@ pub(crate) fn data_file(spec: &TableSpec, add: &Add) -> Result<Arc<DataFile>, La
         let error = DeltaTableError::Generic(format!("the file {} has no date or no size", add.path));
         LakeError::delta(format!("read the log of the {} table", spec.name))(error)
     })
-}
-
-async fn load_position(
-    spec: &TableSpec,
-    store: &TableStore,
-    state: &DeltaTableState,
-) -> Result<Position, DeltaTableError> {
-    let count = state.transaction_version(&store.log, topic_app_id(&spec.topic)).await?.unwrap_or(0);
-    let mut position = Position::default();
-    for partition in 0..i32::try_from(count).unwrap_or(0) {
-        if let Some(last) =
-            state.transaction_version(&store.log, partition_app_id(&spec.topic, partition)).await?
-        {
-            position.set(partition, last + 1);
-        }
-    }
-    Ok(position)
 }
 
 fn check_protocol(spec: &TableSpec, state: &DeltaTableState) -> Result<(), LakeError> {

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use deltalake_core::kernel::Metadata;
 use object_store::path::Path;
-use position::Position;
+use position::{Position, Topic};
 
 use crate::file::DataFile;
+use crate::properties::{BRONZE, TOPIC_ID};
 use crate::store::TableStore;
 use crate::table::TableSpec;
 
@@ -19,6 +21,7 @@ pub(crate) struct State {
     pub(crate) spec: Arc<TableSpec>,
     pub(crate) store: TableStore,
     pub(crate) version: u64,
+    pub(crate) metadata: Arc<Metadata>,
     pub(crate) position: Position,
     pub(crate) files: Vec<Arc<DataFile>>,
 }
@@ -27,6 +30,22 @@ impl Snapshot {
     /// Returns the Delta version.
     pub fn version(&self) -> u64 {
         self.0.version
+    }
+
+    /// Returns the id that Delta Lake gave the table when it was created.
+    pub fn table_id(&self) -> &str {
+        self.0.metadata.id()
+    }
+
+    /// Returns the topic whose offsets the position counts, with its id once a writer has named it.
+    pub fn topic(&self) -> Topic {
+        let id = self.0.metadata.configuration().get(TOPIC_ID).cloned();
+        Topic { name: self.0.spec.topic.clone(), id }
+    }
+
+    /// Returns the id of the bronze table that gold is computed from; `None` for bronze, and for gold of version 0.1.
+    pub fn bronze_id(&self) -> Option<&str> {
+        self.0.metadata.configuration().get(BRONZE).map(String::as_str)
     }
 
     /// Returns the position that the rows reach; a partition of which nothing was read is absent.
@@ -67,9 +86,18 @@ impl Snapshot {
         removed: &HashSet<Path>,
         added: impl IntoIterator<Item = Arc<DataFile>>,
     ) -> Snapshot {
-        let State { spec, store, files, .. } = self.0.as_ref();
+        let State { spec, store, metadata, files, .. } = self.0.as_ref();
         let kept = files.iter().filter(|file| !removed.contains(&file.path)).map(Arc::clone);
         let files = kept.chain(added).collect();
-        Snapshot(Arc::new(State { spec: Arc::clone(spec), store: store.clone(), version, position, files }))
+        let (spec, metadata) = (Arc::clone(spec), Arc::clone(metadata));
+        Snapshot(Arc::new(State { spec, store: store.clone(), version, metadata, position, files }))
+    }
+
+    /// Returns the snapshot with other metadata.
+    pub(crate) fn with_metadata(&self, metadata: Metadata) -> Snapshot {
+        let State { spec, store, version, position, files, .. } = self.0.as_ref();
+        let (spec, position) = (Arc::clone(spec), position.clone());
+        let (store, metadata, files) = (store.clone(), Arc::new(metadata), files.clone());
+        Snapshot(Arc::new(State { spec, store, version: *version, metadata, position, files }))
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::CommitData;
-use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::kernel::{Action, Add, Metadata};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::future::BoxFuture;
 use position::Position;
@@ -19,8 +20,10 @@ use crate::LakeError;
 use crate::file::DataFile;
 use crate::log::{self, PutCommit};
 use crate::maintain;
+use crate::properties::{BRONZE, Claims, TOPIC_ID, with_claims};
 use crate::snapshot::Snapshot;
 use crate::store::{Lake, TableStore};
+use crate::transactions::{check_files, transactions};
 use crate::write::{put_files, split};
 
 /// How often one change is put on top of a newer version that another engine's maintenance has made meanwhile: it comes by
@@ -88,6 +91,8 @@ pub struct Table {
     pub(crate) store: TableStore,
     pub(crate) snapshot: Snapshot,
     pending: Option<Pending>,
+    /// Properties that the next commit sets.
+    claims: Claims,
 }
 
 /// A commit whose put has not been answered.
@@ -115,19 +120,54 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Schema`] and [`LakeError::Protocol`] when the table is not ours to use, else see [`LakeError::is_transient`].
+    /// [`LakeError::Schema`], [`LakeError::Protocol`] and [`LakeError::OtherTopic`] when the table is not ours to use,
+    /// [`LakeError::PositionLost`], [`LakeError::TransactionRetention`] and [`LakeError::Restored`] when another engine has lost its
+    /// position, otherwise see [`LakeError::is_transient`].
     pub fn open(lake: &Lake, spec: TableSpec) -> BoxFuture<'_, Result<Table, LakeError>> {
         Box::pin(async move {
             let (store, spec) = (lake.table(spec.prefix)?, Arc::new(spec));
             log::ensure(&spec, &store).await?;
             let snapshot = log::load(&spec, &store).await?;
-            Ok(Table { spec, store, snapshot, pending: None })
+            Ok(Table { spec, store, snapshot, pending: None, claims: Claims::new() })
         })
     }
 
     /// Returns the latest version that this table knows of.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.clone()
+    }
+
+    /// Names the topic's id; the next commit makes it durable.
+    pub fn set_topic_id(&mut self, id: &str) {
+        self.claims.insert(TOPIC_ID, id.to_owned());
+    }
+
+    /// Names the bronze table that this one is computed from; the next commit makes it durable.
+    pub fn set_bronze_id(&mut self, id: &str) {
+        self.claims.insert(BRONZE, id.to_owned());
+    }
+
+    /// Takes all rows out of the table and its position back to the beginning, in one commit. Older versions stay readable until vacuum.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Fenced`] when another writer has moved the position, otherwise see [`LakeError::is_transient`].
+    pub fn empty(&mut self) -> BoxFuture<'_, Result<Snapshot, LakeError>> {
+        Box::pin(async move {
+            self.settle().await?;
+            for _ in 0..=REBASES_MAX {
+                let change = Change {
+                    operation: DeltaOperation::Delete { predicate: None },
+                    removed: self.snapshot.0.files.clone(),
+                    added: Vec::new(),
+                    position: Position::default(),
+                };
+                if self.commit(change).await? {
+                    return Ok(self.snapshot());
+                }
+            }
+            Err(LakeError::Busy { table: self.spec.name })
+        })
     }
 
     /// Learns what others have committed, and the outcome of an own commit that failed; returns the latest version.
@@ -203,10 +243,17 @@ impl Table {
     pub(crate) async fn commit(&mut self, change: Change) -> Result<bool, LakeError> {
         let moves = !matches!(change.operation, DeltaOperation::Optimize { .. });
         let id = Uuid::new_v4().to_string();
-        let added: Vec<_> = change.added.iter().filter_map(DataFile::from_add).collect();
+        let added = change.added.iter().map(|add| log::data_file(&self.spec, add));
+        let added = added.collect::<Result<Vec<Arc<DataFile>>, _>>()?;
+        check_files(&self.spec, &change.position, &added)?;
         let removed: HashSet<_> = change.removed.iter().map(|file| file.path.clone()).collect();
-        let next = self.snapshot.after(self.snapshot.version() + 1, change.position.clone(), &removed, added);
-        let entry = self.entry(change, &id)?;
+        let mut next =
+            self.snapshot.after(self.snapshot.version() + 1, change.position.clone(), &removed, added);
+        let claimed = with_claims(&self.snapshot.0.metadata, &self.claims).map_err(self.entry_failed())?;
+        let entry = self.entry(change, &id, claimed.as_ref())?;
+        if let Some(metadata) = claimed {
+            next = next.with_metadata(metadata);
+        }
         if moves {
             failpoint::pass(&format!("{}.written", self.spec.name));
         }
@@ -278,44 +325,22 @@ impl Table {
         Err(LakeError::Moved { table: self.spec.name, reached: reached.clone(), asked: position.clone() })
     }
 
-    fn entry(&self, change: Change, id: &str) -> Result<Bytes, LakeError> {
+    fn entry(&self, change: Change, id: &str, claimed: Option<&Metadata>) -> Result<Bytes, LakeError> {
         let data_change = !matches!(change.operation, DeltaOperation::Optimize { .. });
         let now = now_millis();
         let removes = change.removed.iter().map(|file| Action::Remove(file.to_remove(now, data_change)));
-        let actions = removes.chain(change.added.into_iter().map(Action::Add)).collect();
+        let metadata = claimed.map(|metadata| Action::Metadata(metadata.clone()));
+        let actions =
+            metadata.into_iter().chain(removes).chain(change.added.into_iter().map(Action::Add)).collect();
         let info = [("candleflightCommit".to_owned(), id.into())].into();
-        let transactions = self.transactions(&change.position);
-        CommitData::new(actions, change.operation, info, transactions).get_bytes().map_err(|error| {
-            LakeError::delta(format!("write a log entry of the {} table", self.spec.name))(error.into())
-        })
+        let transactions = transactions(&self.spec.topic, self.snapshot.position(), &change.position);
+        let entry = CommitData::new(actions, change.operation, info, transactions).get_bytes();
+        entry.map_err(|error| self.entry_failed()(error.into()))
     }
 
-    /// The position as application transactions: one for each partition that moved, and how many partitions there are.
-    fn transactions(&self, position: &Position) -> Vec<Transaction> {
-        let before = self.snapshot.position();
-        let moved = position.iter().filter(|(partition, next)| before.next(*partition) != Some(*next));
-        let mut transactions: Vec<_> = moved
-            .map(|(partition, next)| {
-                Transaction::new(partition_app_id(&self.spec.topic, partition), next - 1)
-            })
-            .collect();
-        let count =
-            |position: &Position| position.iter().last().map_or(0, |(partition, _)| i64::from(partition) + 1);
-        if count(position) != count(before) {
-            transactions.push(Transaction::new(topic_app_id(&self.spec.topic), count(position)));
-        }
-        transactions
+    fn entry_failed(&self) -> impl FnOnce(DeltaTableError) -> LakeError + use<> {
+        LakeError::delta(format!("write a log entry of the {} table", self.spec.name))
     }
-}
-
-/// The application whose version is the number of partitions of the topic that the position knows.
-pub(crate) fn topic_app_id(topic: &str) -> String {
-    format!("kafka/{topic}")
-}
-
-/// The application whose version is the last offset of the partition that is in the table.
-pub(crate) fn partition_app_id(topic: &str, partition: i32) -> String {
-    format!("kafka/{topic}/{partition}")
 }
 
 /// Reads the clock, for what the Delta format wants stamped: log entries, files and tombstones. Nothing here decides by it but vacuum.
@@ -325,7 +350,7 @@ pub(crate) fn now_millis() -> i64 {
 }
 
 /// Drops partitions of which nothing was read: the log has no word for them.
-fn committable(position: &Position) -> Position {
+pub(crate) fn committable(position: &Position) -> Position {
     position.iter().filter(|(_, next)| *next > 0).collect()
 }
 

@@ -9,10 +9,14 @@
 //! assert_eq!(position.to_string(), "0:128");
 //! ```
 
+mod topic;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use crate::topic::{Origin, Topic};
 
 /// A run of one partition's offsets, from `first` up to and without `next`.
 ///

@@ -4,6 +4,7 @@
 //! can be read in a log. One such message a batch costs nothing beside the batch.
 
 pub mod client;
+pub mod descriptor;
 pub mod metadata;
 pub mod stream;
 pub mod ticket;

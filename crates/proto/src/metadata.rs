@@ -1,7 +1,7 @@
 //! The `app_metadata` of batches and put results.
 
 use bytes::Bytes;
-use position::{OffsetRange, Position};
+use position::{OffsetRange, Origin, Position};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -15,13 +15,17 @@ pub struct BatchMetadata {
     pub range: OffsetRange,
 }
 
-/// How far bronze is; travels with every `PutResult` and answers the `progress` action: `{"received":{"0":256},"durable":{"0":128}}`.
+/// How far bronze is; travels with every `PutResult` and answers the `progress` action:
+/// `{"received":{"0":256},"durable":{"0":128},"origin":{"topic":{"name":"bitcoin_data","id":"9Z…"},"table":"5f0c…"}}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Visible to queries and followers, lost if the server dies (and then sent again).
     pub received: Position,
     /// Committed to the bronze table: survives everything. Offsets up to here may be committed to Kafka.
     pub durable: Position,
+    /// What both positions count in. The `progress` action answers with it; put results and servers of version 0.1 leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl BatchMetadata {

@@ -39,6 +39,10 @@ pub struct Follow {
     /// Only the rows of these symbols; the ranges stay those of all. Without it all rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symbols: Option<Vec<String>>,
+    /// The id of the bronze table that the positions count in, as the `progress` action gives it. A server of another table refuses the
+    /// ticket. Without it any server answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
 }
 
 /// Reads one symbol's candles with an event time in `span` (micros, both ends inclusive) and an offset below `below_offset`, widened on both sides by
@@ -57,6 +61,9 @@ pub struct History {
     pub last_micros: i64,
     /// How much to add on both sides.
     pub margin: Margin,
+    /// The id of the bronze table that the offset counts in, as in [`Follow::table`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
 }
 
 /// How much history a window looks back on.
@@ -72,12 +79,17 @@ pub enum Margin {
 impl Follow {
     /// Follows from `position` for ever; a partition that is absent there starts at its beginning.
     pub fn from(position: Position) -> Self {
-        Follow { from: Start::Position(position), until: None, symbols: None }
+        Follow { from: Start::Position(position), ..Follow::default() }
     }
 
     /// Stops at `until`.
     pub fn until(self, until: Position) -> Self {
         Follow { until: Some(until), ..self }
+    }
+
+    /// Counts in the bronze table `table`, and in no other.
+    pub fn of_table(self, table: String) -> Self {
+        Follow { table: Some(table), ..self }
     }
 }
 
@@ -135,8 +147,14 @@ mod tests {
     #[test]
     fn symbols_are_read_from_a_ticket() {
         let symbols = Some(vec!["BTC-USD".to_owned()]);
-        let ticket = Ticket::Bronze(Follow { from: Start::Now, until: None, symbols });
+        let ticket = Ticket::Bronze(Follow { from: Start::Now, symbols, ..Follow::default() });
         check(r#"{"read":"bronze","from":"now","symbols":["BTC-USD"]}"#, &ticket);
+    }
+
+    #[test]
+    fn a_table_is_read_from_a_ticket() {
+        let ticket = Ticket::Bronze(Follow::default().of_table("5f0c".to_owned()));
+        check(r#"{"read":"bronze","table":"5f0c"}"#, &ticket);
     }
 
     #[test]
@@ -167,6 +185,7 @@ mod tests {
             first_micros: 1,
             last_micros: i64::MAX,
             margin: Margin::Rows(29),
+            table: None,
         };
         let json = r#"{"read":"history","symbol":"BTC-USD","partition":0,"below_offset":7,"first_micros":1,
             "last_micros":9223372036854775807,"margin":{"rows":29}}"#;

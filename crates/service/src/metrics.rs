@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::registry::{Metric, Registry};
+use tokio::sync::watch;
 
 /// Where services register their metrics and say whether they are ready; clones share. Every name is prefixed `candleflight_`.
 #[derive(Clone)]
@@ -12,13 +13,13 @@ pub struct Metrics(Arc<Shared>);
 
 struct Shared {
     registry: Mutex<Registry>,
-    readiness: Mutex<BTreeMap<&'static str, Result<(), String>>>,
+    readiness: watch::Sender<BTreeMap<&'static str, Result<(), String>>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let registry = Mutex::new(Registry::with_prefix("candleflight"));
-        Metrics(Arc::new(Shared { registry, readiness: Mutex::default() }))
+        Metrics(Arc::new(Shared { registry, readiness: watch::Sender::default() }))
     }
 }
 
@@ -38,7 +39,17 @@ impl Metrics {
 
     /// Says that `service` is ready, or why it is not.
     pub fn set_ready(&self, service: &'static str, readiness: Result<(), String>) {
-        self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner).insert(service, readiness);
+        self.0.readiness.send_modify(|services| {
+            services.insert(service, readiness);
+        });
+    }
+
+    /// Waits until `service` is ready.
+    pub async fn until_ready(&self, service: &str) {
+        let is_ready = |services: &BTreeMap<&'static str, _>| matches!(services.get(service), Some(Ok(())));
+        let mut services = self.0.readiness.subscribe();
+        // It fails only without a sender, and `self` is one.
+        let _ready = services.wait_for(is_ready).await;
     }
 
     /// Returns whether every service that has spoken is ready, and a line for each.
@@ -53,7 +64,7 @@ impl Metrics {
 
     /// Returns the services that have spoken, each ready (`None`) or why it is not.
     pub fn services(&self) -> BTreeMap<String, Option<String>> {
-        let readiness = self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        let readiness = self.0.readiness.borrow();
         readiness.iter().map(|(service, state)| ((*service).to_owned(), state.clone().err())).collect()
     }
 

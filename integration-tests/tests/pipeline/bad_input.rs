@@ -150,37 +150,3 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     offsets_tile(&pipeline, &environment.kafka, i64::try_from(count)?).await?;
     gold_is_exact(&pipeline, &[]).await
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_was_recreated_stops_ingest_with_a_clear_error() -> anyhow::Result<()> {
-    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
-    create_topic(&environment.kafka, &pipeline.topic).await?;
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", &environment.kafka).create()?;
-    for minute in 0..10 {
-        let good = candle(minute, "", "");
-        producer
-            .send(FutureRecord::to(&pipeline.topic).key("BTC-USD").payload(&good), DEADLINE)
-            .await
-            .map_err(|(error, _)| error)?;
-    }
-    let _flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
-    let mut ingest = pipeline.start(&["ingest"])?;
-    let _gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
-    drained(&pipeline, &environment.kafka).await?;
-    ensure!(ingest.terminate().await?.success(), "a drain ends with exit code 0");
-
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &environment.kafka).create()?;
-    admin.delete_topics(&[&pipeline.topic], &AdminOptions::new()).await?;
-    integration_tests::wait::eventually("the topic is gone and made again", DEADLINE, async || {
-        create_topic(&environment.kafka, &pipeline.topic).await.ok()
-    })
-    .await;
-    ingest.restart()?;
-    let status = ingest.ended().await?;
-    ensure!(!status.success(), "ingest must not go on over another topic's offsets");
-    let log = ingest.log()?;
-    ensure!(log.contains("created anew") && log.contains(&pipeline.topic), "it says why: {log}");
-    Ok(())
-}

@@ -306,7 +306,7 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     let ends: Position = [(0, 60), (1, 60)].into_iter().collect();
 
     // Both have the position at which they begin before anything comes, and end with what comes.
-    let follow = |from: Start| Follow { from, until: Some(ends.clone()), symbols: None };
+    let follow = |from: Start| Follow { from, until: Some(ends.clone()), ..Follow::default() };
     let one = |from: Start| Follow { symbols: Some(vec!["ONE-USD".to_owned()]), ..follow(from) };
     let now = async {
         let mut client = connect(&pipeline.flight, &access::Client::default()).await?;

@@ -65,6 +65,13 @@ pub(crate) enum Refusal {
     #[error("put bronze: {0}")]
     Gap(#[from] crate::hot::Gap),
     #[error("put bronze: {0}")]
+    OtherTopic(#[from] crate::hot::OtherTopic),
+    #[error(
+        "the ticket's positions count in bronze table {theirs}, this server's bronze is table {ours}: \
+         start again without a position, or ask the server of that table"
+    )]
+    OtherTable { ours: String, theirs: String },
+    #[error("put bronze: {0}")]
     BadBatch(String),
     #[error("read the request: {0}")]
     BadRequest(String),

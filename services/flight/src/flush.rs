@@ -87,6 +87,9 @@ async fn flush(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let Some((batches, position)) = hot.to_flush() else { return Ok(()) };
+    if let Some(id) = hot.origin().topic.id {
+        table.set_topic_id(&id);
+    }
     let started = Instant::now();
     let mut backoff = Backoff::default();
     let durable = loop {

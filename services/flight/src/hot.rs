@@ -10,7 +10,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lake::Snapshot;
-use position::{OffsetRange, Position};
+use position::{OffsetRange, Origin, Position, Topic};
 use proto::metadata::Progress;
 use schema::bronze::column;
 use tokio::sync::watch;
@@ -34,6 +34,14 @@ pub(crate) struct Gap {
     pub(crate) partition: i32,
     pub(crate) expected: i64,
     pub(crate) found: i64,
+}
+
+/// A put of another topic, or of another life of the topic, than bronze's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bronze holds topic {ours}, not {theirs}: put these batches to the server of their own topic")]
+pub(crate) struct OtherTopic {
+    pub(crate) ours: Topic,
+    pub(crate) theirs: Topic,
 }
 
 /// Sizes of the buffer.
@@ -65,6 +73,8 @@ pub(crate) struct Hot {
 #[derive(Debug)]
 struct State {
     durable: Snapshot,
+    /// The topic whose offsets these are; its id is known before it is durable.
+    topic: Topic,
     partitions: BTreeMap<i32, Partition>,
     size: Size,
 }
@@ -81,10 +91,33 @@ impl Hot {
     pub(crate) fn new(durable: Snapshot) -> Self {
         let partitions = durable.position().iter();
         let partitions = partitions.map(|(partition, next)| (partition, Partition::at(next))).collect();
+        let topic = durable.topic();
         Hot {
-            state: Mutex::new(State { durable, partitions, size: Size::default() }),
+            state: Mutex::new(State { durable, topic, partitions, size: Size::default() }),
             changes: watch::Sender::new(0),
         }
+    }
+
+    /// Checks that a put is of bronze's topic, and learns the topic's id from the first put that has it.
+    ///
+    /// # Errors
+    ///
+    /// [`OtherTopic`], with the names of both.
+    pub(crate) fn admit(&self, topic: &Topic) -> Result<(), OtherTopic> {
+        let mut state = self.lock();
+        if !state.topic.matches(topic) {
+            return Err(OtherTopic { ours: state.topic.clone(), theirs: topic.clone() });
+        }
+        if state.topic.id.is_none() {
+            state.topic.id.clone_from(&topic.id);
+        }
+        Ok(())
+    }
+
+    /// Returns what the positions of bronze count in.
+    pub(crate) fn origin(&self) -> Origin {
+        let state = self.lock();
+        Origin { topic: state.topic.clone(), table: state.durable.table_id().to_owned() }
     }
 
     /// Takes a batch; what is already held is trimmed off. Returns the number of rows that were new.
@@ -177,7 +210,7 @@ impl Hot {
     pub(crate) fn progress(&self) -> Progress {
         let state = self.lock();
         let received = state.partitions.iter().map(|(index, partition)| (*index, partition.next)).collect();
-        Progress { received, durable: state.durable.position().clone() }
+        Progress { received, durable: state.durable.position().clone(), origin: None }
     }
 
     /// Returns the size of what is not durable.

@@ -66,7 +66,7 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
         Refusal::Busy(_) | Refusal::TooLarge { .. } | Refusal::NoMemory(_) => Code::ResourceExhausted,
         Refusal::TooLong { .. } | Refusal::Untaken { .. } => Code::DeadlineExceeded,
         Refusal::Cancelled => Code::Cancelled,
-        Refusal::Gap(_) => Code::FailedPrecondition,
+        Refusal::Gap(_) | Refusal::OtherTopic(_) | Refusal::OtherTable { .. } => Code::FailedPrecondition,
         Refusal::BadBatch(_) | Refusal::BadRequest(_) => Code::InvalidArgument,
         Refusal::Query(error) => query_code(error),
         Refusal::Lake(error) if error.is_transient() => Code::Unavailable,
@@ -145,6 +145,7 @@ impl Server {
     }
 
     async fn history(&self, ticket: History) -> Result<Messages, Refusal> {
+        start::check_table(ticket.table.as_ref(), &self.hot)?;
         self.received(ticket.partition, ticket.below_offset).await?;
         let range = OffsetRange { partition: ticket.partition, first: 0, next: ticket.below_offset };
         let batches = self.sql.catalog.history(&ticket).await?;
@@ -200,6 +201,14 @@ fn held(
         let _held = &place;
     });
     Box::pin(messages.map_err(|refusal| status(&refusal)))
+}
+
+/// Checks that a put is of bronze's topic, where its descriptor names one.
+fn check_topic(descriptor: &FlightDescriptor, hot: &Hot) -> Result<(), Refusal> {
+    match proto::descriptor::topic_of(&descriptor.path).map_err(Refusal::BadRequest)? {
+        Some(topic) => Ok(hot.admit(&topic)?),
+        None => Ok(()),
+    }
 }
 
 /// Returns the table a path descriptor names, `None` for a command.
@@ -282,8 +291,9 @@ impl FlightService for Server {
             first.and_then(|first| first.as_ref().ok()?.flight_descriptor.clone()).unwrap_or_default();
         let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
         match table_of(&descriptor) {
-            Some(table) if table == proto::BRONZE => {
+            Some(_) if descriptor.path.first().is_some_and(|table| table == proto::BRONZE) => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
+                check_topic(&descriptor, &self.hot).map_err(|refusal| status(&refusal))?;
             }
             Some(table) if table == proto::GOLD => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
@@ -313,7 +323,8 @@ impl FlightService for Server {
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         if request.get_ref().r#type == proto::PROGRESS_ACTION {
-            let result = arrow_flight::Result { body: self.hot.progress().encode() };
+            let progress = Progress { origin: Some(self.hot.origin()), ..self.hot.progress() };
+            let result = arrow_flight::Result { body: progress.encode() };
             return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
         }
         if request.get_ref().r#type == proto::REPORT_ACTION {

@@ -15,8 +15,9 @@ use crate::symbols::Symbols;
 ///
 /// # Errors
 ///
-/// Bronze cannot be queried for a time.
+/// The ticket names another bronze table, or bronze cannot be queried for a time.
 pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Wanted, Refusal> {
+    check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
         Start::Position(position) => position,
         Start::Now => hot.progress().received,
@@ -29,7 +30,7 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
 ///
 /// # Errors
 ///
-/// Bronze cannot be queried for a time, or the gold table's log not be read.
+/// The ticket names another bronze table, bronze cannot be queried for a time, or the gold table's log not be read.
 pub(crate) async fn gold(
     ticket: Follow,
     caller: &Caller,
@@ -37,6 +38,7 @@ pub(crate) async fn gold(
     ring: &Ring,
     sql: &Sql,
 ) -> Result<Wanted, Refusal> {
+    check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
         Start::Position(position) => position,
         Start::Now => {
@@ -48,6 +50,19 @@ pub(crate) async fn gold(
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
     Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
+}
+
+/// Checks that a ticket's positions count in this bronze table, where the ticket names one.
+///
+/// # Errors
+///
+/// [`Refusal::OtherTable`].
+pub(crate) fn check_table(table: Option<&String>, hot: &Hot) -> Result<(), Refusal> {
+    let ours = hot.origin().table;
+    match table {
+        Some(theirs) if *theirs != ours => Err(Refusal::OtherTable { ours, theirs: theirs.clone() }),
+        _ => Ok(()),
+    }
 }
 
 async fn at(micros: i64, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Position, Refusal> {

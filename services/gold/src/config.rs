@@ -28,6 +28,9 @@ pub struct Config {
     /// that has rows.
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum, default_value = "time")]
     pub frame: Frame,
+    /// Empty gold in PostgreSQL and in the lake, each in one transaction, and compute it again from bronze. Readers see it grow.
+    #[arg(long)]
+    pub rebuild: bool,
     /// How long a gold row waits at most for its commit to the lake.
     #[arg(long = "flush-interval", env = "CANDLEFLIGHT_FLUSH_INTERVAL", default_value = "10s",
         value_parser = service::duration)]

@@ -1,7 +1,7 @@
 //! Why gold or its verification ends.
 
 use datafusion::error::DataFusionError;
-use position::OffsetRange;
+use position::{OffsetRange, Origin};
 use proto::client::ClientError;
 
 /// Why gold or its verification ends.
@@ -26,6 +26,33 @@ pub enum Error {
         expected: i64,
         /// What came.
         range: OffsetRange,
+    },
+    /// The Flight server does not name its bronze: it is of version 0.1.
+    #[error("the Flight server does not name its bronze table: upgrade the server, then gold goes on")]
+    ServerOutdated,
+    /// The Flight server's bronze is of another topic than gold is to be computed from.
+    #[error(
+        "{found} is the topic here, not {wanted}: name the same --topic to all services, or use another server or database"
+    )]
+    OtherTopic {
+        /// The topic that the server or the database has.
+        found: String,
+        /// The topic that was asked for.
+        wanted: String,
+    },
+    /// A sink's rows are computed from another bronze table than the Flight server has.
+    #[error(
+        "the gold rows in {sink} are computed from bronze table {found}, but the Flight server's bronze is table {} of topic {}: \
+         connect gold to the server of its own bronze, or run `candleflight gold --rebuild`, which empties gold and computes it again \
+         from this bronze", server.table, server.topic
+    )]
+    OtherBronze {
+        /// The sink.
+        sink: &'static str,
+        /// The id of the bronze table that its rows are computed from.
+        found: String,
+        /// What the Flight server has.
+        server: Origin,
     },
     /// A symbol's candles are in two partitions, so that there is no order among them.
     #[error("symbol {symbol:?} is in partitions {} and {}: its candles have no order; produce into a new topic with the symbol as key",
@@ -116,10 +143,12 @@ impl Error {
             Error::Kafka(source) => source.is_transient(),
             // It may be the server that is wrong, and is put right.
             Error::PostgresTls(_) | Error::PostgresRefused(_) => true,
-            Error::PostgresTimeout { .. } | Error::Moved => true,
+            Error::PostgresTimeout { .. } | Error::Moved | Error::ServerOutdated => true,
             Error::Schema { .. }
             | Error::Gap { .. }
             | Error::SymbolMoved { .. }
+            | Error::OtherTopic { .. }
+            | Error::OtherBronze { .. }
             | Error::PostgresUrl
             | Error::Access(_)
             | Error::PostgresTaken(_)

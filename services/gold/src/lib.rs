@@ -67,10 +67,11 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
 /// Runs sessions until shutdown.
 async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Result<(), Error> {
     let mut backoff = Backoff::default();
+    let mut rebuild = config.rebuild;
     let mut unready = "opening PostgreSQL and the lake".to_owned();
     loop {
         context.metrics.set_ready(NAME, Err(unready.clone()));
-        let session = session(config, context, metrics, &mut backoff).await;
+        let session = session(config, context, metrics, &mut rebuild, &mut backoff).await;
         match session {
             Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
                 tracing::warn!(
@@ -88,21 +89,26 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
     }
 }
 
-/// Opens the sinks and runs the walk from the lesser of their positions.
+/// Opens the sinks, emptied first if gold is to be computed again, and runs the walk from the lesser of their positions.
 async fn session(
     config: &Config,
     context: &Context,
     metrics: &Metrics,
+    rebuild: &mut bool,
     backoff: &mut Backoff,
 ) -> Result<(), Error> {
+    let connection = || Connection::new(&config.flight, &context.access.client);
     let open = async {
+        let origin = source::origin(&mut connection(), &config.kafka.topic).await?;
         let postgres =
-            sink::postgres::Sink::open(&config.postgres, &config.kafka.topic, metrics.clone()).await?;
-        let lake = sink::lake::Sink::open(config, postgres.state(), metrics.clone()).await?;
-        Ok::<_, Error>((postgres, lake))
+            sink::postgres::Sink::open(&config.postgres, &origin, *rebuild, metrics.clone()).await?;
+        let lake =
+            sink::lake::Sink::open(config, &origin, *rebuild, postgres.state(), metrics.clone()).await?;
+        Ok::<_, Error>((origin, postgres, lake))
     };
     let Some(opened) = context.shutdown.run_until_cancelled(open).await else { return Ok(()) };
-    let (postgres, lake) = opened?;
+    let (origin, postgres, lake) = opened?;
+    *rebuild = false;
     backoff.reset();
     let cursor = postgres.state().position.lesser(&lake.state().position);
     let newest = postgres.state().newest.lesser(&lake.state().newest);
@@ -114,12 +120,11 @@ async fn session(
     let (to_compute, batches) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_postgres, for_postgres) = queue::bounded(QUEUE_ROWS_MAX);
     let (to_lake, for_lake) = queue::bounded(QUEUE_ROWS_MAX);
-    let identity = &context.access.client;
-    let (to_live, live) = sink::live::open(Connection::new(&config.flight, identity));
+    let (to_live, live) = sink::live::open(connection());
     let (reached, committed) = watch::channel(postgres.state().position.clone());
     let computing = Computing {
         batches,
-        histories: Histories::new(&config.flight, identity, stop.clone()),
+        histories: Histories::new(connection(), &origin.table, stop.clone()),
         window: Window::new(config.frame, newest, postgres.partitions().clone()),
         to_postgres,
         to_lake,
@@ -127,7 +132,7 @@ async fn session(
     };
 
     let mut tasks = JoinSet::new();
-    let source = Source::new(&config.flight, identity, context.metrics.clone());
+    let source = Source::new(connection(), &origin.table, context.metrics.clone());
     tasks.spawn(source.follow(cursor, to_compute, stop.clone()));
     tasks.spawn(postgres.run(for_postgres, reached, to_live, stop.clone()));
     tasks.spawn(live.run(stop.clone()));
@@ -136,12 +141,7 @@ async fn session(
     tasks.spawn_blocking(move || runtime.block_on(computing.run()));
     let (runtime, shutdown) = (tokio::runtime::Handle::current(), stop.clone());
     tasks.spawn_blocking(move || runtime.block_on(lake.run(for_lake, shutdown)));
-    tasks.spawn(source::measure_lag(
-        Connection::new(&config.flight, identity),
-        committed,
-        metrics.lag_offsets.clone(),
-        stop.clone(),
-    ));
+    tasks.spawn(source::measure_lag(connection(), committed, metrics.lag_offsets.clone(), stop.clone()));
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended.map_err(Error::from).flatten() {

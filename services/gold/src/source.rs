@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
-use position::{OffsetRange, Position};
+use position::{OffsetRange, Origin, Position};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use proto::client::{self, Client, ClientError};
@@ -37,6 +37,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Source {
     connection: Connection,
+    /// The bronze table whose offsets the cursor counts.
+    table: String,
     metrics: Metrics,
 }
 
@@ -64,8 +66,8 @@ impl Connection {
 }
 
 impl Source {
-    pub(crate) fn new(address: &str, identity: &access::Client, metrics: Metrics) -> Self {
-        Source { connection: Connection::new(address, identity), metrics }
+    pub(crate) fn new(connection: Connection, table: &str, metrics: Metrics) -> Self {
+        Source { connection, table: table.to_owned(), metrics }
     }
 
     /// Follows bronze from `cursor` until `stop`, over any number of the server's restarts.
@@ -103,7 +105,7 @@ impl Source {
         batches: &queue::Sender<Batch>,
         backoff: &mut Backoff,
     ) -> Result<Ended, Error> {
-        let ticket = Ticket::Bronze(Follow::from(cursor.clone()));
+        let ticket = Ticket::Bronze(Follow::from(cursor.clone()).of_table(self.table.clone()));
         let mut stream = pin!(client::read(self.connection.client().await?, &ticket).await?);
         self.metrics.set_ready(NAME, Ok(()));
         while let Some((range, batch)) = stream.try_next().await? {
@@ -115,6 +117,20 @@ impl Source {
             cursor.advance(range);
         }
         Ok(Ended::Server)
+    }
+}
+
+/// Asks the Flight server for the topic and the bronze table that its positions count in.
+///
+/// # Errors
+///
+/// [`Error::Flight`], [`Error::ServerOutdated`], [`Error::OtherTopic`].
+pub(crate) async fn origin(connection: &mut Connection, topic: &str) -> Result<Origin, Error> {
+    let progress = client::progress(connection.client().await?).await?;
+    match progress.origin {
+        None => Err(Error::ServerOutdated),
+        Some(origin) if origin.topic.name == topic => Ok(origin),
+        Some(origin) => Err(Error::OtherTopic { found: origin.topic.name, wanted: topic.to_owned() }),
     }
 }
 
@@ -133,12 +149,13 @@ pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) 
 #[derive(Debug)]
 pub(crate) struct Histories {
     connection: Mutex<Connection>,
+    table: String,
     stop: CancellationToken,
 }
 
 impl Histories {
-    pub(crate) fn new(address: &str, identity: &access::Client, stop: CancellationToken) -> Self {
-        Histories { connection: Mutex::new(Connection::new(address, identity)), stop }
+    pub(crate) fn new(connection: Connection, table: &str, stop: CancellationToken) -> Self {
+        Histories { connection: Mutex::new(connection), table: table.to_owned(), stop }
     }
 
     /// Reads one history, trying again as long as the failure is transient; `None` when it was to stop first.
@@ -165,7 +182,8 @@ impl Histories {
 
     async fn read_once(&self, history: &History) -> Result<Vec<RecordBatch>, Error> {
         let mut client = self.connection.lock().await.client().await?.clone();
-        let stream = client::read(&mut client, &Ticket::History(history.clone())).await?;
+        let history = History { table: Some(self.table.clone()), ..history.clone() };
+        let stream = client::read(&mut client, &Ticket::History(history)).await?;
         Ok(stream.map_ok(|(_, batch)| batch).try_collect().await?)
     }
 }

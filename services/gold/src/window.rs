@@ -287,7 +287,15 @@ fn affected(candles: &[Candle], changed: &[i64], frame: Frame) -> Vec<Range<usiz
 
 fn history(symbol: &str, range: OffsetRange, first_micros: i64, last_micros: i64, margin: Margin) -> History {
     let (partition, below_offset) = (range.partition, range.first);
-    History { symbol: symbol.to_owned(), partition, below_offset, first_micros, last_micros, margin }
+    History {
+        symbol: symbol.to_owned(),
+        partition,
+        below_offset,
+        first_micros,
+        last_micros,
+        margin,
+        table: None,
+    }
 }
 
 fn rows_margin(rows: usize) -> Margin {

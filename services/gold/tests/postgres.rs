@@ -13,7 +13,7 @@ use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use gold::sink::{Computed, Partitions};
 use gold::{Error, Postgres};
-use position::{OffsetRange, Position};
+use position::{OffsetRange, Origin, Position, Topic};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -52,8 +52,13 @@ async fn connect(url: &str) -> Result<Client> {
 
 impl Database {
     async fn open(&self) -> Result<Sink, Error> {
+        self.open_from("bronze", false).await
+    }
+
+    async fn open_from(&self, bronze: &str, rebuild: bool) -> Result<Sink, Error> {
         let metrics = Metrics::register(&service::metrics::Metrics::default());
-        Sink::open(&self.postgres, TOPIC, metrics).await
+        let origin = Origin { topic: Topic::named(TOPIC), table: bronze.to_owned() };
+        Sink::open(&self.postgres, &origin, rebuild, metrics).await
     }
 
     /// All rows as "symbol minute volume", ordered by key.
@@ -259,6 +264,45 @@ async fn a_lost_connection_is_made_again() -> Result<()> {
         assert!(database.client.query_one(kill, &[]).await?.get::<_, i64>(0) > 0);
     }
     assert_eq!(database.row_count().await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn gold_of_another_bronze_is_refused_and_a_rebuild_begins_again() -> Result<()> {
+    let Some(database) = database("gold_source").await? else { return Ok(()) };
+    let shutdown = CancellationToken::new();
+    // Nothing was computed from the first one.
+    database.open_from("first", false).await?;
+    let mut sink = database.open_from("second", false).await?;
+    sink.write(&[computed(0, 0, 9, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
+    let refused = database.open_from("third", false).await;
+    assert!(matches!(&refused, Err(Error::OtherBronze { found, .. }) if found == "second"), "{refused:?}");
+    assert_eq!(database.rows().await?, ["BTC-USD 1 1"]);
+    let mut sink = database.open_from("third", true).await?;
+    assert!(sink.state().position.is_empty() && *sink.partitions() == Partitions::default());
+    assert_eq!(database.row_count().await?, 0);
+    sink.write(&[computed(1, 0, 1, gold("BTC-USD", &[(2, 2.0)]))], &shutdown).await?;
+    assert_eq!(database.open_from("third", false).await?.state().position, position(&[(1, 1)]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_with_gold_of_another_topic_is_refused() -> Result<()> {
+    let Some(database) = database("gold_other_topic").await? else { return Ok(()) };
+    database.open().await?;
+    for table in ["candleflight_source SET topic = 'other'", "candleflight_symbol SET topic = 'other'"] {
+        // Version 0.1 knew only the topics of symbols.
+        let symbol =
+            "INSERT INTO candleflight_symbol (topic, symbol, partition) VALUES ('bitcoin_data', 'A', 0)";
+        database.client.execute(symbol, &[]).await?;
+        database.client.execute(&format!("UPDATE {table}"), &[]).await?;
+        let refused = database.open().await;
+        assert!(matches!(&refused, Err(Error::OtherTopic { found, .. }) if found == "other"), "{refused:?}");
+        database
+            .client
+            .batch_execute("DELETE FROM candleflight_source; DELETE FROM candleflight_symbol")
+            .await?;
+    }
     Ok(())
 }
 

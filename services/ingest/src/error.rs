@@ -1,6 +1,7 @@
 //! What ends a session, and what ends the service.
 
 use arrow::error::ArrowError;
+use position::{OffsetRange, Topic};
 use proto::client::ClientError;
 use rdkafka::error::KafkaError;
 use tonic::Code;
@@ -50,10 +51,27 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
-    /// The topic ends below bronze's position: it is not the topic that bronze was read from.
+    /// The Flight server does not name the topic of its bronze: it is of version 0.1.
     #[error(
-        "topic {topic}, partition {partition} ends at offset {high}, but bronze has read it up to {position}: the topic was created \
-         anew. Restore the topic, or start with another topic name or an empty lake (a new --lake, or streaming_raw removed)"
+        "the Flight server does not name the topic of its bronze: upgrade the server, then ingest goes on"
+    )]
+    ServerOutdated,
+    /// The Flight server's bronze holds another topic, or an older life of this one.
+    #[error(
+        "the Flight server's bronze holds topic {held}, but this ingest reads topic {read}: {}",
+        advice(read, held)
+    )]
+    OtherTopic {
+        /// The topic that is read.
+        read: Topic,
+        /// The topic that bronze holds.
+        held: Topic,
+    },
+    /// The topic ends below bronze's position: it has lost its end.
+    #[error(
+        "topic {topic}, partition {partition} ends at offset {high}, but bronze has read it up to {position}: the topic was deleted and \
+         created again, or Kafka has lost its end. Bring the topic back as it was, or give this one an empty lake (another --lake) and \
+         run `candleflight gold --rebuild`"
     )]
     TopicRecreated {
         /// The topic.
@@ -65,11 +83,29 @@ pub enum Error {
         /// The topic's next offset.
         high: i64,
     },
+    /// Kafka had lost the end of a partition, and it was written back from bronze: the next session goes on.
+    #[error("wrote {lost} back to the topic from bronze: Kafka had lost it")]
+    Refilled {
+        /// The offsets.
+        lost: OffsetRange,
+    },
+    /// The topic ends below bronze's position and others have written to it since: its offsets mean two things.
+    #[error(
+        "topic {topic} has lost {lost}, and what it holds before or at these offsets is not what bronze holds: others have written to it \
+         since. Stop its producers, give the topic an empty lake (another --lake) and run `candleflight gold --rebuild`; bronze of the \
+         old lake keeps what the topic has lost"
+    )]
+    TopicDiffers {
+        /// The topic.
+        topic: String,
+        /// The offsets that it has lost.
+        lost: OffsetRange,
+    },
     /// The topic begins above bronze's position: messages that bronze never got are gone.
     #[error(
         "topic {topic}, partition {partition} begins at offset {low}, but bronze has read it only up to {position}: {} messages \
-         between are gone. Restore the topic with them (and raise its retention), or accept the loss by starting an empty lake \
-         (a new --lake, or streaming_raw removed)", low - position
+         between are gone. Bring the topic back with them (and raise its retention), or accept the loss: give the topic an empty lake \
+         (another --lake) and run `candleflight gold --rebuild`", low - position
     )]
     TopicTruncated {
         /// The topic.
@@ -96,16 +132,35 @@ impl Error {
             }
             Error::Flight(error) => error.is_transient(),
             Error::DeadLetter { source, .. } => !kafka::is_fatal(source),
-            Error::PutEnded | Error::Rebalanced | Error::ReaderStopped => true,
+            Error::PutEnded
+            | Error::Rebalanced
+            | Error::ReaderStopped
+            | Error::ServerOutdated
+            | Error::Refilled { .. } => true,
             Error::PutResult(_)
             | Error::Encode(_)
             | Error::Codec { .. }
+            | Error::OtherTopic { .. }
             | Error::TopicRecreated { .. }
+            | Error::TopicDiffers { .. }
             | Error::TopicTruncated { .. } => false,
         }
     }
 
     pub(crate) fn put(status: tonic::Status) -> Self {
         Error::Flight(ClientError::Status { action: "put bronze batches", status: Box::new(status) })
+    }
+}
+
+/// Says what to do about a server of another topic.
+fn advice(read: &Topic, held: &Topic) -> String {
+    let name = &read.name;
+    if *name == held.name {
+        format!(
+            "topic {name} was deleted and created again. Give the new one an empty lake (the server's --lake) and run \
+             `candleflight gold --rebuild`; the old lake stays as it is"
+        )
+    } else {
+        format!("connect it to the server of {name}, or read {} (--topic)", held.name)
     }
 }

@@ -9,6 +9,7 @@ pub mod decode;
 mod error;
 pub mod messages;
 mod metrics;
+mod refill;
 mod sink;
 mod source;
 
@@ -27,8 +28,8 @@ use crate::metrics::Metrics;
 use crate::sink::{Reached, Sink};
 use crate::source::Source;
 
-/// Name of the service in `/ready`.
-const SERVICE: &str = "ingest";
+/// Name of the service in `/ready`: it is ready once it reads the topic.
+pub const SERVICE: &str = "ingest";
 
 /// The flags of `candleflight ingest`.
 #[derive(Clone, Debug, clap::Args)]

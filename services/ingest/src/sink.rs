@@ -3,9 +3,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use arrow_flight::{FlightData, FlightDescriptor, PutResult};
+use arrow_flight::{FlightData, PutResult};
 use futures::StreamExt as _;
-use position::Position;
+use position::{OffsetRange, Origin, Position, Topic};
 use proto::metadata::Progress;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::batch::Batch;
 use crate::dead_letter::DeadLetters;
 use crate::messages::Messages;
 use crate::metrics::Metrics;
+use crate::refill::refill;
 use crate::source::{Assignment, Source, Start};
 use crate::{Config, Error, SERVICE};
 
@@ -55,6 +56,8 @@ struct Opened {
     messages: mpsc::Sender<FlightData>,
     results: Streaming<PutResult>,
     progress: Progress,
+    /// The server's bronze, where it is certain to be of the very topic that is read, by its id.
+    same: Option<Origin>,
 }
 
 impl Sink {
@@ -71,7 +74,7 @@ impl Sink {
     pub(crate) async fn session(&self, source: &mut Source, reached: &mut Reached) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
         let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
-        let Opened { assignment, messages, results, progress } = opened?;
+        let Opened { assignment, messages, results, progress, same } = opened?;
         source.commit(progress.durable.clone());
 
         let (polled_sender, polled) = mpsc::channel(BATCHES_QUEUED_MAX);
@@ -80,11 +83,21 @@ impl Sink {
         self.context.metrics.set_ready(SERVICE, Ok(()));
         *reached = Reached::Open;
 
-        exchange(self.forward(polled, messages), results, progress, shutdown, |durable| {
+        let ended = exchange(self.forward(polled, messages), results, progress, shutdown, |durable| {
             *reached = Reached::Results;
             source.commit(durable);
-        })
-        .await
+        });
+        match (ended.await, same) {
+            (Err(Error::TopicRecreated { partition, position, high, .. }), Some(origin)) => {
+                let lost = OffsetRange { partition, first: high, next: position };
+                self.not_ready(format!("writes {lost} back to topic {}, which Kafka has lost", origin.topic));
+                let mut client =
+                    proto::client::connect(&self.config.flight, &self.context.access.client).await?;
+                refill(&mut client, &self.config, &origin.table, lost, shutdown).await?;
+                Err(Error::Refilled { lost })
+            }
+            (ended, _) => ended,
+        }
     }
 
     /// Waits for partitions, opens a put stream and asks the server how far it is.
@@ -94,15 +107,18 @@ impl Sink {
     async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
         let assignment = self.assignment(source).await?;
+        let topic = kafka::describe_topic(&self.config.kafka).await?;
         self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
         let mut client = proto::client::connect(&self.config.flight, &self.context.access.client).await?;
+        let origin = check_origin(&topic, proto::client::progress(&mut client).await?.origin)?;
         let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
+        let descriptor = proto::descriptor::put_bronze(&topic);
         let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
         messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
         let results = client.do_put(ReceiverStream::new(queued)).await.map_err(Error::put)?.into_inner();
         let progress = proto::client::progress(&mut client).await?;
-        Ok(Opened { assignment, messages, results, progress })
+        let same = (topic.id.is_some() && origin.topic.id == topic.id).then_some(origin);
+        Ok(Opened { assignment, messages, results, progress, same })
     }
 
     /// Waits for partitions; says meanwhile if brokers refuse us.
@@ -150,6 +166,15 @@ impl Sink {
 
     fn not_ready(&self, reason: String) {
         self.context.metrics.set_ready(SERVICE, Err(reason));
+    }
+}
+
+/// Checks that the server's bronze is of the topic that is read, and returns what it is.
+fn check_origin(topic: &Topic, origin: Option<Origin>) -> Result<Origin, Error> {
+    match origin {
+        None => Err(Error::ServerOutdated),
+        Some(origin) if origin.topic.matches(topic) => Ok(origin),
+        Some(origin) => Err(Error::OtherTopic { read: topic.clone(), held: origin.topic }),
     }
 }
 

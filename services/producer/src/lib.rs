@@ -27,7 +27,7 @@ pub use crate::pace::Rate;
 
 use crate::pace::Pace;
 use crate::report::Report;
-use crate::resume::Start;
+use crate::resume::{Returned, Start};
 use crate::sink::{Acknowledged, Origin, Sink};
 use crate::source::{Next, Source};
 
@@ -78,6 +78,9 @@ pub struct Config {
     /// Show no progress.
     #[arg(long, short, env = "CANDLEFLIGHT_QUIET")]
     pub quiet: bool,
+    /// Service of this process that must be ready before a topic that exists is read and written.
+    #[arg(skip)]
+    pub resume_after: Option<&'static str>,
 }
 
 /// Sends all records of the inputs, or up to the limit; returns once all are acknowledged, or earlier on shutdown.
@@ -134,6 +137,8 @@ struct Run {
     report: Report,
     /// The first input that has ended badly.
     failed: Option<Error>,
+    /// The candles of each input that are in the topic without its headers.
+    returned: Vec<Returned>,
 }
 
 impl Run {
@@ -147,6 +152,7 @@ impl Run {
             acknowledged: Acknowledged::new(&context.metrics),
             report: Report::new(config.quiet, bytes, &context.metrics, Instant::now()),
             failed: None,
+            returned: vec![Returned::default(); inputs.len()],
             config,
             inputs,
             context,
@@ -171,17 +177,21 @@ impl Run {
         }
     }
 
-    async fn ask_kafka(&self) -> Result<Vec<Start>, kafka::Error> {
+    async fn ask_kafka(&mut self) -> Result<Vec<Start>, kafka::Error> {
         let kafka = self.config.kafka.clone();
         let created = kafka::ensure_topic(&kafka, &kafka.topic, self.config.partitions).await?;
         if created || !self.config.resume {
             return Ok(self.beginnings());
         }
+        if let Some(service) = self.config.resume_after {
+            self.context.shutdown.run_until_cancelled(self.context.metrics.until_ready(service)).await;
+        }
         let inputs = self.inputs.clone();
         let shutdown = self.context.shutdown.clone();
         let lookup = tokio::task::spawn_blocking(move || resume::starts(&kafka, &inputs, &shutdown));
-        let mut starts =
+        let (mut starts, returned) =
             lookup.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        self.returned = returned;
         for (name, start) in self.names.iter().zip(&mut starts) {
             match start {
                 Start::After(sent) => {
@@ -218,6 +228,7 @@ impl Run {
                 continue;
             }
             match source.next() {
+                Some(Next::Candle { input, candle, .. }) if self.returned[input].takes(&candle) => {}
                 Some(Next::Candle { input, line, is_cut, candle }) => {
                     let origin = Origin { source: &self.names[input], line, is_cut };
                     if sink.send(&candle, origin, &shutdown)? {

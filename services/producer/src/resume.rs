@@ -1,14 +1,11 @@
 //! Where an earlier run stopped: the topic itself says so, in the headers of its last records.
 
-use std::ops::Range;
-use std::time::Duration;
+use std::collections::VecDeque;
 
+use kafka::RunReader;
 use rdkafka::Message;
-use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use schema::candle::Candle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Input;
@@ -20,8 +17,6 @@ const GROUP: &str = "candleflight-producer";
 const WINDOW_MIN: i64 = 256;
 /// Each next window is this much longer, so that a whole topic takes a dozen of them.
 const WINDOW_FACTOR: i64 = 8;
-/// How long one poll waits: how late Ctrl-C is noticed.
-const POLL_MAX: Duration = Duration::from_millis(100);
 
 /// Where an input begins or goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +41,11 @@ pub(crate) struct Sent {
     pub(crate) was_cut: bool,
 }
 
+/// Event times, in microseconds, of an input's candles behind its last headers: Kafka lost their records, and ingest wrote them back from
+/// bronze, which has no headers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Returned(VecDeque<f64>);
+
 /// The part of a partition that was not looked at yet.
 struct Tail {
     partition: i32,
@@ -53,7 +53,28 @@ struct Tail {
     high: i64,
 }
 
-/// Returns for each input where it goes on.
+impl Returned {
+    /// Returns true if the candle is the next of these, and counts it as sent; another candle ends them all.
+    pub(crate) fn takes(&mut self, candle: &Candle<'_>) -> bool {
+        let Some(next) = self.0.pop_front() else { return false };
+        let is_next = next == event_time(candle);
+        if !is_next {
+            self.0.clear();
+        }
+        is_next
+    }
+
+    fn extend_front(&mut self, mut earlier: Returned) {
+        earlier.0.append(&mut self.0);
+        *self = earlier;
+    }
+}
+
+fn event_time(candle: &Candle<'_>) -> f64 {
+    (candle.timestamp * 1e6).round()
+}
+
+/// Returns for each input where it goes on, and what of it is in the topic behind that.
 ///
 /// Reads each partition backwards, in growing windows, until all inputs are found; each offset at most once.
 /// A `shutdown` in between is an error.
@@ -61,93 +82,67 @@ pub(crate) fn starts(
     args: &kafka::Args,
     inputs: &[Input],
     shutdown: &CancellationToken,
-) -> Result<Vec<Start>, kafka::Error> {
-    let failed = || kafka::Error::new(format!("look up where {} stopped", args.topic));
-    let mut config = args.consumer(GROUP);
-    config.set("enable.partition.eof", "true");
-    let consumer = BaseConsumer::from_config(&config).map_err(failed())?;
-    let mut tails = tails(&consumer, &args.topic).map_err(failed())?;
+) -> Result<(Vec<Start>, Vec<Returned>), kafka::Error> {
+    let reader = RunReader::open(args, GROUP)?;
+    let tail = |partition| {
+        let (low, high) = reader.watermarks(partition)?;
+        Ok(Tail { partition, low, high })
+    };
+    let mut tails = reader.partitions()?.into_iter().map(tail).collect::<Result<Vec<_>, kafka::Error>>()?;
     // Kafka removes the oldest records, of any partition: what is not found may have been among them.
     let is_whole = tails.iter().all(|tail| tail.low == 0);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
     let mut found: Vec<Option<Sent>> = vec![None; inputs.len()];
+    let mut returned = vec![Returned::default(); inputs.len()];
     let mut window = WINDOW_MIN;
     while found.contains(&None) && tails.iter().any(|tail| tail.low < tail.high) {
         let mut later: Vec<Option<Sent>> = vec![None; inputs.len()];
+        let mut returned_later = vec![Returned::default(); inputs.len()];
         for tail in tails.iter_mut().filter(|tail| tail.low < tail.high) {
             let first = tail.low.max(tail.high - window);
-            let partition = (args.topic.as_str(), tail.partition);
-            read(&consumer, partition, first..tail.high, shutdown, |message| {
+            reader.read(tail.partition, first..tail.high, shutdown, |message| {
                 let is_from = |index: &usize| message.key() == Some(inputs[*index].symbol.as_bytes());
-                let Some((source, sent)) = origin(message) else { return };
-                let input =
-                    (0..inputs.len()).filter(is_from).find(|index| source == names[*index].as_bytes());
-                if let Some(input) = input {
-                    later[input] = Some(sent);
+                if let Some((source, sent)) = origin(message) {
+                    let mut of_symbol = (0..inputs.len()).filter(is_from);
+                    if let Some(input) = of_symbol.find(|index| source == names[*index].as_bytes()) {
+                        later[input] = Some(sent);
+                        returned_later[input] = Returned::default();
+                    }
+                } else if let Some(event_time) = refilled(message) {
+                    for input in (0..inputs.len()).filter(is_from) {
+                        returned_later[input].0.push_back(event_time);
+                    }
                 }
-            })
-            .map_err(failed())?;
+            })?;
             tail.high = first;
         }
-        for (found, later) in found.iter_mut().zip(later) {
-            *found = found.take().or(later);
+        for (input, (later, returned_later)) in later.into_iter().zip(returned_later).enumerate() {
+            if found[input].is_none() {
+                returned[input].extend_front(returned_later);
+                found[input] = later;
+            }
         }
         window = window.saturating_mul(WINDOW_FACTOR);
     }
     let missing = if is_whole { Start::Beginning } else { Start::Unknown };
-    Ok(found.into_iter().map(|sent| sent.map_or_else(|| missing.clone(), Start::After)).collect())
-}
-
-fn tails(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Tail>, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), kafka::REQUEST_MAX)?;
-    let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
-    partitions
-        .map(|partition| {
-            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), kafka::REQUEST_MAX)?;
-            Ok(Tail { partition: partition.id(), low, high })
-        })
-        .collect()
-}
-
-/// Reads the records of a run of offsets.
-fn read(
-    consumer: &BaseConsumer,
-    (topic, partition): (&str, i32),
-    offsets: Range<i64>,
-    shutdown: &CancellationToken,
-    mut each: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<(), KafkaError> {
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Offset(offsets.start))?;
-    consumer.assign(&assignment)?;
-    let mut silence = Duration::ZERO;
-    while !shutdown.is_cancelled() {
-        match consumer.poll(POLL_MAX) {
-            Some(Ok(message)) if message.offset() >= offsets.end => return Ok(()),
-            Some(Ok(message)) => {
-                each(&message);
-                if message.offset() == offsets.end - 1 {
-                    return Ok(());
-                }
-                silence = Duration::ZERO;
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-            Some(Err(error)) if kafka::is_fatal(&error) => return Err(error),
-            Some(Err(error)) => tracing::debug!("{error}"),
-            None => silence += POLL_MAX,
-        }
-        if silence >= kafka::REQUEST_MAX {
-            return Err(KafkaError::NoMessageReceived);
-        }
-    }
-    Err(KafkaError::Canceled)
+    let starts = found.into_iter().map(|sent| sent.map_or_else(|| missing.clone(), Start::After));
+    Ok((starts.collect(), returned))
 }
 
 /// Returns the file name in a record's headers, and what was sent.
 fn origin<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], Sent)> {
-    let headers = message.headers()?;
-    let value = |key| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
-    let line = str::from_utf8(value(LINE)?).ok()?.parse().ok()?;
-    let sent = Sent { line, value: message.payload()?.to_vec(), was_cut: value(CUT).is_some() };
-    Some((value(SOURCE)?, sent))
+    let line = str::from_utf8(header(message, LINE)?).ok()?.parse().ok()?;
+    let was_cut = header(message, CUT).is_some();
+    let sent = Sent { line, value: message.payload()?.to_vec(), was_cut };
+    Some((header(message, SOURCE)?, sent))
+}
+
+/// Returns the event time of a candle that was written back from bronze.
+fn refilled(message: &BorrowedMessage<'_>) -> Option<f64> {
+    header(message, kafka::REFILLED)?;
+    Some(event_time(&Candle::from_json(message.payload()?).ok()?))
+}
+
+fn header<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a [u8]> {
+    message.headers()?.iter().find(|header| header.key == key)?.value
 }

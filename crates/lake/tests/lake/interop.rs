@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lake::{Lake, Table};
+use lake::{Lake, LakeError, Table};
 use position::OffsetRange;
 
 use crate::rows::{DAY, bronze_run, gold, plan, position, read};
@@ -85,7 +85,50 @@ async fn other_engines_see_upserted_gold() {
     table.upsert(&[gold(&[("A", DAY, 1, 7.0, Some(0.25))])], &position(&[(0, 3)])).await.unwrap();
     let rows = "print(polars.scan_delta(path).sort('symbol').select('symbol', 'close', 'price_volatility_5m').collect().rows())";
     assert_eq!(python(&interpreter, &path, rows), "[('A', 7.0, 0.25), ('B', 2.0, 0.5)]");
-    let position =
-        "print(table.transaction_version('kafka/candles/0'), table.transaction_version('kafka/candles'))";
-    assert_eq!(python(&interpreter, &path, position), "2 1");
+    let position = "print(table.transaction_version('kafka/candles/0'))";
+    assert_eq!(python(&interpreter, &path, position), "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_another_engine_restored_is_refused_until_it_is_as_before() {
+    let Ok(interpreter) = std::env::var("CANDLEFLIGHT_TEST_PYTHON") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let path = folder.path().join("streaming_raw").to_str().unwrap().to_owned();
+    let mut writer = Table::open(&lake, lake::bronze("candles")).await.unwrap();
+    for first in [0, 5] {
+        writer.append(&[bronze_run(0, first..first + 5, DAY)], &position(&[(0, first + 5)])).await.unwrap();
+    }
+    python(&interpreter, &path, "table.restore(1)");
+    let error = Table::open(&lake, lake::bronze("candles")).await.unwrap_err();
+    assert!(matches!(error, LakeError::Restored { version: 3, before: 2, .. }), "{error}");
+    let error = writer.refresh().await.unwrap_err();
+    assert!(matches!(error, LakeError::Restored { .. }), "{error}");
+
+    // What the error says to do.
+    python(&interpreter, &path, "table.restore(2)");
+    let mut writer = Table::open(&lake, lake::bronze("candles")).await.unwrap();
+    let whole = writer.append(&[bronze_run(0, 10..12, DAY)], &position(&[(0, 12)])).await.unwrap();
+    let reopened = Table::open(&lake, lake::bronze("candles")).await.unwrap().snapshot();
+    for snapshot in [whole, reopened] {
+        let rows = read(&snapshot, OffsetRange { partition: 0, first: 0, next: 12 }).await;
+        assert_eq!(rows, (0..12).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_whose_position_another_engine_may_drop_is_refused() {
+    let Ok(interpreter) = std::env::var("CANDLEFLIGHT_TEST_PYTHON") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
+    let path = folder.path().join("streaming_raw").to_str().unwrap().to_owned();
+    let mut writer = Table::open(&lake, lake::bronze("candles")).await.unwrap();
+    let property = "table.alter.set_table_properties({'delta.setTransactionRetentionDuration': 'interval 7 days'}, raise_if_not_exists=False)";
+    python(&interpreter, &path, property);
+    for error in [
+        writer.append(&[bronze_run(0, 0..5, DAY)], &position(&[(0, 5)])).await.unwrap_err(),
+        Table::open(&lake, lake::bronze("candles")).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, LakeError::TransactionRetention { .. }), "{error}");
+    }
 }

@@ -12,6 +12,7 @@
 
 mod append;
 mod history;
+mod identity;
 mod interop;
 mod maintain;
 mod provider;

@@ -119,7 +119,9 @@ fn prefixed(option: &str, path: &Path) -> OsString {
     option
 }
 
-/// Our topics are the write-ahead log of the pipeline, and resuming reads their end: they are kept for ever.
+/// Our topics are the write-ahead log of the pipeline, and resuming reads their end: nothing is deleted.
+///
+/// Each batch is on the disk before it is acknowledged: with one replica a power cut would otherwise take messages that bronze holds.
 ///
 /// The session time-out is how long a restart after a crash waits for the node's own former self, by default 9 s.
 fn server_properties(Ports { clients, controller }: Ports) -> String {
@@ -131,6 +133,7 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}
 log.dirs={DATA}
 log.retention.ms=-1
+log.flush.interval.messages=1
 auto.create.topics.enable=false
 message.max.bytes=12582912
 offsets.topic.num.partitions=1

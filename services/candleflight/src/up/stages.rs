@@ -76,6 +76,8 @@ impl Stages {
             flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
             let mut config: producer::Config = self::config(&flags)?;
             (config.inputs, config.resume, config.quiet) = (vec![Inputs(inputs.to_vec())], true, true);
+            // Ingest first gives back what Kafka may have lost at its end: what is produced before would take its offsets.
+            config.resume_after = Some(ingest::SERVICE);
             stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
         }
         Ok(stages)

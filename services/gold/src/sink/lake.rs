@@ -6,6 +6,7 @@ use ::lake::{Lake, LakeError, Maintenance, Snapshot, Table};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::SessionContext;
+use position::Origin;
 use service::backoff::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ const QUIET_ROWS_MIN: usize = 10_000;
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a file that was replaced stays for readers of older versions.
 const VACUUM_RETENTION: Duration = Duration::from_hours(1);
+/// Name of this sink in errors.
+const SINK: &str = "the lake";
 /// Name of the gold table in queries.
 const TABLE: &str = "gold";
 
@@ -42,16 +45,32 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Opens the gold table, creating it if it is not there, and finds where it stands, with the help of what `postgres` knows.
+    /// Opens the gold table, creating it if it is not there, checks that it is computed from `origin`, or empties it if `rebuild`, and
+    /// finds where it stands, with the help of what `postgres` knows.
     ///
     /// # Errors
     ///
-    /// [`Error::Lake`], [`Error::Query`].
-    pub(crate) async fn open(config: &Config, postgres: &State, metrics: Metrics) -> Result<Self, Error> {
+    /// [`Error::OtherBronze`], [`Error::Lake`], [`Error::Query`].
+    pub(crate) async fn open(
+        config: &Config,
+        origin: &Origin,
+        rebuild: bool,
+        postgres: &State,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         let failed = Error::lake("open");
         let lake = Lake::open(&config.lake).await.map_err(&failed)?;
-        let table = Table::open(&lake, ::lake::gold(&config.kafka.topic)).await.map_err(&failed)?;
+        let mut table = Table::open(&lake, ::lake::gold(&config.kafka.topic)).await.map_err(&failed)?;
+        table.set_bronze_id(&origin.table);
+        if rebuild {
+            table.empty().await.map_err(Error::lake("empty"))?;
+        }
         let snapshot = table.snapshot();
+        if let Some(found) = snapshot.bronze_id().filter(|found| *found != origin.table)
+            && !snapshot.position().is_empty()
+        {
+            return Err(Error::OtherBronze { sink: SINK, found: found.to_owned(), server: origin.clone() });
+        }
         let state =
             State { position: snapshot.position().clone(), newest: newest(snapshot, postgres).await? };
         metrics.lake.observe_position(&state.position);

@@ -2,6 +2,7 @@
 
 mod encode;
 pub(crate) mod migrate;
+mod source;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use arrow::datatypes::DataType;
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::{Object, Pool, Transaction};
 use futures::SinkExt;
-use position::Position;
+use position::{Origin, Position};
 use service::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -79,16 +80,27 @@ struct Move {
 }
 
 impl Sink {
-    /// Connects, creates or migrates the tables and reads where they stand.
+    /// Connects, creates or migrates the tables, checks that they are computed from `origin`, or empties them if `rebuild`, and reads
+    /// where they stand.
     ///
     /// # Errors
     ///
-    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], or [`Error::Postgres`], transient when PostgreSQL is not there
+    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], [`Error::OtherTopic`], [`Error::OtherBronze`], or [`Error::Postgres`], transient when PostgreSQL is not there
     /// yet or does not let us in.
-    pub async fn open(postgres: &Postgres, topic: &str, metrics: Metrics) -> Result<Self, Error> {
+    pub async fn open(
+        postgres: &Postgres,
+        origin: &Origin,
+        rebuild: bool,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let topic = origin.topic.name.as_str();
         let pool = postgres.pool()?;
         let mut client = connect(&pool).await?;
         migrate::migrate(&mut client).await?;
+        if rebuild {
+            source::empty(&mut client, origin).await?;
+        }
+        source::claim(&mut client, origin).await?;
         let transaction = snapshot(&mut client).await?;
         let position = read_position(&transaction, topic).await?;
         let newest = read_newest(&transaction).await?;

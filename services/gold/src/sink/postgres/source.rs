@@ -1,0 +1,65 @@
+//! The bronze table that the rows in PostgreSQL are computed from.
+
+use deadpool_postgres::{GenericClient, Object};
+use position::Origin;
+
+use crate::error::Error;
+use crate::sink::postgres::{TABLE, read_position};
+
+/// Name of this sink in errors.
+const SINK: &str = "PostgreSQL";
+
+/// Checks that the rows are computed from `origin`; where there are none yet, they are from now on.
+///
+/// # Errors
+///
+/// [`Error::OtherTopic`], [`Error::OtherBronze`], [`Error::Postgres`].
+pub(super) async fn claim(client: &mut Object, origin: &Origin) -> Result<(), Error> {
+    let failed = Error::postgres("look up which bronze the rows are computed from");
+    let transaction = client.transaction().await.map_err(&failed)?;
+    let topic = &origin.topic.name;
+    // Version 0.1 wrote no source, but the topic of each symbol.
+    let others = "SELECT topic FROM candleflight_source WHERE topic <> $1 \
+                  UNION SELECT topic FROM candleflight_symbol WHERE topic <> $1 ORDER BY topic LIMIT 1";
+    if let Some(other) = transaction.query_opt(others, &[topic]).await.map_err(&failed)? {
+        return Err(Error::OtherTopic { found: other.get(0), wanted: topic.clone() });
+    }
+    let source = "SELECT bronze FROM candleflight_source WHERE topic = $1 FOR UPDATE";
+    let source = transaction.query_opt(source, &[topic]).await.map_err(&failed)?;
+    let source: Option<String> = source.map(|row| row.get(0));
+    if source.as_ref() == Some(&origin.table) {
+        return Ok(());
+    }
+    if let Some(found) = source
+        && !read_position(&transaction, topic).await?.is_empty()
+    {
+        return Err(Error::OtherBronze { sink: SINK, found, server: origin.clone() });
+    }
+    write(&transaction, origin).await?;
+    transaction.commit().await.map_err(&failed)
+}
+
+/// Takes all rows and positions of the topic out of the tables, in one transaction; they are computed from `origin` from now on.
+///
+/// # Errors
+///
+/// [`Error::Postgres`].
+pub(super) async fn empty(client: &mut Object, origin: &Origin) -> Result<(), Error> {
+    let failed = Error::postgres("empty the gold table");
+    let transaction = client.transaction().await.map_err(&failed)?;
+    transaction.batch_execute(&format!("TRUNCATE {TABLE}")).await.map_err(&failed)?;
+    for table in ["candleflight_position", "candleflight_symbol"] {
+        let delete = format!("DELETE FROM {table} WHERE topic = $1");
+        transaction.execute(&delete, &[&origin.topic.name]).await.map_err(&failed)?;
+    }
+    write(&transaction, origin).await?;
+    transaction.commit().await.map_err(&failed)
+}
+
+async fn write(client: &impl GenericClient, origin: &Origin) -> Result<(), Error> {
+    let write = "INSERT INTO candleflight_source (topic, bronze) VALUES ($1, $2) \
+                 ON CONFLICT (topic) DO UPDATE SET bronze = excluded.bronze";
+    let written = client.execute(write, &[&origin.topic.name, &origin.table]).await;
+    written.map_err(Error::postgres("write which bronze the rows are computed from"))?;
+    Ok(())
+}
