@@ -189,14 +189,9 @@ fn lose_ends(kafka: &Path, topic: &str) -> anyhow::Result<()> {
                 }
             }
         }
+        // Kafka then reads the logs as they are.
         for checkpoint in ["recovery-point-offset-checkpoint", "replication-offset-checkpoint"] {
-            let path = folder.join(checkpoint);
-            let Ok(text) = fs::read_to_string(&path) else { continue };
-            let reset = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
-                [name, partition, _] if name == topic => format!("{name} {partition} 0"),
-                _ => line.to_owned(),
-            };
-            fs::write(path, text.lines().map(reset).collect::<Vec<_>>().join("\n") + "\n")?;
+            fs::remove_file(folder.join(checkpoint))?;
         }
     }
     Ok(())
