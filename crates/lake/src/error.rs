@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use deltalake_core::DeltaTableError;
 use position::Position;
@@ -157,6 +158,9 @@ pub enum LakeError {
         /// The file.
         path: String,
     },
+    /// What several callers waited for together failed.
+    #[error(transparent)]
+    Shared(Arc<LakeError>),
     /// There is no such version of the table, or its log entries were cleaned up.
     #[error("the {table} table has no version {asked}: there are versions {first} to {last}")]
     Version {
@@ -209,6 +213,7 @@ impl LakeError {
             }
             LakeError::Parquet { source, .. } => of_store(source).is_some_and(|verdict| verdict.passes),
             LakeError::Busy { .. } => true,
+            LakeError::Shared(error) => error.is_transient(),
             LakeError::Location { .. }
             | LakeError::NoPutIfAbsent { .. }
             | LakeError::Schema { .. }

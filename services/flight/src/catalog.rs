@@ -17,9 +17,11 @@ use datafusion::common::ParamValues;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::Plan;
 use futures::FutureExt as _;
@@ -34,8 +36,8 @@ use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::Refusal;
 use crate::gold::Gold;
 use crate::hot::Hot;
-use crate::queries::Queries;
-use crate::sql::{Asker, Query, check_depth};
+use crate::queries::{Queries, bound_functions};
+use crate::sql::{Asker, Query, check_depth, names, size};
 use crate::system::{self, Logs, System, SystemSchema};
 
 /// The one catalog, as clients see it.
@@ -87,7 +89,10 @@ impl Catalog {
                     return Ok(DataFrame::new(session.state(), plan));
                 }
                 check_depth(text)?;
-                let planned = session.sql_with_options(text, read_only).await?;
+                let plan = plan_text(&session.state(), text).await?;
+                size::check_plan(&plan)?;
+                read_only.verify_plan(&plan)?;
+                let planned = session.execute_logical_plan(plan).await?;
                 self.plans.keep(schema, text, planned.logical_plan())?;
                 Ok(planned)
             }
@@ -100,21 +105,19 @@ impl Catalog {
                 let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
                 let planned = planning.await.map_err(|_| bad(&"it is not whole"))?;
                 let plan = planned.map_err(|error| bad(&error))?;
+                size::check_plan(&plan)?;
                 read_only.verify_plan(&plan)?;
                 Ok(session.execute_logical_plan(plan).await?)
             }
         }
     }
 
-    /// Reads one symbol's candles around a span, as [`History`] says, ascending by event time.
+    /// Plans to read one symbol's candles around a span, as [`History`] says, ascending by event time.
     ///
     /// # Errors
     ///
     /// The lake cannot be read.
-    pub(crate) async fn history(
-        &self,
-        history: &History,
-    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+    pub(crate) async fn history(&self, history: &History) -> Result<DataFrame, Refusal> {
         let columns: Vec<String> =
             bronze::schema().fields().iter().map(|field| field.name().clone()).collect();
         let columns = columns.join(", ");
@@ -137,12 +140,7 @@ impl Catalog {
             ),
         };
         let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
-        self.session(PUBLIC)?
-            .sql(&query)
-            .await?
-            .with_param_values(parameters(history))?
-            .execute_stream()
-            .await
+        Ok(self.session(PUBLIC)?.sql(&query).await?.with_param_values(parameters(history))?)
     }
 
     /// Plans a query for each partition's first offset whose `kafka_time` is at or after a time, where there is one.
@@ -189,8 +187,18 @@ impl Catalog {
     }
 }
 
+/// Plans a text, whose result may have columns of one name.
+async fn plan_text(state: &SessionState, text: &str) -> Result<LogicalPlan, Refusal> {
+    let mut statement = state.sql_to_statement(text, &state.config_options().sql_parser.dialect)?;
+    if let Statement::Statement(statement) = &mut statement {
+        size::check_statement(statement)?;
+        names::distinguish(statement);
+    }
+    Ok(state.statement_to_plan(statement).await?)
+}
+
 /// Makes what every session is a copy of: to list some hundred functions and rules anew was a third of the work on a short query.
-fn template(queries: &Queries) -> SessionState {
+pub(crate) fn template(queries: &Queries) -> SessionState {
     let cores = available_parallelism().map_or(1, NonZero::get);
     let config = SessionConfig::new()
         .with_target_partitions(cores * PARTITIONS_PER_CORE)
@@ -204,10 +212,12 @@ fn template(queries: &Queries) -> SessionState {
         // What is one batch at most is not dealt to several cores.
         .set_bool("datafusion.execution.use_row_number_estimates_to_optimize_partitioning", true)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-    SessionStateBuilder::new_with_default_features()
+    let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(Arc::clone(queries.shared()))
-        .build()
+        .build();
+    bound_functions(&mut state).expect("the functions are the engine's own");
+    state
 }
 
 fn parameters(history: &History) -> ParamValues {
@@ -224,3 +234,6 @@ fn parameters(history: &History) -> ParamValues {
     ];
     ParamValues::from(named.to_vec())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -7,6 +7,8 @@ use access::Role;
 use datafusion::error::DataFusionError;
 use lake::LakeError;
 
+use crate::queries::Stopped;
+
 /// Why the Flight server stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,6 +51,10 @@ pub(crate) enum Refusal {
     #[error("the query worked for longer than {limit:?} (--query-time-max): narrow it, by date for example")]
     TooLong { limit: Duration },
     #[error(
+        "the query's text has {bytes} bytes, at most {limit} are planned (--query-text-max): bind long lists as parameters"
+    )]
+    TooLongText { bytes: usize, limit: usize },
+    #[error(
         "the result is larger than {limit} bytes (--result-bytes-max): narrow the query, or follow the table by a ticket"
     )]
     TooLarge { limit: usize },
@@ -89,6 +95,7 @@ impl From<DataFusionError> for Refusal {
     fn from(error: DataFusionError) -> Self {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(_) => Refusal::NoMemory(Box::new(error)),
+            DataFusionError::External(cause) if cause.is::<Stopped>() => Refusal::Cancelled,
             _ => Refusal::Query(Box::new(error)),
         }
     }

@@ -194,7 +194,7 @@ async fn open(
 
 /// Opens gold before somebody asks for it, on the queries' threads.
 async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
-    if let Err(refusal) = queries.plan(async move { Ok(gold.snapshot().await?) }).await {
+    if let Err(refusal) = queries.prepare(async move { Ok(gold.snapshot().await?) }).await {
         tracing::warn!(
             error = &refusal as &dyn std::error::Error,
             "open gold; the first query of it tries again"

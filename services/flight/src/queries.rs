@@ -5,6 +5,7 @@
 
 mod engine;
 mod running;
+mod watch;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::execute_stream;
+use datafusion::scalar::ScalarValue;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -29,10 +31,13 @@ use uuid::Uuid;
 
 use self::engine::Engine;
 use self::running::{Place, Places};
+use self::watch::Watch;
 use crate::error::Refusal;
 use crate::metrics::Metrics;
+use crate::sql::names;
 
-pub(crate) use self::running::{Following, Running};
+pub(crate) use self::running::{Following, Purpose, Running};
+pub(crate) use self::watch::{Stopped, bound_functions};
 
 /// Batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;
@@ -66,6 +71,9 @@ pub struct Limits {
     /// How long a query may work; the time that its client takes does not count.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_TIME_MAX", default_value = "5m", value_parser = service::duration)]
     pub query_time_max: Duration,
+    /// Bytes of a query's text or Substrait plan.
+    #[arg(long, env = "CANDLEFLIGHT_QUERY_TEXT_MAX", default_value = "1MiB", value_parser = byte_count)]
+    pub query_text_max: usize,
     /// Bytes of one result.
     #[arg(long, env = "CANDLEFLIGHT_RESULT_BYTES_MAX", default_value = "16GiB", value_parser = byte_count)]
     pub result_bytes_max: usize,
@@ -82,8 +90,14 @@ pub(crate) struct Queries {
     metrics: Metrics,
 }
 
-/// Makes the plans of a query, executed one after the other.
-pub(crate) type Plan = BoxFuture<'static, Result<Vec<DataFrame>, Refusal>>;
+/// Makes the plan of a query.
+pub(crate) type Plan = BoxFuture<'static, Result<Planned, Refusal>>;
+
+/// A query that is planned, and the parameters of each execution: they run one after the other.
+pub(crate) struct Planned {
+    pub(crate) query: DataFrame,
+    pub(crate) executions: Vec<Vec<ScalarValue>>,
+}
 
 /// A query that has begun.
 pub(crate) struct Answer {
@@ -121,20 +135,49 @@ impl Queries {
         self.places.follow(caller)
     }
 
-    /// Does on the queries' threads what is not yet a query: planning one whose result is only to be described, opening a table.
+    /// Plans on the queries' threads what is only to be described, as soon as there is a place for it.
     ///
     /// # Errors
     ///
-    /// What planning fails with, or that it took too long.
+    /// No place became free in time, it took too long, or what planning fails with.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
+        caller: &Caller,
         plan: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let planning = AbortOnDropHandle::new(self.engine.spawn(plan));
-        match timeout(PLANNING_MAX, planning).await {
-            Ok(planned) => planned.map_err(|_| Refusal::Panicked)?,
+        let place = self.places.plan(caller).await?;
+        self.prepare(async move {
+            // It keeps its place for as long as it computes, also when nobody waits for it any more.
+            let _place = place;
+            plan.await
+        })
+        .await
+    }
+
+    /// Does on the queries' threads what queries will need, such as opening a table.
+    ///
+    /// # Errors
+    ///
+    /// It took too long, or its own.
+    pub(crate) async fn prepare<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let working = AbortOnDropHandle::new(self.engine.spawn(work));
+        match timeout(PLANNING_MAX, working).await {
+            Ok(done) => done.map_err(|_| Refusal::Panicked)?,
             Err(_) => Err(Refusal::TooLong { limit: PLANNING_MAX }),
         }
+    }
+
+    /// Checks the length of a query's text before anything is made of it.
+    ///
+    /// # Errors
+    ///
+    /// It is too long.
+    pub(crate) fn check_text(&self, bytes: usize) -> Result<(), Refusal> {
+        let limit = self.limits.query_text_max;
+        if bytes > limit { Err(Refusal::TooLongText { bytes, limit }) } else { Ok(()) }
     }
 
     /// Runs a query of `caller` as soon as there is a place for it; returns once it has begun.
@@ -144,17 +187,18 @@ impl Queries {
     /// No place became free in time, or the query failed before its first batch. Later failures are the last item of the batches.
     pub(crate) async fn run(
         &self,
+        purpose: Purpose,
         caller: &Caller,
         id: Uuid,
         text: &str,
         plan: Plan,
     ) -> Result<Answer, Refusal> {
-        let place = self.places.take(caller, id, text).await?;
+        let place = self.places.take(purpose, caller, id, text).await?;
         self.metrics.queries.inc();
         let (sender, receiver) = mpsc::channel(BATCHES_READY_MAX);
         let result_bytes_max = self.limits.result_bytes_max;
         let running = Arc::clone(&place.running);
-        let query = Query { environment: self.environment()?, result_bytes_max, place, sender };
+        let query = Query { environment: self.environment(&running.watch)?, result_bytes_max, place, sender };
         let working = AbortOnDropHandle::new(self.engine.spawn(query.run(plan)));
         let limit = self.limits.query_time_max;
         let mut pieces = Pieces { receiver, working, running, limit, left: limit };
@@ -181,19 +225,17 @@ impl Queries {
     }
 
     /// Makes what one query runs in: what all share, and memory of its own.
-    fn environment(&self) -> Result<Arc<RuntimeEnv>, Refusal> {
+    fn environment(&self, watch: &Watch) -> Result<Arc<RuntimeEnv>, Refusal> {
         let pool = TrackConsumersPool::new(FairSpillPool::new(self.limits.query_memory_max), CONSUMERS_NAMED);
-        Ok(RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(Arc::new(pool)).build_arc()?)
+        let builder = RuntimeEnvBuilder::from_runtime_env(&self.shared);
+        Ok(builder.with_memory_pool(watch.pool(pool)).build_arc()?)
     }
 }
 
-/// What the call takes of a query at work.
-///
-/// Time and cancellation are looked after here and not where the query computes: an operator may compute for minutes without looking up. Its
-/// client is told at once; the query keeps its place until it ends.
+/// What the call takes of a query at work. The call ends in time whatever the query computes, and stops it.
 struct Pieces {
     receiver: mpsc::Receiver<Result<Piece, Refusal>>,
-    /// Ends when this is dropped, as soon as it looks up.
+    /// Ends when this is dropped, wherever it waits.
     working: AbortOnDropHandle<()>,
     running: Arc<Running>,
     limit: Duration,
@@ -218,6 +260,13 @@ impl Pieces {
     }
 }
 
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        // Its time is up, it was cancelled, or its client is gone; or it has ended.
+        self.running.watch.stop();
+    }
+}
+
 /// A query at work, on the engine's threads.
 struct Query {
     environment: Arc<RuntimeEnv>,
@@ -236,15 +285,19 @@ impl Query {
 
     async fn execute(&self, plan: Plan) -> Result<(), Refusal> {
         let mut is_described = false;
-        for plan in plan.await? {
-            let schema = Arc::clone(plan.schema().inner());
+        let Planned { query, executions } = plan.await?;
+        for parameters in executions {
+            let plan = bind(query.clone(), parameters)?;
+            let schema = names::given(plan.schema().inner());
             let context = plan.task_ctx().with_runtime(Arc::clone(&self.environment));
-            let mut batches = execute_stream(plan.create_physical_plan().await?, Arc::new(context))?;
+            let plan = self.place.running.watch.plan(plan, &self.environment).await?;
+            let mut batches = execute_stream(plan, Arc::new(context))?;
             // Said only now, so that what fails at once is the call's error and not the stream's.
             if !std::mem::replace(&mut is_described, true) {
                 self.send(Piece::Schema(schema)).await?;
             }
             while let Some(batch) = batches.next().await.transpose()? {
+                let batch = names::rename(batch)?;
                 if self.place.running.count(&batch)? > self.result_bytes_max {
                     return Err(Refusal::TooLarge { limit: self.result_bytes_max });
                 }
@@ -260,6 +313,21 @@ impl Query {
             Err(_) => Err(Refusal::Untaken { limit: UNTAKEN_MAX }),
         }
     }
+}
+
+impl From<DataFrame> for Planned {
+    fn from(query: DataFrame) -> Self {
+        Planned { query, executions: vec![Vec::new()] }
+    }
+}
+
+/// Returns a query with its parameters, if it has any.
+///
+/// # Errors
+///
+/// They do not fit.
+pub(crate) fn bind(query: DataFrame, parameters: Vec<ScalarValue>) -> Result<DataFrame, DataFusionError> {
+    if parameters.is_empty() { Ok(query) } else { query.with_param_values(parameters) }
 }
 
 impl Answer {

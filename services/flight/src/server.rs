@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use access::Role;
+use access::{Caller, Role};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
@@ -19,13 +19,13 @@ use position::OffsetRange;
 use prost::Message as _;
 use proto::metadata::Progress;
 use proto::stream::{encode_batch, encode_schema};
-use proto::ticket::{Follow, History};
+use proto::ticket::History;
 use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::actions::{self, Done};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PUBLIC};
 use crate::error::Refusal;
 use crate::follow::follow;
 use crate::hot::Hot;
@@ -67,7 +67,7 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
         Refusal::TooLong { .. } | Refusal::Untaken { .. } => Code::DeadlineExceeded,
         Refusal::Cancelled => Code::Cancelled,
         Refusal::Gap(_) | Refusal::OtherTopic(_) | Refusal::OtherTable { .. } => Code::FailedPrecondition,
-        Refusal::BadBatch(_) | Refusal::BadRequest(_) => Code::InvalidArgument,
+        Refusal::BadBatch(_) | Refusal::BadRequest(_) | Refusal::TooLongText { .. } => Code::InvalidArgument,
         Refusal::Query(error) => query_code(error),
         Refusal::Lake(error) if error.is_transient() => Code::Unavailable,
         Refusal::Lake(_) | Refusal::Encode(_) | Refusal::Panicked => Code::Internal,
@@ -129,7 +129,7 @@ impl Server {
             }
             proto::ticket::Ticket::History(ticket) => {
                 require(request.extensions(), Role::Writer)?;
-                self.history(ticket).await
+                self.history(&login::caller(request.extensions()), ticket).await
             }
         }
     }
@@ -144,14 +144,14 @@ impl Server {
         Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report).into() }).collect())
     }
 
-    async fn history(&self, ticket: History) -> Result<Messages, Refusal> {
+    async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, Refusal> {
         start::check_table(ticket.table.as_ref(), &self.hot)?;
         self.received(ticket.partition, ticket.below_offset).await?;
         let range = OffsetRange { partition: ticket.partition, first: 0, next: ticket.below_offset };
-        let batches = self.sql.catalog.history(&ticket).await?;
+        let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
         let messages = batches.map(move |batch| {
-            let messages = encode_batch(&batch.map_err(Refusal::from)?, range).map_err(Refusal::from)?;
+            let messages = encode_batch(&batch?, range).map_err(Refusal::from)?;
             Ok::<_, Refusal>(futures::stream::iter(messages.into_iter().map(Ok)))
         });
         Ok(Box::pin(schema.chain(messages.map_err(|refusal| status(&refusal)).try_flatten())))
@@ -173,10 +173,8 @@ impl Server {
         let schema = Catalog::schema(table).ok_or_else(|| {
             Refusal::BadRequest(format!("there is no table {table:?}; there are bronze and gold"))
         })?;
-        let ticket = match table {
-            "bronze" => proto::ticket::Ticket::Bronze(Follow::default()).encode(),
-            _ => Sql::ticket(&format!("SELECT * FROM {table}")),
-        };
+        // What is described ends; to follow a table is a ticket that a client writes itself.
+        let ticket = Sql::ticket(&format!("SELECT * FROM {PUBLIC}.{table}"));
         let info = FlightInfo::new().try_with_schema(&schema)?;
         Ok(info
             .with_descriptor(FlightDescriptor::new_path(vec![table.to_owned()]))

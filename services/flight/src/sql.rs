@@ -3,16 +3,19 @@
 
 mod depth;
 mod metadata;
+pub(crate) mod names;
+mod own;
 mod prepared;
 pub(crate) mod session;
+pub(crate) mod size;
 mod ticket;
 
 use std::sync::Arc;
 
 use access::{Caller, Role};
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Int32Type, Int64Type, Schema};
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
@@ -35,10 +38,8 @@ use arrow_flight::{
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
 use futures::{Stream, StreamExt, TryStreamExt};
-use position::Position;
 use prost::Message;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 pub(crate) use self::depth::check_depth;
 pub(crate) use self::prepared::Query;
@@ -46,10 +47,10 @@ pub(crate) use self::prepared::Query;
 use self::prepared::Prepared;
 use self::session::Session;
 use self::ticket::QueryTicket;
-use crate::catalog::{Catalog, OFFSETS_AT};
+use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::login;
-use crate::queries::{Plan, Queries};
+use crate::queries::{Plan, Planned, Purpose, Queries, bind};
 use crate::server::{self, Messages};
 
 /// Answers the Flight SQL commands.
@@ -90,6 +91,7 @@ impl Sql {
             return Err(Refusal::Unsupported("an update (tables are read-only to SQL)".to_owned()));
         };
         let prepared = Prepared::decode(&query.prepared_statement_handle)?;
+        self.check_text(&prepared.query)?;
         let mut decoder = FlightDataDecoder::new(messages);
         let mut batches = Vec::new();
         while let Some(message) = decoder.next().await {
@@ -115,51 +117,32 @@ impl Sql {
     ) -> Result<T, Refusal> {
         let planning = self.planning(asker, query);
         let plan = async move {
-            let plans = planning.await?;
-            look(plans.into_iter().next().expect("there is one execution at least"))
+            let Planned { query, executions } = planning.await?;
+            let first = executions.into_iter().next().expect("there is one execution at least");
+            look(bind(query, first)?)
         };
-        self.queries.plan(plan).await
+        self.queries.plan(&asker.caller, plan).await
     }
 
-    /// Plans a query, once for each row of its parameters, all on one snapshot.
+    /// Plans a query, whose executions are all on one snapshot.
     fn planning(&self, asker: &Asker, prepared: &Prepared) -> Plan {
         let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
         Box::pin(async move {
-            let plan = catalog.plan(&asker, &prepared.query).await?;
-            let bind = |parameters: Vec<ScalarValue>| {
-                let plan = plan.clone();
-                Ok(if parameters.is_empty() { plan } else { plan.with_param_values(parameters)? })
-            };
-            prepared.executions()?.into_iter().map(bind).collect()
+            let query = catalog.plan(&asker, &prepared.query).await?;
+            Ok(Planned { query, executions: prepared.executions()? })
         })
     }
 
     async fn execute(&self, asker: &Asker, ticket: QueryTicket) -> Result<Messages, Refusal> {
         let QueryTicket { id, prepared } = ticket;
+        self.check_text(&prepared.query)?;
         let plan = self.planning(asker, &prepared);
-        let answer = self.queries.run(&asker.caller, id, &prepared.query.to_string(), plan).await?;
+        let text = prepared.query.to_string();
+        let answer = self.queries.run(Purpose::Query, &asker.caller, id, &text, plan).await?;
         let (schema, batches) =
             answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
-    }
-
-    /// Finds, for each partition that has such rows, the first offset whose `kafka_time` is at or after a time. It may look at all of
-    /// bronze, so it is a query of `caller` like any other.
-    pub(crate) async fn offsets_at(&self, caller: &Caller, micros: i64) -> Result<Position, Refusal> {
-        let catalog = Arc::clone(&self.catalog);
-        let plan = Box::pin(async move { Ok(vec![catalog.offsets_at(micros).await?]) });
-        let answer = self.queries.run(caller, Uuid::new_v4(), OFFSETS_AT, plan).await?;
-        let mut position = Position::default();
-        let mut batches = answer.batches;
-        while let Some(batch) = batches.try_next().await? {
-            let partitions = batch.column(0).as_primitive::<Int32Type>().values();
-            let offsets = batch.column(1).as_primitive::<Int64Type>().values();
-            for (partition, offset) in partitions.iter().zip(offsets) {
-                position.set(*partition, *offset);
-            }
-        }
-        Ok(position)
     }
 
     /// Describes the result of a query, and gives this execution of it a name.
@@ -168,7 +151,8 @@ impl Sql {
         prepared: Prepared,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Refusal> {
-        let look = |plan: DataFrame| Ok(Arc::clone(plan.schema().inner()));
+        self.check_text(&prepared.query)?;
+        let look = |plan: DataFrame| Ok(names::given(plan.schema().inner()));
         let schema = self.plan(&Asker::of(&request), &prepared, look).await?;
         Ok(info(&schema, QueryTicket::new(prepared).encode()?, request.into_inner())?)
     }
@@ -176,21 +160,34 @@ impl Sql {
     async fn prepare(
         &self,
         asker: &Asker,
-        prepared: Prepared,
+        query: Query,
     ) -> Result<ActionCreatePreparedStatementResult, Refusal> {
-        let look = |plan: DataFrame| {
+        self.check_text(&query)?;
+        let (catalog, planned_for) = (Arc::clone(&self.catalog), asker.clone());
+        let prepare = async move {
+            let prepared = match query {
+                Query::Sql(text) => Prepared::new(&text)?,
+                plan @ Query::Substrait(_) => plan.into(),
+            };
+            let plan = catalog.plan(&planned_for, &prepared.query).await?;
             let parameters = prepared::parameter_schema(plan.logical_plan())?;
             // What the result looks like with parameters of these types.
             let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
             let nulls = nulls.collect::<Result<Vec<_>, _>>()?;
-            let plan = if nulls.is_empty() { plan } else { plan.with_param_values(nulls)? };
-            Ok((Arc::clone(plan.schema().inner()), parameters))
+            let plan = bind(plan, nulls)?;
+            Ok(ActionCreatePreparedStatementResult {
+                prepared_statement_handle: prepared.encode()?,
+                dataset_schema: ipc(&names::given(plan.schema().inner()))?.0,
+                parameter_schema: ipc(&parameters)?.0,
+            })
         };
-        let (schema, parameters) = self.plan(asker, &prepared, look).await?;
-        Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle: prepared.encode()?,
-            dataset_schema: ipc(&schema)?.0,
-            parameter_schema: ipc(&parameters)?.0,
+        self.queries.plan(&asker.caller, prepare).await
+    }
+
+    fn check_text(&self, query: &Query) -> Result<(), Refusal> {
+        self.queries.check_text(match query {
+            Query::Sql(text) => text.len(),
+            Query::Substrait(plan) => plan.len(),
         })
     }
 
@@ -214,9 +211,9 @@ impl Sql {
     }
 }
 
-fn substrait(plan: Option<SubstraitPlan>) -> Result<Prepared, Refusal> {
+fn substrait(plan: Option<SubstraitPlan>) -> Result<Query, Refusal> {
     let plan = plan.ok_or_else(|| Refusal::BadRequest("the command holds no plan".to_owned()))?;
-    Ok(Query::Substrait(plan.plan).into())
+    Ok(Query::Substrait(plan.plan))
 }
 
 fn ipc(schema: &Schema) -> Result<IpcMessage, ArrowError> {
@@ -284,8 +281,7 @@ impl FlightSqlService for Sql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let prepared = Prepared::new(&query.query).map_err(refused)?;
-        self.prepare(&Asker::of(&request), prepared).await.map_err(refused)
+        self.prepare(&Asker::of(&request), Query::Sql(query.query)).await.map_err(refused)
     }
 
     async fn get_flight_info_substrait_plan(
@@ -293,7 +289,7 @@ impl FlightSqlService for Sql {
         query: CommandStatementSubstraitPlan,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.describe(substrait(query.plan).map_err(refused)?, request).await.map_err(refused)
+        self.describe(substrait(query.plan).map_err(refused)?.into(), request).await.map_err(refused)
     }
 
     async fn do_action_create_prepared_substrait_plan(
@@ -301,8 +297,8 @@ impl FlightSqlService for Sql {
         query: ActionCreatePreparedSubstraitPlanRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let prepared = substrait(query.plan).map_err(refused)?;
-        self.prepare(&Asker::of(&request), prepared).await.map_err(refused)
+        let query = substrait(query.plan).map_err(refused)?;
+        self.prepare(&Asker::of(&request), query).await.map_err(refused)
     }
 
     async fn do_action_close_prepared_statement(
@@ -491,3 +487,6 @@ impl FlightSqlService for Sql {
 
     async fn register_sql_info(&self, _id: i32, _info: &SqlInfo) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,18 +4,17 @@
 //! thousand files that takes longer than to read the few that a query of the newest rows needs.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
 use std::fmt::{self, Debug, Formatter};
 use std::slice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use chrono::DateTime;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, internal_datafusion_err};
+use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
-use datafusion::datasource::source::{DataSource, OpenArgs};
+use datafusion::datasource::source::DataSource;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
@@ -37,38 +36,17 @@ use crate::file::DataFile;
 
 /// Files that a partition takes at a time at most.
 const RUN_MAX: usize = 32;
-/// Into how many runs each partition's share of what is left is cut, so that all end together.
+/// Into how many runs what is left of a share is cut at least: the filters may know more by the next one.
 const RUNS_LEFT: usize = 4;
 
 /// Files, and how they are read.
 #[derive(Clone, Debug)]
 pub(super) struct FilesSource {
-    /// In the order in which they are read.
+    /// In the order in which they are read. Dealt out to the partitions one by one: a share depends on nothing that an execution has done
+    /// before it was cut short, so that a plan which is executed again reads each file once.
     files: Arc<[Arc<DataFile>]>,
     /// Reads them; has a group for each partition, without a file.
     scan: FileScanConfig,
-}
-
-/// How many of the files the partitions of an execution have taken.
-type Taken = Mutex<usize>;
-
-/// The executions of one plan, by the partitions that each has opened: a join that has run out of memory runs its input again.
-#[derive(Debug, Default)]
-struct Executions(Mutex<Vec<(HashSet<usize>, Arc<Taken>)>>);
-
-impl Executions {
-    /// Returns what the other partitions of the execution have taken that `partition` is now opened for.
-    fn open(&self, partition: usize) -> Arc<Taken> {
-        let mut executions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lacking = executions.iter().position(|(opened, _)| !opened.contains(&partition));
-        let index = lacking.unwrap_or(executions.len());
-        if index == executions.len() {
-            executions.push(Default::default());
-        }
-        let (opened, taken) = &mut executions[index];
-        opened.insert(partition);
-        Arc::clone(taken)
-    }
 }
 
 impl FilesSource {
@@ -81,18 +59,22 @@ impl FilesSource {
         FilesSource { files: files.into(), scan }
     }
 
-    /// Takes the next files that may hold rows which the filters leave, as far as these are known by now; none at the end.
-    fn take(&self, taken: &Taken) -> Vec<&Arc<DataFile>> {
+    /// Returns the files of a partition, in the order in which they are read.
+    fn share(&self, partition: usize) -> Vec<Arc<DataFile>> {
+        self.files.iter().skip(partition).step_by(self.scan.file_groups.len().max(1)).cloned().collect()
+    }
+
+    /// Takes the next files of a share that may hold rows which the filters leave, as far as these are known by now; none at the end.
+    fn take(&self, share: &[Arc<DataFile>], taken: &mut usize) -> Vec<Arc<DataFile>> {
         let filter = self.scan.file_source.filter();
-        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut looked_at = RUN_MAX;
         loop {
-            let left = &self.files[*taken..];
-            let run_max = (left.len() / (self.scan.file_groups.len() * RUNS_LEFT)).clamp(1, RUN_MAX);
+            let left = &share[*taken..];
+            let run_max = (left.len() / RUNS_LEFT).clamp(1, RUN_MAX);
             let next = &left[..left.len().min(looked_at)];
             let kept = match &filter {
                 // The reader looks at each file, too; before it only many are worth a look.
-                Some(filter) if left.len() > self.scan.file_groups.len() => {
+                Some(filter) if left.len() > 1 => {
                     let schema = self.scan.file_source.table_schema().table_schema();
                     // What cannot be decided here is decided row by row.
                     predicate(Arc::clone(schema), Arc::clone(filter))
@@ -104,7 +86,7 @@ impl FilesSource {
             let run: Vec<usize> = (0..next.len()).filter(|index| kept[*index]).take(run_max).collect();
             *taken += run.get(run_max - 1).map_or(next.len(), |last| last + 1);
             if !run.is_empty() || next.is_empty() {
-                return run.into_iter().map(|index| &next[index]).collect();
+                return run.into_iter().map(|index| Arc::clone(&next[index])).collect();
             }
             // So that the files that a filter leaves none of are skipped in a few steps, however many they are.
             looked_at *= 2;
@@ -113,7 +95,7 @@ impl FilesSource {
 
     fn open_run(
         &self,
-        files: &[&Arc<DataFile>],
+        files: &[Arc<DataFile>],
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let group = files.iter().map(|file| self.partitioned_file(file)).collect();
@@ -145,28 +127,17 @@ impl FilesSource {
 
 impl DataSource for FilesSource {
     fn open(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        self.open_with_args(OpenArgs::new(partition, context))
-    }
-
-    fn create_sibling_state(&self, _config: &ConfigOptions) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
-        Some(Arc::new(Executions::default()))
-    }
-
-    fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
-        let executions = args.sibling_state.and_then(|state| state.downcast::<Executions>().ok());
-        let executions =
-            executions.ok_or_else(|| internal_datafusion_err!("partitions of a scan share its files"))?;
-        let taken = executions.open(args.partition);
         let schema = self.scan.projected_schema()?;
-        let runs = stream::try_unfold((self.clone(), args.context), move |(source, context)| {
-            let taken = Arc::clone(&taken);
+        let share = self.share(partition);
+        let runs = stream::try_unfold((self.clone(), share, 0), move |(source, share, mut taken)| {
+            let context = Arc::clone(&context);
             async move {
-                let files = source.take(&taken);
+                let files = source.take(&share, &mut taken);
                 if files.is_empty() {
                     return Ok(None);
                 }
-                let rows = source.open_run(&files, Arc::clone(&context))?;
-                Ok::<_, DataFusionError>(Some((rows, (source, context))))
+                let rows = source.open_run(&files, context)?;
+                Ok::<_, DataFusionError>(Some((rows, (source, share, taken))))
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, runs.try_flatten())))

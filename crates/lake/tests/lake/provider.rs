@@ -8,6 +8,7 @@ use arrow::datatypes::Int64Type;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::{ExecutionPlanProperties, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt as _;
 use lake::{Snapshot, Table};
 
 use crate::lakes;
@@ -159,6 +160,30 @@ async fn a_plan_that_runs_again_reads_all_again() {
             let batches = collect(Arc::clone(&plan), context.task_ctx()).await.unwrap();
             assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
         }
+    }
+}
+
+/// As a nested-loop join does whose memory ends while it reads its left side: some partitions were never opened.
+#[tokio::test]
+async fn a_plan_that_runs_again_after_it_was_cut_short_reads_each_row_once() {
+    const DAYS: i32 = 400;
+    for test in lakes().await {
+        let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
+        let rows: Vec<_> = (0..DAYS).map(|day| (i64::from(day), DAY + day)).collect();
+        table.append(&[bronze(0, &rows)], &position(&[(0, i64::from(DAYS))])).await.unwrap();
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
+        context.register_table("t", lake::provider(table.snapshot(), Vec::new())).unwrap();
+        let read = context.sql("SELECT kafka_offset FROM t").await.unwrap();
+        let plan = read.create_physical_plan().await.unwrap();
+        assert_eq!(plan.output_partitioning().partition_count(), 4);
+        let mut cut_short = plan.execute(0, context.task_ctx()).unwrap();
+        assert!(cut_short.next().await.unwrap().unwrap().num_rows() < rows.len());
+        drop(cut_short);
+        let batches = collect(plan, context.task_ctx()).await.unwrap();
+        let offsets = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values());
+        let mut offsets: Vec<i64> = offsets.copied().collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, (0..i64::from(DAYS)).collect::<Vec<_>>());
     }
 }
 

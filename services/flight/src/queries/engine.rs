@@ -19,8 +19,8 @@ const STACK_BYTES: usize = 128 << 20;
 pub(super) struct Engine(Option<Runtime>);
 
 impl Engine {
-    /// Starts the threads: as many as so many queries can use at once, so that one which computes on and on without looking up leaves
-    /// the others theirs. The system shares out the cores.
+    /// Starts the threads: as many as so many queries can use at once, so that one which computes on and on leaves the others theirs. The
+    /// system shares out the cores.
     pub(super) fn start(queries_max: usize) -> Engine {
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = (cores * queries_max).clamp(cores, THREADS_MAX.max(cores));
@@ -42,6 +42,14 @@ impl Engine {
         F: Future<Output: Send> + Send + 'static,
     {
         self.0.as_ref().expect("it is there until it is dropped").spawn(future)
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Returns the tasks that have not ended.
+    pub(super) fn tasks(&self) -> usize {
+        self.0.as_ref().map_or(0, |runtime| runtime.metrics().num_alive_tasks())
     }
 }
 

@@ -19,22 +19,37 @@ use uuid::Uuid;
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::queries::Limits;
+use crate::queries::watch::Watch;
 
 /// How long a query waits for a place: a dashboard asks for all its charts at once, and each takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Histories that are read at once: as many as one gold service asks for.
+const HISTORIES_MAX: usize = 8;
 
 /// The places for queries; clones share.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Shared>);
 
 struct Shared {
-    all: Arc<Semaphore>,
-    all_max: usize,
-    queries: Shares,
+    queries: Lane,
+    plans: Lane,
+    histories: Lane,
     followers: Shares,
     running: Mutex<HashMap<u64, Arc<Running>>>,
     count: AtomicU64,
     metrics: Metrics,
+}
+
+/// Places of one kind: none waits for those of another.
+struct Lane {
+    /// What has a place.
+    what: &'static str,
+    all: Arc<Semaphore>,
+    all_max: usize,
+    /// What of them one user may have; all, where there are none.
+    users: Option<Shares>,
+    flags: [&'static str; 2],
 }
 
 /// As many places for each user; users are in the users file, so they are few.
@@ -55,6 +70,8 @@ pub(crate) struct Running {
     rows: AtomicUsize,
     bytes: AtomicUsize,
     cancelled: CancellationToken,
+    /// Stops it wherever it computes.
+    pub(super) watch: Watch,
 }
 
 /// A query's place; free again when dropped.
@@ -63,7 +80,23 @@ pub(super) struct Place {
     pub(super) running: Arc<Running>,
     key: u64,
     places: Places,
-    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _permits: Permits,
+}
+
+/// A place of the whole lane and of a user's share, free again when dropped.
+#[derive(Debug)]
+pub(super) struct Permits {
+    _all: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A query of a client.
+    Query,
+    /// A history, which another service of the pipeline waits for.
+    History,
 }
 
 /// A follower's place; free again when dropped.
@@ -76,9 +109,27 @@ pub(crate) struct Following {
 impl Places {
     pub(super) fn new(limits: &Limits, metrics: Metrics) -> Places {
         Places(Arc::new(Shared {
-            all: Arc::new(Semaphore::new(limits.queries_max)),
-            all_max: limits.queries_max,
-            queries: Shares::new(limits.user_queries_max),
+            queries: Lane {
+                what: "queries",
+                all: Arc::new(Semaphore::new(limits.queries_max)),
+                all_max: limits.queries_max,
+                users: Some(Shares::new(limits.user_queries_max)),
+                flags: ["--queries-max", "--user-queries-max"],
+            },
+            plans: Lane {
+                what: "plans of queries",
+                all: Arc::new(Semaphore::new(limits.queries_max)),
+                all_max: limits.queries_max,
+                users: Some(Shares::new(limits.user_queries_max)),
+                flags: ["--queries-max", "--user-queries-max"],
+            },
+            histories: Lane {
+                what: "histories",
+                all: Arc::new(Semaphore::new(HISTORIES_MAX)),
+                all_max: HISTORIES_MAX,
+                users: None,
+                flags: ["a fixed number", ""],
+            },
             followers: Shares::new(limits.user_followers_max),
             running: Mutex::default(),
             count: AtomicU64::default(),
@@ -91,29 +142,18 @@ impl Places {
     /// # Errors
     ///
     /// [`Refusal::Busy`]: none became free in time.
-    pub(super) async fn take(&self, caller: &Caller, id: Uuid, text: &str) -> Result<Place, Refusal> {
-        let Shared { all, all_max, queries, .. } = &*self.0;
-        // Where nobody is asked who calls, nobody's share can be told.
-        let user = (!caller.is_anyone()).then(|| queries.of(caller));
-        let until = Instant::now() + WAIT_MAX;
-        let acquire = async |semaphore: &Arc<Semaphore>, limit: String| {
-            let permit = tokio::time::timeout_at(until, Arc::clone(semaphore).acquire_owned()).await;
-            permit.map(|permit| permit.expect("it is never closed")).map_err(|_| {
-                self.0.metrics.queries_refused.inc();
-                Refusal::Busy(limit)
-            })
+    pub(super) async fn take(
+        &self,
+        purpose: Purpose,
+        caller: &Caller,
+        id: Uuid,
+        text: &str,
+    ) -> Result<Place, Refusal> {
+        let lane = match purpose {
+            Purpose::Query => &self.0.queries,
+            Purpose::History => &self.0.histories,
         };
-        let own = match &user {
-            None => None,
-            Some(user) => Some(
-                acquire(
-                    user,
-                    format!("{} queries of user {:?} (--user-queries-max)", queries.max, caller.user),
-                )
-                .await?,
-            ),
-        };
-        let permits = (acquire(all, format!("{all_max} queries (--queries-max)")).await?, own);
+        let permits = self.permits(lane, caller).await?;
         let running = Arc::new(Running {
             id,
             user: Arc::clone(&caller.user),
@@ -123,11 +163,25 @@ impl Places {
             rows: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             cancelled: CancellationToken::new(),
+            watch: Watch::default(),
         });
         let key = self.0.count.fetch_add(1, Ordering::Relaxed);
         locked(&self.0.running).insert(key, Arc::clone(&running));
         self.0.metrics.queries_running.inc();
         Ok(Place { running, key, places: self.clone(), _permits: permits })
+    }
+
+    /// Waits for a place to plan a query in.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Busy`]: none became free in time.
+    pub(super) async fn plan(&self, caller: &Caller) -> Result<Permits, Refusal> {
+        self.permits(&self.0.plans, caller).await
+    }
+
+    async fn permits(&self, lane: &Lane, caller: &Caller) -> Result<Permits, Refusal> {
+        lane.acquire(caller).await.inspect_err(|_| _ = self.0.metrics.queries_refused.inc())
     }
 
     /// Returns the queries that run, the oldest first.
@@ -149,6 +203,28 @@ impl Places {
         })?;
         metrics.followers.inc();
         Ok(Following { followers: metrics.followers.clone(), _permit: permit })
+    }
+}
+
+impl Lane {
+    async fn acquire(&self, caller: &Caller) -> Result<Permits, Refusal> {
+        let (what, max, [flag, user_flag]) = (self.what, self.all_max, self.flags);
+        let until = Instant::now() + WAIT_MAX;
+        let acquire = async |semaphore: Arc<Semaphore>, limit: String| {
+            let permit = tokio::time::timeout_at(until, semaphore.acquire_owned()).await;
+            let permit = permit.map_err(|_| Refusal::Busy(limit))?;
+            Ok::<_, Refusal>(permit.expect("it is never closed"))
+        };
+        // Without log-ins all callers are one, who has no share.
+        let own = match self.users.as_ref().filter(|_| !caller.is_anyone()) {
+            None => None,
+            Some(users) => {
+                let limit = format!("{} {what} of user {:?} ({user_flag})", users.max, caller.user);
+                Some(acquire(users.of(caller), limit).await?)
+            }
+        };
+        let all = acquire(Arc::clone(&self.all), format!("{max} {what} ({flag})")).await?;
+        Ok(Permits { _all: all, _own: own })
     }
 }
 
@@ -174,6 +250,7 @@ impl Running {
     /// Ends it; its client is told.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();
+        self.watch.stop();
     }
 
     pub(super) async fn cancelled(&self) {
@@ -220,7 +297,7 @@ impl Drop for Place {
 
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Places").field("all_max", &self.0.all_max).finish_non_exhaustive()
+        f.debug_struct("Places").field("queries_max", &self.0.queries.all_max).finish_non_exhaustive()
     }
 }
 
@@ -235,17 +312,42 @@ mod tests {
 
     use access::{Caller, Role};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use futures::FutureExt as _;
     use uuid::Uuid;
 
-    use super::Places;
+    use super::{HISTORIES_MAX, Places, Purpose};
     use crate::metrics::Metrics;
+    use crate::queries::Limits;
+
+    #[tokio::test]
+    async fn histories_and_queries_do_not_take_each_others_places() {
+        let metrics = Metrics::new(&service::metrics::Metrics::default());
+        let limits: Limits = service::defaults().unwrap();
+        let places = Places::new(&limits, metrics);
+        let caller = Caller { user: "ada".into(), role: Role::Writer };
+        let take = |purpose| places.take(purpose, &caller, Uuid::nil(), "").now_or_never();
+        let mut taken = Vec::new();
+        for (purpose, count, other) in [
+            (Purpose::Query, limits.user_queries_max, Purpose::History),
+            (Purpose::History, HISTORIES_MAX, Purpose::Query),
+        ] {
+            taken.clear();
+            for _ in 0..count {
+                taken.push(take(purpose).expect("it is free").unwrap());
+            }
+            assert!(take(purpose).is_none(), "{purpose:?}: there are no more");
+            assert!(take(other).is_some(), "{other:?} is free");
+            assert!(places.plan(&caller).now_or_never().is_some(), "plans are");
+        }
+    }
 
     #[tokio::test]
     async fn slices_of_one_buffer_count_their_part_each() {
         let metrics = Metrics::new(&service::metrics::Metrics::default());
         let places = Places::new(&service::defaults().unwrap(), metrics);
         let caller = Caller { user: "ada".into(), role: Role::Reader };
-        let place = places.take(&caller, Uuid::new_v4(), "SELECT n FROM numbers").await.unwrap();
+        let place =
+            places.take(Purpose::Query, &caller, Uuid::new_v4(), "SELECT n FROM numbers").await.unwrap();
         let numbers = Arc::new(Int64Array::from_iter_values(0..1000)) as ArrayRef;
         let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         let slices = (0..10).map(|slice| rows.slice(100 * slice, 100));

@@ -1,0 +1,54 @@
+//! How many rows are computed between two points at which a query can be stopped.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use datafusion::error::Result;
+
+use super::Watch;
+
+/// Rows of the first slice; later ones are twice as large while they are quick.
+const ROWS_MIN: usize = 1;
+/// How long a slice may take before the next ones are smaller.
+const SLICE_TIME: Duration = Duration::from_millis(20);
+
+/// The rows of the next slice: the time of the last ones says how many are quick.
+#[derive(Debug)]
+pub(super) struct Pace(AtomicUsize);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace(AtomicUsize::new(ROWS_MIN))
+    }
+}
+
+impl Pace {
+    /// Computes `rows` rows slice by slice; `compute` takes the first row of a slice and how many it has.
+    ///
+    /// # Errors
+    ///
+    /// That of `compute`, or the query is to stop.
+    pub(super) fn slices<T>(
+        &self,
+        rows: usize,
+        watch: Option<&Watch>,
+        mut compute: impl FnMut(usize, usize) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (mut slices, mut done) = (Vec::new(), 0);
+        while done < rows {
+            watch.map_or(Ok(()), Watch::check)?;
+            let count = self.0.load(Ordering::Relaxed).min(rows - done);
+            let begun = Instant::now();
+            slices.push(compute(done, count)?);
+            let took = begun.elapsed();
+            if took > SLICE_TIME {
+                self.0.store((count / 2).max(1), Ordering::Relaxed);
+            } else if took < SLICE_TIME / 4 {
+                // A short slice, such as the last of a batch, says nothing of a longer one.
+                self.0.fetch_max(2 * count, Ordering::Relaxed);
+            }
+            done += count;
+        }
+        Ok(slices)
+    }
+}
