@@ -6,6 +6,7 @@ mod certificates;
 mod clients;
 mod crash;
 mod flight_sql;
+mod inlets;
 mod interop;
 mod limits;
 mod live;

@@ -13,13 +13,14 @@ use crate::sql::session::Session;
 use crate::sql::{Asker, Sql};
 
 /// The actions, by the protocol's names and ours, and what each is for.
-const ACTIONS: [(&str, &str); 9] = [
+const ACTIONS: [(&str, &str); 10] = [
     (proto::PROGRESS_ACTION, "How far bronze is: {\"received\": position, \"durable\": position} as JSON"),
     (
         proto::REPORT_ACTION,
         "Takes a process's report of itself and returns those of all, as JSON; for writers",
     ),
     ("CreatePreparedStatement", "Flight SQL's"),
+    ("CreatePreparedSubstraitPlan", "Flight SQL's"),
     ("ClosePreparedStatement", "Flight SQL's"),
     ("CancelFlightInfo", "Ends the queries that a FlightInfo describes, if they run"),
     ("RenewFlightEndpoint", "Returns the endpoint as it is: tickets do not expire"),

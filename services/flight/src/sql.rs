@@ -3,6 +3,7 @@
 
 mod depth;
 mod metadata;
+mod parameters;
 mod prepared;
 pub(crate) mod session;
 mod ticket;
@@ -11,11 +12,9 @@ use std::sync::Arc;
 
 use access::{Caller, Role};
 use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
@@ -34,7 +33,7 @@ use arrow_flight::{
 };
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 use position::Position;
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -50,7 +49,8 @@ use crate::catalog::{Catalog, OFFSETS_AT};
 use crate::error::Refusal;
 use crate::login;
 use crate::queries::{Plan, Queries};
-use crate::server::{self, Messages};
+use crate::server::Messages;
+use crate::status::status;
 
 /// Answers the Flight SQL commands.
 #[derive(Clone, Debug)]
@@ -83,25 +83,14 @@ impl Sql {
     pub(crate) async fn put(
         &self,
         command: &[u8],
-        messages: impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static,
+        messages: impl Stream<Item = Result<FlightData, Status>> + Send,
     ) -> Result<DoPutPreparedStatementResult, Refusal> {
         let command = Any::decode(command).ok().and_then(|command| Command::try_from(command).ok());
         let Some(Command::CommandPreparedStatementQuery(query)) = command else {
             return Err(Refusal::Unsupported("an update (tables are read-only to SQL)".to_owned()));
         };
         let prepared = Prepared::decode(&query.prepared_statement_handle)?;
-        let mut decoder = FlightDataDecoder::new(messages);
-        let mut batches = Vec::new();
-        while let Some(message) = decoder.next().await {
-            let message = message.map_err(|error| Refusal::BadRequest(error.to_string()))?;
-            if let DecodedPayload::RecordBatch(batch) = message.payload {
-                batches.push(batch);
-            }
-        }
-        let Some(first) = batches.first() else {
-            return Err(Refusal::BadRequest("no parameters were bound".to_owned()));
-        };
-        let bound = prepared.bind(concat_batches(first.schema_ref(), &batches)?)?;
+        let bound = prepared.bind(parameters::read(messages).await?)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
@@ -138,8 +127,7 @@ impl Sql {
         let QueryTicket { id, prepared } = ticket;
         let plan = self.planning(asker, &prepared);
         let answer = self.queries.run(&asker.caller, id, &prepared.query.to_string(), plan).await?;
-        let (schema, batches) =
-            answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));
+        let (schema, batches) = answer.map_err(|refusal| FlightError::Tonic(Box::new(status(&refusal))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
     }
@@ -252,7 +240,7 @@ fn answer(batch: RecordBatch) -> Response<Messages> {
 }
 
 fn refused(error: impl Into<Refusal>) -> Status {
-    server::status(&error.into())
+    status(&error.into())
 }
 
 /// The answer to a DoGet.

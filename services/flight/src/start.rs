@@ -22,7 +22,8 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
         Start::Now => hot.progress().received,
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
+    let turn = sql.queries.turns().of(caller);
+    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 /// Resolves a ticket for gold, whose position counts bronze's offsets as well.
@@ -47,7 +48,8 @@ pub(crate) async fn gold(
         }
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
+    let turn = sql.queries.turns().of(caller);
+    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 async fn at(micros: i64, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Position, Refusal> {
