@@ -22,6 +22,7 @@ use position::OffsetRange;
 use prost::Message as _;
 use proto::client::Client;
 use proto::stream::{encode_batch, encode_schema};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -203,7 +204,7 @@ async fn health_is_answered_without_a_log_in() -> anyhow::Result<()> {
     check("a call without a log-in", answer, Code::Unauthenticated, "log in")?;
 
     let address = pipeline.flight.replace("grpc://", "http://");
-    let mut health = HealthClient::connect(address).await?;
+    let mut health = HealthClient::new(Endpoint::from_shared(address)?.connect().await?);
     for service in ["", "arrow.flight.protocol.FlightService"] {
         let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await?.into_inner();
         ensure!(answer.status() == ServingStatus::Serving, "{service:?}: {answer:?}");
