@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
 
+/// Most offsets that one batch on DoPut may stand for, rows or not: a wrong range takes a position no further, and one that is right but
+/// longer, as where Kafka has compacted a partition, goes in several batches.
+pub const RANGE_OFFSETS_MAX: i64 = 1 << 24;
+
 /// Travels with every batch on DoPut and DoGet: `{"range":{"partition":0,"first":128,"next":256}}`.
 ///
 /// An empty range with no rows is a keep-alive; an empty batch with a range that is not empty stands for offsets without usable rows.

@@ -8,7 +8,7 @@ use arrow_flight::{FlightData, SchemaAsIpc};
 use position::OffsetRange;
 use schema::bronze::column;
 
-use crate::metadata::BatchMetadata;
+use crate::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
 
 /// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as arrow-flight's own encoder does.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -39,6 +39,26 @@ pub fn encode_batch(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<Fligh
             return Ok(messages);
         }
         first = next;
+    }
+}
+
+/// Writes a bronze batch with its range for a put: like [`encode_batch`], and no piece stands for more than [`RANGE_OFFSETS_MAX`] offsets.
+///
+/// # Errors
+///
+/// As for [`encode_batch`].
+pub fn encode_put(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
+    let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+    let mut messages = Vec::new();
+    let (mut first, mut row) = (range.first, 0);
+    loop {
+        let next = first.saturating_add(RANGE_OFFSETS_MAX).min(range.next);
+        let rows = offsets[row..].partition_point(|offset| *offset < next);
+        messages.extend(encode_batch(&batch.slice(row, rows), OffsetRange { first, next, ..range })?);
+        if next >= range.next {
+            return Ok(messages);
+        }
+        (first, row) = (next, row + rows);
     }
 }
 
@@ -86,3 +106,6 @@ fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData,
     )?;
     Ok(FlightData::from(encoded).with_app_metadata(BatchMetadata { range }.encode()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 pub mod bronze;
 pub mod candle;
 pub mod gold;
+pub mod rows;
 
 use arrow::datatypes::{DataType, TimeUnit};
 

@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod flight_sql;
 mod identity;
+mod inlets;
 mod interop;
 mod limits;
 mod live;

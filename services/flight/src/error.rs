@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use access::Role;
+use access::{Denied, Role};
 use datafusion::error::DataFusionError;
 use lake::LakeError;
+use position::OffsetRange;
 
 use crate::queries::Stopped;
 
@@ -40,8 +41,8 @@ pub enum Error {
 pub(crate) enum Refusal {
     #[error("the server is stopping; connect again and go on from your last range")]
     Stopping,
-    #[error("{0}")]
-    Denied(String),
+    #[error(transparent)]
+    Denied(Denied),
     #[error("user {user:?} is a {role}; this takes a {needed}")]
     Forbidden { user: String, role: Role, needed: Role },
     #[error(
@@ -58,7 +59,7 @@ pub(crate) enum Refusal {
         "the result is larger than {limit} bytes (--result-bytes-max): narrow the query, or follow the table by a ticket"
     )]
     TooLarge { limit: usize },
-    #[error("no batch of the result was taken for {limit:?}: run the query again")]
+    #[error("no message was taken for {limit:?}: run the query again, or follow on from your last range")]
     Untaken { limit: Duration },
     #[error(
         "the query needs more memory than it may use (--query-memory-max), or disk for what of it can go there (--query-disk-max)"
@@ -81,6 +82,10 @@ pub(crate) enum Refusal {
     BadBatch(String),
     #[error("read the request: {0}")]
     BadRequest(String),
+    #[error("{}", .0.message())]
+    Broken(tonic::Status),
+    #[error("put gold of {found}: bronze has received that partition up to {received}; put it again later")]
+    Ahead { found: OffsetRange, received: i64 },
     #[error("{0}")]
     Query(#[source] Box<DataFusionError>),
     #[error("read the lake")]

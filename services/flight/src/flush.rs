@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::hot::Hot;
 use crate::metrics::Metrics;
-use crate::server::sentence;
+use crate::status::sentence;
 
 /// Flushes until `shutdown`, and once more then.
 ///

@@ -1,5 +1,8 @@
 //! DoGet of bronze from a position: from the files, then the hot buffer, then live.
 
+pub(crate) mod turn;
+pub(crate) mod untaken;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use proto::stream::{encode_batch, encode_schema};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::turn::Turn;
 use crate::error::Refusal;
 use crate::hot::{Hot, Next};
 use crate::symbols::Symbols;
@@ -24,18 +28,20 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Batches from files that are encoded ahead of the one that is sent.
 const ENCODED_AHEAD: usize = 2;
 
-/// What a follower reads: from where, up to where (for ever without), and which rows.
-#[derive(Clone, Debug)]
+/// What a follower reads: from where, up to where (for ever without), which rows, and when files.
+#[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) from: Position,
     pub(crate) until: Option<Position>,
     pub(crate) symbols: Symbols,
+    pub(crate) turn: Turn,
 }
 
 /// Streams bronze as `wanted`: the schema, where each partition starts, then batches whose ranges join, partition by partition, each
 /// offset once.
 ///
-/// Pulled by the client's own pace: no more is read ahead than keeps the connection busy, so a slow reader costs little memory.
+/// Pulled by the client's own pace: of the hot rows no more is read than is sent next, of files the few that keep the connection busy, and
+/// those in turns, so that slow readers cost little memory, however many they are.
 ///
 /// # Errors
 ///
@@ -52,6 +58,8 @@ pub(crate) fn follow(
         cursor: wanted.from,
         until: wanted.until,
         symbols: wanted.symbols,
+        turn: wanted.turn,
+        last: None,
         durable: None,
         messages: VecDeque::from([encode_schema(&schema::bronze::schema())]),
         shutdown,
@@ -70,6 +78,9 @@ struct Follower {
     cursor: Position,
     until: Option<Position>,
     symbols: Symbols,
+    turn: Turn,
+    /// The partition that was looked into last: the next look begins behind it, so that no partition waits for all of another.
+    last: Option<i32>,
     /// The files being read, and whether anything came of them yet.
     durable: Option<Durable>,
     messages: VecDeque<FlightData>,
@@ -80,6 +91,14 @@ struct Durable {
     pieces: BoxStream<'static, Result<Piece, Refusal>>,
     version: u64,
     range: OffsetRange,
+}
+
+/// What a look found.
+enum Look {
+    Found,
+    Nothing,
+    /// Files, and others are at theirs.
+    NotYet,
 }
 
 /// What is sent of a run of offsets.
@@ -103,37 +122,49 @@ impl Follower {
             } else {
                 // Seen before looking, so that a change after the look ends the wait.
                 self.changes.mark_unchanged();
-                if !self.look()? {
-                    self.wait().await?;
+                match self.look()? {
+                    Look::Found => {}
+                    Look::Nothing => self.wait().await?,
+                    Look::NotYet => self.wait_for_turn().await?,
                 }
             }
         }
     }
 
-    /// Takes what is next in any partition; returns whether there was anything.
-    fn look(&mut self) -> Result<bool, Refusal> {
-        let mut found = false;
-        for partition in self.hot.partitions() {
+    /// Takes what is next in one partition.
+    fn look(&mut self) -> Result<Look, Refusal> {
+        let mut found = Look::Nothing;
+        for partition in in_turn(self.hot.partitions(), self.last) {
             let until = self.until.as_ref().map(|until| until.next(partition).unwrap_or(0));
             match self.hot.read(partition, self.cursor.next(partition), until) {
-                Next::Nothing => {}
+                Next::Nothing => continue,
+                Next::Durable(..) if !self.turn.is_held() => {
+                    found = Look::NotYet;
+                    continue;
+                }
                 Next::Durable(snapshot, range) => {
                     let pieces = encode_files(&snapshot, range, &self.symbols);
                     self.durable = Some(Durable { pieces, version: snapshot.version(), range });
-                    return Ok(true);
                 }
                 Next::Hot(batches) => {
                     for batch in batches {
                         self.send(batch.range, &batch.rows)?;
                     }
-                    found = true;
                 }
             }
+            self.last = Some(partition);
+            return Ok(Look::Found);
         }
+        self.turn.end();
         Ok(found)
     }
 
     async fn read_files(&mut self) -> Result<(), Refusal> {
+        if self.turn.is_over() {
+            self.durable = None;
+            self.turn.end();
+            return Ok(());
+        }
         let Some(durable) = &mut self.durable else { return Ok(()) };
         match durable.pieces.next().await {
             Some(Ok((range, messages))) => {
@@ -144,11 +175,13 @@ impl Follower {
                 // Offsets behind the last row belong to dead letters.
                 self.cursor.advance(durable.range);
                 self.durable = None;
+                self.turn.end();
             }
             Some(Err(Refusal::Lake(error))) => {
                 // A reader slower than the vacuum's retention may find its files compacted away: the newer snapshot has the rows.
                 let moved_on = self.hot.snapshot().0.version() > durable.version;
                 self.durable = None;
+                self.turn.end();
                 if !moved_on {
                     return Err(error.into());
                 }
@@ -185,13 +218,32 @@ impl Follower {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Refusal::Stopping),
             _ = self.changes.changed() => Ok(()),
-            () = tokio::time::sleep(KEEP_ALIVE) => {
-                let partition = self.hot.partitions().first().copied().unwrap_or(0);
-                let next = self.cursor.next(partition).unwrap_or(0);
-                self.stand_at(partition, next)
-            }
+            () = tokio::time::sleep(KEEP_ALIVE) => self.keep_alive(),
         }
     }
+
+    async fn wait_for_turn(&mut self) -> Result<(), Refusal> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.turn.take() => Ok(()),
+            // Hot rows of other partitions are sent meanwhile.
+            _ = self.changes.changed() => Ok(()),
+            () = tokio::time::sleep(KEEP_ALIVE) => self.keep_alive(),
+        }
+    }
+
+    fn keep_alive(&mut self) -> Result<(), Refusal> {
+        let partition = self.hot.partitions().first().copied().unwrap_or(0);
+        let next = self.cursor.next(partition).unwrap_or(0);
+        self.stand_at(partition, next)
+    }
+}
+
+/// Returns the partitions, ascending from the one behind `last` on, around to it.
+pub(crate) fn in_turn(mut partitions: Vec<i32>, last: Option<i32>) -> Vec<i32> {
+    let next = last.map_or(0, |last| partitions.partition_point(|partition| *partition <= last));
+    partitions.rotate_left(next);
+    partitions
 }
 
 /// Reads files and writes their rows as messages, on other threads than the connection's own, which has enough to do with sending them.
@@ -211,3 +263,6 @@ fn encode_files(
     // In their order, an error behind what was read before it.
     snapshot.read(range).map(encode).buffered(ENCODED_AHEAD).boxed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,14 @@ use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lake::Snapshot;
 use position::{OffsetRange, Origin, Position, Topic};
 use proto::metadata::Progress;
+use proto::stream::offset_at;
 use schema::bronze::column;
 use tokio::sync::watch;
 
 /// Largest batch that merging makes, in rows: one Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;
-/// Most rows that one [`Hot::read`] hands out, so that a slow follower pins little memory.
-const READ_ROWS_MAX: usize = 65_536;
+/// Most rows that one [`Hot::read`] hands out, so that a slow follower pins little memory: a megabyte.
+const READ_ROWS_MAX: usize = 8192;
 
 /// One partition's run of offsets with its rows.
 #[derive(Clone, Debug)]
@@ -206,6 +207,11 @@ impl Hot {
         self.lock().partitions.keys().copied().collect()
     }
 
+    /// Returns the next offset that `partition` expects, 0 before its first.
+    pub(crate) fn received(&self, partition: i32) -> i64 {
+        self.lock().partitions.get(&partition).map_or(0, |partition| partition.next)
+    }
+
     /// Returns how far bronze is.
     pub(crate) fn progress(&self) -> Progress {
         let state = self.lock();
@@ -265,7 +271,7 @@ impl Partition {
         }
     }
 
-    /// Returns the batches from offset `first` up to `until`, about [`READ_ROWS_MAX`] rows at most; the first range begins at `first`.
+    /// Returns the batches from offset `first` up to `until`, [`READ_ROWS_MAX`] rows at most; the first range begins at `first`.
     fn between(&self, first: i64, until: i64) -> Vec<HotBatch> {
         let start = self.batches.partition_point(|batch| batch.range.next <= first);
         let mut batches = Vec::new();
@@ -276,6 +282,14 @@ impl Partition {
             }
             let from_first = above(batch.range, &batch.rows, first);
             let Some(mut piece) = from_first.and_then(|piece| below(&piece, until)) else { break };
+            let rows_left = READ_ROWS_MAX - rows;
+            if piece.rows.num_rows() > rows_left {
+                let next = offset_at(&piece.rows, rows_left);
+                piece = HotBatch {
+                    range: OffsetRange { next, ..piece.range },
+                    rows: piece.rows.slice(0, rows_left),
+                };
+            }
             if batches.is_empty() {
                 // A follower that starts below the topic's first offset still sees ranges that join.
                 piece.range.first = first;

@@ -2,11 +2,15 @@
 
 mod actions;
 mod config;
+mod health;
 mod login;
 mod server;
+mod sizes;
+mod status;
 
 mod flush;
 mod hot;
+mod ipc;
 mod put;
 
 mod start;
@@ -30,7 +34,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::ServerTls;
-use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::BoxFuture;
 use lake::{Lake, LakeError, Table};
 use service::Context;
@@ -50,10 +53,8 @@ use crate::metrics::Metrics;
 pub use crate::queries::Limits;
 use crate::queries::Queries;
 use crate::server::Server;
+use crate::sizes::BySize;
 use crate::sql::Sql;
-
-/// Largest message that is taken, in bytes: other clients than ours do not split their batches.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// After so long without a word a connection is asked whether it still is one, and after as long again it is dropped.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -124,9 +125,7 @@ pub fn run_on(
             known: context.status.clone(),
             shutdown: calls.clone(),
         };
-        let server = FlightServiceServer::new(server)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (reporter, health) = health::service();
         let flushed = CancellationToken::new();
         let flusher = flush::run(table, hot, &config, &metrics, flushed.clone());
         let serving = grpc_server(context.access.tls.as_deref())?
@@ -136,12 +135,14 @@ pub fn run_on(
             .max_concurrent_streams(STREAMS_MAX)
             .max_frame_size(Some(proto::FRAME_BYTES_MAX))
             .layer(LoginLayer { guard: Arc::clone(&context.access.guard), metrics: metrics.clone() })
-            .add_service(server)
+            .add_service(BySize::new(server))
+            .add_service(health)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 calls.cancelled(),
             );
         metrics.set_ready(Ok(()));
+        let reporting = health::report(reporter, metrics.watch_ready(), calls.clone());
         let opening = calls.run_until_cancelled(open_gold(&queries, gold));
         let served = async {
             let served = tokio::select! {
@@ -157,7 +158,7 @@ pub fn run_on(
             calls.cancel();
             result
         };
-        let (served, flushed, _) = tokio::join!(served, flushed, opening);
+        let (served, flushed, _, ()) = tokio::join!(served, flushed, opening, reporting);
         metrics.set_ready(Err("stopped".to_owned()));
         flushed?;
         Ok(served?)
@@ -182,7 +183,7 @@ async fn open(
             None => return Ok(None),
             Some(Err(error)) if LakeError::is_transient(&error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "open the lake, trying again");
-                metrics.set_ready(Err(server::sentence(&error)));
+                metrics.set_ready(Err(status::sentence(&error)));
             }
             Some(opened) => return opened.map(Some),
         }

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::ring::{Kept, Ring};
 use crate::error::Refusal;
-use crate::follow::{KEEP_ALIVE, Wanted};
+use crate::follow::turn::Turn;
+use crate::follow::{KEEP_ALIVE, Wanted, in_turn};
 use crate::gold::Gold;
 use crate::symbols::Symbols;
 
@@ -32,8 +33,8 @@ const LOOK_PERIOD_BEHIND: Duration = Duration::from_millis(250);
 /// Streams gold as `wanted`: the schema, where each partition starts, then batches of rows that each replace the row of their symbol and
 /// event time. Only the range of the last batch of a change moves, so a client goes on after any batch.
 ///
-/// Pulled by the client's own pace: nothing is read ahead but the batch in hand, so a slow reader costs no memory; when the ring has left it
-/// behind, it reads the files that were written since its position.
+/// Pulled by the client's own pace: of the ring no more is taken than is sent next. A reader that the ring has left behind reads the files
+/// that were written since its position, in its turn and one at a time.
 ///
 /// # Errors
 ///
@@ -53,6 +54,8 @@ pub(crate) fn follow(
         cursor: wanted.from,
         until: wanted.until,
         symbols: wanted.symbols,
+        turn: wanted.turn,
+        last: None,
         is_behind: false,
         seen: None,
         look_at: now,
@@ -76,6 +79,9 @@ struct Follower {
     cursor: Position,
     until: Option<Position>,
     symbols: Symbols,
+    turn: Turn,
+    /// The partition that was taken from the ring last.
+    last: Option<i32>,
     /// Something is missing in the ring. Until the files have it, nothing is taken from the ring: the files' rows, older then than what had
     /// been sent already, would take it back.
     is_behind: bool,
@@ -122,12 +128,13 @@ impl Follower {
         }
     }
 
-    /// Takes what is next in any partition; returns whether there was anything to do.
+    /// Takes what is next in one partition, if nothing is missing in any; returns whether there was anything to do.
     fn take_from_ring(&mut self) -> Result<bool, Refusal> {
-        let mut batches = Vec::new();
-        for (partition, _) in self.ring.position().iter() {
+        let partitions = self.ring.position().iter().map(|(partition, _)| partition).collect();
+        let mut next = None;
+        for partition in in_turn(partitions, self.last) {
             match self.ring.read(partition, self.next_of(partition)) {
-                Kept::Batches(kept) => batches.extend(kept),
+                Kept::Batches(kept) => next = next.or(Some((partition, kept))),
                 Kept::Nothing => {}
                 Kept::Missed => {
                     self.is_behind = true;
@@ -136,10 +143,12 @@ impl Follower {
                 }
             }
         }
+        let Some((partition, batches)) = next else { return Ok(false) };
+        self.last = Some(partition);
         for batch in &batches {
             self.send(batch.range, &batch.rows)?;
         }
-        Ok(!batches.is_empty())
+        Ok(true)
     }
 
     /// Looks whether the table has what is missing, and begins to read it.
@@ -164,8 +173,13 @@ impl Follower {
         let is_behind_us =
             self.cursor.iter().any(|(partition, ours)| position.next(partition).unwrap_or(0) < ours);
         if self.is_behind && is_ahead && !is_behind_us {
+            if !self.turn.is_held() {
+                return self.wait_for_turn().await;
+            }
             let rows = snapshot.changed_since(&self.cursor).await?.read();
             self.files = Some(Files { rows, snapshot });
+        } else {
+            self.turn.end();
         }
         self.look_at = Instant::now() + if self.is_behind { LOOK_PERIOD_BEHIND } else { LOOK_PERIOD };
         Ok(())
@@ -183,6 +197,7 @@ impl Follower {
             None => {
                 let position = files.snapshot.position().clone();
                 self.files = None;
+                self.turn.end();
                 self.is_behind = false;
                 let nothing = RecordBatch::new_empty(schema::gold::schema());
                 for (partition, next) in position.iter() {
@@ -196,6 +211,7 @@ impl Follower {
                 // A reader slower than the vacuum's retention may find its files gone: a newer snapshot has the rows.
                 let version = files.snapshot.version();
                 self.files = None;
+                self.turn.end();
                 self.look_at = Instant::now();
                 if self.gold.snapshot().await?.version() <= version {
                     return Err(error.into());
@@ -242,13 +258,22 @@ impl Follower {
             // What comes to the ring does not help one who waits for the files.
             _ = self.changes.changed(), if !self.is_behind => Ok(()),
             () = tokio::time::sleep_until(self.look_at.min(self.quiet_until)) => {
-                if Instant::now() >= self.quiet_until {
-                    let partition = self.some_partition();
-                    self.stand_at(partition, self.next_of(partition))?;
-                }
-                Ok(())
+                if Instant::now() >= self.quiet_until { self.keep_alive() } else { Ok(()) }
             }
         }
+    }
+
+    async fn wait_for_turn(&mut self) -> Result<(), Refusal> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.turn.take() => Ok(()),
+            () = tokio::time::sleep_until(self.quiet_until) => self.keep_alive(),
+        }
+    }
+
+    fn keep_alive(&mut self) -> Result<(), Refusal> {
+        let partition = self.some_partition();
+        self.stand_at(partition, self.next_of(partition))
     }
 }
 

@@ -5,18 +5,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use access::{Caller, Denied, Guard, Role};
+use access::{Caller, Guard, Role};
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue, Request, Response};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 
 use crate::error::Refusal;
+use crate::health;
 use crate::metrics::Metrics;
-use crate::server;
+use crate::status::status;
 
 /// The token that a call was answered with, for a handshake to repeat in its payload.
 #[derive(Clone, Debug)]
@@ -64,6 +64,9 @@ where
         // The service that was polled ready is the one to call.
         let waiting = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, waiting);
+        if request.uri().path().starts_with(health::PATH) {
+            return Box::pin(async move { service.call(request).await });
+        }
         let layer = self.layer.clone();
         Box::pin(async move {
             let peer = peer(request.extensions());
@@ -71,7 +74,7 @@ where
                 Ok(admitted) => admitted,
                 Err(denied) => {
                     layer.metrics.denied.inc();
-                    return Ok(status(&denied).into_http());
+                    return Ok(status(&Refusal::Denied(denied)).into_http());
                 }
             };
             request.extensions_mut().insert(admitted.caller);
@@ -86,10 +89,6 @@ where
             Ok(response)
         })
     }
-}
-
-fn status(denied: &Denied) -> Status {
-    server::status(&Refusal::Denied(denied.to_string()))
 }
 
 fn peer(extensions: &Extensions) -> IpAddr {

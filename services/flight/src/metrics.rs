@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::watch;
 
 use crate::hot::Hot;
 
@@ -34,6 +35,7 @@ pub(crate) struct Metrics {
     durable_offset: Offsets,
     flush_timestamp: Gauge<f64, AtomicU64>,
     service: service::metrics::Metrics,
+    ready: watch::Sender<bool>,
 }
 
 impl Metrics {
@@ -93,12 +95,19 @@ impl Metrics {
                 Gauge::default(),
             ),
             service: service.clone(),
+            ready: watch::Sender::new(false),
         }
     }
 
     /// Says whether the server does its work.
     pub(crate) fn set_ready(&self, readiness: Result<(), String>) {
+        self.ready.send_replace(readiness.is_ok());
         self.service.set_ready("flight", readiness);
+    }
+
+    /// Returns a receiver that sees whether the server does its work.
+    pub(crate) fn watch_ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// Takes over the size of the hot buffer.

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Date32Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Int32Type, Int64Type};
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use position::{OffsetRange, Position};
-use proto::metadata::{BatchMetadata, Progress};
+use proto::metadata::{BatchMetadata, Progress, RANGE_OFFSETS_MAX};
 use schema::bronze::column;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::error::Refusal;
 use crate::hot::Hot;
+use crate::ipc::Decoder;
 use crate::metrics::Metrics;
+
+/// Partitions are below it: ten times what the largest topics have.
+const PARTITIONS_MAX: i32 = 100_000;
+/// Offsets are below it: positions travel as JSON, whose numbers are exact up to here in every language.
+const OFFSETS_MAX: i64 = 1 << 53;
 
 /// Answers one DoPut: a [`Progress`] after each batch that was received and after each flush that made more durable.
 ///
@@ -29,16 +35,16 @@ use crate::metrics::Metrics;
 pub(crate) fn put(
     hot: Arc<Hot>,
     hot_bytes_max: usize,
-    messages: impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static,
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<Progress, Refusal>> + Send {
     let changes = hot.changes();
-    let batches = Some(FlightDataDecoder::new(messages));
     let put = Put {
         hot,
         hot_bytes_max,
-        batches,
+        messages: Some(messages.boxed()),
+        decoder: Decoder::of(proto::BRONZE, schema::bronze::schema()),
         changes,
         metrics,
         shutdown,
@@ -52,7 +58,8 @@ struct Put {
     hot: Arc<Hot>,
     hot_bytes_max: usize,
     /// `None` once the client has sent all.
-    batches: Option<FlightDataDecoder>,
+    messages: Option<BoxStream<'static, Result<FlightData, Status>>>,
+    decoder: Decoder,
     changes: watch::Receiver<u64>,
     metrics: Metrics,
     shutdown: CancellationToken,
@@ -69,7 +76,7 @@ impl Put {
             if progress.durable != self.told.durable {
                 return Ok(Some(self.tell(progress)));
             }
-            let Some(batches) = &mut self.batches else {
+            let Some(messages) = &mut self.messages else {
                 if progress.durable.covers(&self.reached) {
                     return Ok(None);
                 }
@@ -80,9 +87,9 @@ impl Put {
                 () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
                 // The buffer, and so the channel of its changes, lives as long as `self.hot`.
                 _ = self.changes.changed() => {}
-                message = batches.next() => match message {
-                    None => self.batches = None,
-                    Some(Err(error)) => return Err(Refusal::BadRequest(error.to_string())),
+                message = messages.next() => match message {
+                    None => self.messages = None,
+                    Some(Err(broken)) => return Err(Refusal::Broken(broken)),
                     Some(Ok(message)) => {
                         if self.take(message).await? {
                             let progress = self.hot.progress();
@@ -94,25 +101,10 @@ impl Put {
         }
     }
 
-    /// Takes one message; returns whether it was a batch.
-    async fn take(&mut self, message: DecodedFlightData) -> Result<bool, Refusal> {
-        let rows = match message.payload {
-            DecodedPayload::None => return Ok(false),
-            DecodedPayload::Schema(schema) if schema.fields() == schema::bronze::schema().fields() => {
-                return Ok(false);
-            }
-            DecodedPayload::Schema(schema) => {
-                let expected = schema::bronze::schema();
-                return Err(Refusal::BadBatch(format!(
-                    "the schema is not bronze's: expected {expected}, found {schema}"
-                )));
-            }
-            DecodedPayload::RecordBatch(rows) => rows,
-        };
-        let metadata = BatchMetadata::decode(&message.inner.app_metadata);
-        let range = metadata
-            .map_err(|error| Refusal::BadBatch(format!("its app_metadata is no range: {error}")))?
-            .range;
+    /// Takes one message; returns true if it was a batch.
+    async fn take(&mut self, message: FlightData) -> Result<bool, Refusal> {
+        let Some(rows) = self.decoder.decode(&message).map_err(Refusal::BadBatch)? else { return Ok(false) };
+        let range = range_of(&message).map_err(Refusal::BadBatch)?;
         validate(range, &rows).map_err(Refusal::BadBatch)?;
         while self.hot.size().bytes >= self.hot_bytes_max {
             self.changed().await?;
@@ -138,11 +130,32 @@ impl Put {
     }
 }
 
-/// Checks what the whole house relies on: one partition a batch, offsets that ascend within the range, and each row under its own date.
-fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
+/// Reads the range of a batch of either table.
+///
+/// # Errors
+///
+/// It is none, or one that no batch of Kafka's messages can have: a position never comes back from where a wrong one has taken it.
+pub(crate) fn range_of(message: &FlightData) -> Result<OffsetRange, String> {
+    let metadata = BatchMetadata::decode(&message.app_metadata);
+    let range = metadata.map_err(|error| format!("its app_metadata is no range: {error}"))?.range;
     if range.first < 0 || range.partition < 0 || range.next < range.first {
         return Err(format!("{range} is no range of offsets"));
     }
+    if range.partition >= PARTITIONS_MAX || range.next >= OFFSETS_MAX {
+        return Err(format!(
+            "{range} is beyond all topics: partitions end at {PARTITIONS_MAX}, offsets at {OFFSETS_MAX}"
+        ));
+    }
+    if range.next - range.first > RANGE_OFFSETS_MAX {
+        return Err(format!(
+            "{range} is too long a range for one batch: put batches of {RANGE_OFFSETS_MAX} offsets at most, empty ones where no rows are"
+        ));
+    }
+    Ok(range)
+}
+
+/// Checks what the whole house relies on: one partition a batch, offsets that ascend within the range, and rows that are candles.
+fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
     let partitions = rows.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     if partitions.iter().any(|partition| *partition != range.partition) {
         return Err(format!("a row of another partition in {range}"));
@@ -153,16 +166,8 @@ fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
     if !inside || !offsets.is_sorted_by(|before, after| before < after) {
         return Err(format!("the offsets of {range} do not ascend inside it"));
     }
-    let event_times = rows.column(column::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
-    let dates = rows.column(column::DATE).as_primitive::<Date32Type>().values();
-    if event_times
-        .iter()
-        .zip(dates)
-        .any(|(time, date)| time.div_euclid(schema::DAY_MICROS) != i64::from(*date))
-    {
-        return Err(format!("a row of {range} whose date is not its event time's"));
-    }
-    Ok(())
+    schema::rows::check(rows)
+        .map_err(|bad| format!("the row of offset {}: {}", offsets[bad.index], bad.reason))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use self::engine::Engine;
 use self::running::{Place, Places};
 use self::watch::Watch;
 use crate::error::Refusal;
+use crate::follow::turn::Turns;
 use crate::metrics::Metrics;
 use crate::sql::names;
 
@@ -42,7 +43,7 @@ pub(crate) use self::watch::{Stopped, bound_functions};
 /// Batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;
 /// How long a client may leave a batch untaken: a notebook that was left open must not keep others out for ever.
-const UNTAKEN_MAX: Duration = Duration::from_mins(5);
+pub(crate) const UNTAKEN_MAX: Duration = Duration::from_mins(5);
 /// How long planning may take that is not yet a query's own.
 const PLANNING_MAX: Duration = Duration::from_secs(30);
 /// Consumers of memory that the error of a query names that needs too much.
@@ -62,6 +63,9 @@ pub struct Limits {
     /// Streams of one user that follow a table at once.
     #[arg(long, env = "CANDLEFLIGHT_USER_FOLLOWERS_MAX", default_value_t = 100)]
     pub user_followers_max: usize,
+    /// Memory of all followers together that read files, twice if some of them may write; the next ones wait for their turn.
+    #[arg(long, env = "CANDLEFLIGHT_FOLLOWERS_MEMORY_MAX", default_value = "512MiB", value_parser = byte_count)]
+    pub followers_memory_max: usize,
     /// Memory of one query, beyond which sorts, joins and groups go to disk.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_MEMORY_MAX", default_value = "256MiB", value_parser = byte_count)]
     pub query_memory_max: usize,
@@ -84,6 +88,7 @@ pub struct Limits {
 pub(crate) struct Queries {
     limits: Limits,
     places: Places,
+    turns: Turns,
     engine: Arc<Engine>,
     /// What all queries share: caches, and the disk.
     shared: Arc<RuntimeEnv>,
@@ -118,7 +123,8 @@ impl Queries {
         let shared = RuntimeEnvBuilder::new().with_max_temp_directory_size(disk).build_arc()?;
         let places = Places::new(&limits, metrics.clone());
         let engine = Arc::new(Engine::start(limits.queries_max));
-        Ok(Queries { limits, places, engine, shared, metrics })
+        let turns = Turns::new(limits.followers_memory_max);
+        Ok(Queries { limits, places, turns, engine, shared, metrics })
     }
 
     /// Returns the queries that run.
@@ -133,6 +139,11 @@ impl Queries {
     /// The caller has none left.
     pub(crate) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
         self.places.follow(caller)
+    }
+
+    /// Returns the turns of those who follow a table.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Plans on the queries' threads what is only to be described, as soon as there is a place for it.

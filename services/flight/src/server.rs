@@ -1,10 +1,9 @@
-//! The Flight service: dispatches each call to what answers it, and maps every refusal to a gRPC status.
+//! The Flight service: dispatches each call to what answers it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use access::{Caller, Role};
-use arrow_flight::error::FlightError;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, Command};
@@ -12,8 +11,6 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
-use datafusion::error::DataFusionError;
-use datafusion::parquet::errors::ParquetError;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
 use prost::Message as _;
@@ -22,20 +19,23 @@ use proto::stream::{encode_batch, encode_schema};
 use proto::ticket::History;
 use service::status::Report;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::actions::{self, Done};
 use crate::catalog::{Catalog, PUBLIC};
 use crate::error::Refusal;
 use crate::follow::follow;
+use crate::follow::untaken::Watched;
 use crate::hot::Hot;
 use crate::live;
 use crate::live::ring::Ring;
 use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
+use crate::queries::UNTAKEN_MAX;
 use crate::sql::{Asker, Sql};
 use crate::start;
+use crate::status::status;
 
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -55,54 +55,6 @@ pub(crate) struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) known: service::status::Status,
     pub(crate) shutdown: CancellationToken,
-}
-
-/// Maps a refusal to the status that tells a client what it can do: correct the call, come back later, or give up.
-pub(crate) fn status(refusal: &Refusal) -> Status {
-    let code = match refusal {
-        Refusal::Stopping => Code::Unavailable,
-        Refusal::Denied(_) => Code::Unauthenticated,
-        Refusal::Forbidden { .. } => Code::PermissionDenied,
-        Refusal::Busy(_) | Refusal::TooLarge { .. } | Refusal::NoMemory(_) => Code::ResourceExhausted,
-        Refusal::TooLong { .. } | Refusal::Untaken { .. } => Code::DeadlineExceeded,
-        Refusal::Cancelled => Code::Cancelled,
-        Refusal::Gap(_) | Refusal::OtherTopic(_) | Refusal::OtherTable { .. } => Code::FailedPrecondition,
-        Refusal::BadBatch(_) | Refusal::BadRequest(_) | Refusal::TooLongText { .. } => Code::InvalidArgument,
-        Refusal::Query(error) => query_code(error),
-        Refusal::Lake(error) if error.is_transient() => Code::Unavailable,
-        Refusal::Lake(_) | Refusal::Encode(_) | Refusal::Panicked => Code::Internal,
-        Refusal::Unsupported(_) => Code::Unimplemented,
-    };
-    Status::new(code, sentence(refusal))
-}
-
-fn query_code(error: &DataFusionError) -> Code {
-    match error.find_root() {
-        DataFusionError::External(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
-            Code::Unavailable
-        }
-        // A file that could not be fetched.
-        DataFusionError::ParquetError(error) if matches!(**error, ParquetError::External(_)) => {
-            Code::Unavailable
-        }
-        DataFusionError::Internal(_) => Code::Internal,
-        // Everything else is about the query: its text, its types, or a value that does not fit.
-        _ => Code::InvalidArgument,
-    }
-}
-
-/// The error and its causes as one sentence.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl Server {
@@ -190,7 +142,7 @@ fn check_command(command: &[u8]) -> Result<(), Status> {
     Err(status(&Refusal::BadRequest(error.to_string())))
 }
 
-/// Streams what a follower gets; its place is free again when the stream is dropped.
+/// Streams what a follower gets; its place is free again when the stream is dropped, or its client takes nothing for too long.
 fn held(
     place: impl Send + 'static,
     messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
@@ -198,7 +150,7 @@ fn held(
     let messages = messages.inspect(move |_| {
         let _held = &place;
     });
-    Box::pin(messages.map_err(|refusal| status(&refusal)))
+    Box::pin(Watched::new(messages, UNTAKEN_MAX).map_err(|refusal| status(&refusal)))
 }
 
 /// Checks that a put is of bronze's topic, where its descriptor names one.
@@ -284,10 +236,14 @@ impl FlightService for Server {
     ) -> Result<Response<Self::DoPutStream>, Status> {
         let extensions = request.extensions().clone();
         let mut messages = request.into_inner().peekable();
-        let first = Pin::new(&mut messages).peek().await;
-        let descriptor =
-            first.and_then(|first| first.as_ref().ok()?.flight_descriptor.clone()).unwrap_or_default();
-        let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+        let descriptor = match Pin::new(&mut messages).peek().await {
+            Some(Ok(first)) => first.flight_descriptor.clone().unwrap_or_default(),
+            Some(Err(broken)) => return Err(broken.clone()),
+            None => {
+                let missing = "the put ended before its first message, which says what is put";
+                return Err(status(&Refusal::BadRequest(missing.to_owned())));
+            }
+        };
         match table_of(&descriptor) {
             Some(_) if descriptor.path.first().is_some_and(|table| table == proto::BRONZE) => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
@@ -295,7 +251,8 @@ impl FlightService for Server {
             }
             Some(table) if table == proto::GOLD => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
-                let taken = live::put::put(Arc::clone(&self.ring), messages, self.shutdown.clone());
+                let (hot, ring) = (Arc::clone(&self.hot), Arc::clone(&self.ring));
+                let taken = live::put::put(hot, ring, messages, self.shutdown.clone());
                 // Nothing is acknowledged: the answers end with the put, or with why it is refused.
                 let answers = futures::stream::once(taken).filter_map(async |taken| taken.err());
                 return Ok(Response::new(Box::pin(answers.map(|refusal| Err(status(&refusal))))));

@@ -5,6 +5,7 @@ mod depth;
 mod metadata;
 pub(crate) mod names;
 mod own;
+mod parameters;
 mod prepared;
 pub(crate) mod session;
 pub(crate) mod size;
@@ -14,11 +15,9 @@ use std::sync::Arc;
 
 use access::{Caller, Role};
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
@@ -37,7 +36,7 @@ use arrow_flight::{
 };
 use datafusion::dataframe::DataFrame;
 use datafusion::scalar::ScalarValue;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -51,7 +50,8 @@ use crate::catalog::Catalog;
 use crate::error::Refusal;
 use crate::login;
 use crate::queries::{Plan, Planned, Purpose, Queries, bind};
-use crate::server::{self, Messages};
+use crate::server::Messages;
+use crate::status::status;
 
 /// Answers the Flight SQL commands.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Sql {
     pub(crate) async fn put(
         &self,
         command: &[u8],
-        messages: impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static,
+        messages: impl Stream<Item = Result<FlightData, Status>> + Send,
     ) -> Result<DoPutPreparedStatementResult, Refusal> {
         let command = Any::decode(command).ok().and_then(|command| Command::try_from(command).ok());
         let Some(Command::CommandPreparedStatementQuery(query)) = command else {
@@ -92,18 +92,7 @@ impl Sql {
         };
         let prepared = Prepared::decode(&query.prepared_statement_handle)?;
         self.check_text(&prepared.query)?;
-        let mut decoder = FlightDataDecoder::new(messages);
-        let mut batches = Vec::new();
-        while let Some(message) = decoder.next().await {
-            let message = message.map_err(|error| Refusal::BadRequest(error.to_string()))?;
-            if let DecodedPayload::RecordBatch(batch) = message.payload {
-                batches.push(batch);
-            }
-        }
-        let Some(first) = batches.first() else {
-            return Err(Refusal::BadRequest("no parameters were bound".to_owned()));
-        };
-        let bound = prepared.bind(concat_batches(first.schema_ref(), &batches)?)?;
+        let bound = prepared.bind(parameters::read(messages).await?)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
@@ -139,8 +128,7 @@ impl Sql {
         let plan = self.planning(asker, &prepared);
         let text = prepared.query.to_string();
         let answer = self.queries.run(Purpose::Query, &asker.caller, id, &text, plan).await?;
-        let (schema, batches) =
-            answer.map_err(|refusal| FlightError::Tonic(Box::new(server::status(&refusal))));
+        let (schema, batches) = answer.map_err(|refusal| FlightError::Tonic(Box::new(status(&refusal))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
     }
@@ -249,7 +237,7 @@ fn answer(batch: RecordBatch) -> Response<Messages> {
 }
 
 fn refused(error: impl Into<Refusal>) -> Status {
-    server::status(&error.into())
+    status(&error.into())
 }
 
 /// The answer to a DoGet.

@@ -23,7 +23,8 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
         Start::Now => hot.progress().received,
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
+    let turn = sql.queries.turns().of(caller);
+    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 /// Resolves a ticket for gold, whose position counts bronze's offsets as well.
@@ -49,7 +50,8 @@ pub(crate) async fn gold(
         }
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols) })
+    let turn = sql.queries.turns().of(caller);
+    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 /// Checks that a ticket's positions count in this bronze table, where the ticket names one.

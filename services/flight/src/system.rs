@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::Caller;
+use access::{Caller, Role};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -208,7 +208,9 @@ fn history(System { status, .. }: &System) -> Vec<Value> {
     status.view().history.iter().map(row).collect()
 }
 
-fn events(System { status, .. }: &System) -> Vec<Value> {
+fn events(System { status, caller, .. }: &System) -> Vec<Value> {
+    // An error's causes name stores and brokers by their addresses, and repeat what those answered.
+    let is_shown = caller.role >= Role::Writer;
     let row = |Said { process, event }: &Said| {
         let detail: Vec<String> =
             event.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -218,7 +220,7 @@ fn events(System { status, .. }: &System) -> Vec<Value> {
             "level": event.level,
             "target": event.target,
             "message": event.message,
-            "detail": detail.join(" "),
+            "detail": is_shown.then(|| detail.join(" ")),
         })
     };
     status.view().events.iter().map(row).collect()

@@ -152,7 +152,7 @@ impl Sink {
             let Batch { range, rows, dead_letters } =
                 read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             self.dead_letters.deliver(range, &dead_letters).await?;
-            for message in proto::stream::encode_batch(&rows, range)? {
+            for message in proto::stream::encode_put(&rows, range)? {
                 self.metrics.bytes.inc_by(message.data_body.len() as u64);
                 messages.send(message).await.map_err(|_closed| Error::PutEnded)?;
             }

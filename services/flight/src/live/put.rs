@@ -3,55 +3,51 @@
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
 use futures::{Stream, StreamExt};
-use proto::metadata::BatchMetadata;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::error::Refusal;
+use crate::hot::Hot;
+use crate::ipc::Decoder;
 use crate::live::ring::{GoldBatch, Ring};
+use crate::put::range_of;
 
 /// Takes batches until the client ends or the server stops. Nothing here is durable or acknowledged: what does not arrive, followers read
 /// from the gold table.
 ///
 /// # Errors
 ///
-/// [`Refusal`] when a batch is not gold, or the server is stopping.
+/// [`Refusal`] when a batch is not gold or of offsets that bronze has not received, or the server is stopping.
 pub(crate) async fn put(
+    hot: Arc<Hot>,
     ring: Arc<Ring>,
-    messages: impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static,
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), Refusal> {
-    let mut messages = FlightDataDecoder::new(messages);
+    let mut messages = messages.boxed();
+    let mut decoder = Decoder::of(proto::GOLD, schema::gold::schema());
     loop {
         let message = shutdown.run_until_cancelled(messages.next()).await.ok_or(Refusal::Stopping)?;
-        let Some(message) = message else { return Ok(()) };
-        let message = message.map_err(|error| bad(&error.to_string()))?;
-        if let Some(batch) = batch_of(message)? {
+        let Some(message) = message.transpose().map_err(Refusal::Broken)? else { return Ok(()) };
+        if let Some(batch) = batch_of(&mut decoder, &message).map_err(|reason| bad(&reason))? {
+            // Gold is made of bronze. A position beyond it would keep the followers from all that comes until bronze is there.
+            let received = hot.received(batch.range.partition);
+            if batch.range.next > received {
+                return Err(Refusal::Ahead { found: batch.range, received });
+            }
             ring.push(batch);
         }
     }
 }
 
-fn batch_of(message: DecodedFlightData) -> Result<Option<GoldBatch>, Refusal> {
-    let expected = schema::gold::schema();
-    let rows = match message.payload {
-        DecodedPayload::None => return Ok(None),
-        DecodedPayload::Schema(schema) if schema.fields() == expected.fields() => return Ok(None),
-        DecodedPayload::Schema(schema) => {
-            return Err(bad(&format!("the schema is not gold's: expected {expected}, found {schema}")));
-        }
-        DecodedPayload::RecordBatch(rows) => rows,
-    };
-    let metadata = BatchMetadata::decode(&message.inner.app_metadata);
-    let range = metadata.map_err(|error| bad(&format!("its app_metadata is no range: {error}")))?.range;
-    if range.first < 0 || range.partition < 0 || range.next < range.first {
-        return Err(bad(&format!("{range} is no range of offsets")));
-    }
+fn batch_of(decoder: &mut Decoder, message: &FlightData) -> Result<Option<GoldBatch>, String> {
+    let Some(rows) = decoder.decode(message)? else { return Ok(None) };
+    let range = range_of(message)?;
     if range.is_empty() && rows.num_rows() > 0 {
-        return Err(bad(&format!("{range} is empty, its batch is not")));
+        return Err(format!("{range} is empty, its batch is not"));
     }
+    schema::rows::check(&rows).map_err(|bad| format!("row {} of {range}: {}", bad.index, bad.reason))?;
     Ok(Some(GoldBatch { range, rows }))
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// Bytes of the batches that are kept: some 150,000 rows, more than gold commits to the lake at a time.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most batches that one [`Ring::read`] hands out, so that a slow follower pins little memory.
-const READ_BATCHES_MAX: usize = 16;
+const READ_BATCHES_MAX: usize = 4;
 
 /// The rows that a run of offsets has changed in gold, as they were after it.
 #[derive(Clone, Debug)]

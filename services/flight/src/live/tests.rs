@@ -1,6 +1,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use access::{Caller, Role};
 use arrow::array::{
     ArrayRef, AsArray, Date32Array, Float64Array, Int32Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
@@ -20,7 +21,10 @@ use super::put::put;
 use super::ring::{GoldBatch, Ring};
 use crate::error::Refusal;
 use crate::follow::Wanted;
+use crate::follow::turn::{Turn, Turns};
 use crate::gold::Gold;
+use crate::hot::Hot;
+use crate::hot::tests::{rows, table};
 use crate::symbols::Symbols;
 
 /// Gold rows of the first day: symbol, minute, close.
@@ -39,6 +43,10 @@ fn gold(rows: &[(&str, i64, f64)]) -> RecordBatch {
         }
     };
     RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap()
+}
+
+fn turn() -> Turn {
+    Turns::new(usize::MAX).of(&Caller { user: "ada".into(), role: Role::Reader })
 }
 
 fn position(pairs: &[(i32, i64)]) -> Position {
@@ -84,7 +92,8 @@ impl Server {
         from: &[(i32, i64)],
         symbols: Option<Vec<String>>,
     ) -> impl Stream<Item = String> + use<> {
-        let wanted = Wanted { from: position(from), until: None, symbols: Symbols::new(symbols) };
+        let wanted =
+            Wanted { from: position(from), until: None, symbols: Symbols::new(symbols), turn: turn() };
         let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(&self.gold));
         let messages = follow(ring, gold, wanted, CancellationToken::new());
         let messages =
@@ -144,7 +153,7 @@ async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
     server.commit(&[("A", 0, 2.0)], &[(0, 20), (1, 15)]).await;
     take(
         &mut follower,
-        &["0:20..20 [2.0, 1.0]", "0:20..20 [1.25]", "1:10..15 []", "0:20..25 [3.0]", "1:15..20 [1.5]"],
+        &["0:20..20 [2.0, 1.0]", "0:20..20 [1.25]", "1:10..15 []", "1:15..20 [1.5]", "0:20..25 [3.0]"],
     )
     .await;
 }
@@ -167,10 +176,20 @@ async fn only_the_rows_of_the_symbols_come_and_the_ranges_of_all() {
     take(&mut follower, &["0:0..0 [2.0]", "0:0..10 []", "0:10..11 []"]).await;
 }
 
-/// Puts messages and returns why they are refused.
+/// Puts messages to a server that has received partition 0 up to offset 6, and returns why they are refused.
 async fn refusal(messages: Vec<FlightData>) -> String {
+    let folder = tempfile::tempdir().unwrap();
     let messages = futures::stream::iter(messages.into_iter().map(Ok));
-    put(Arc::default(), messages, CancellationToken::new()).await.unwrap_err().to_string()
+    put(received(&folder).await, Arc::default(), messages, CancellationToken::new())
+        .await
+        .unwrap_err()
+        .to_string()
+}
+
+async fn received(folder: &tempfile::TempDir) -> Arc<Hot> {
+    let hot = Hot::new(table(folder).await.snapshot());
+    hot.push(range(0, 0, 6), &rows(0, &[0, 1, 2, 3, 4, 5])).unwrap();
+    Arc::new(hot)
 }
 
 #[tokio::test]
@@ -181,6 +200,12 @@ async fn a_put_that_is_not_gold_is_refused() {
         (range(0, 5, 4), &[][..], "0:5..4 is no range of offsets"),
         (range(-1, 5, 6), &[], "-1:5..6 is no range of offsets"),
         (range(0, 5, 5), &[("A", 0, 1.0)], "0:5..5 is empty, its batch is not"),
+        (range(0, 5, 6), &[("A", 0, 1.0), ("A\0", 0, 1.0)], "row 1 of 0:5..6: bad_symbol"),
+        (
+            range(0, 5, 6),
+            &[("A", i64::MAX / schema::MINUTE_MICROS, 1.0)],
+            "row 0 of 0:5..6: time_out_of_range",
+        ),
     ] {
         let refused = refusal(vec![schema(), batch(range, rows)]).await;
         assert_eq!(refused, format!("read the request: put gold: {reason}"));
@@ -189,8 +214,25 @@ async fn a_put_that_is_not_gold_is_refused() {
     assert!(refusal(vec![schema(), unmarked]).await.contains("its app_metadata is no range"));
     let bronze = refusal(vec![encode_schema(&schema::bronze::schema())]).await;
     assert!(bronze.contains("the schema is not gold's"), "{bronze}");
+}
+
+/// Else followers would take nothing until bronze is there.
+#[tokio::test]
+async fn gold_of_what_bronze_has_not_received_is_refused() {
+    for (range, received) in [(range(0, 5, 7), 6), (range(0, 0, 1 << 50), 6), (range(1, 0, 1), 0)] {
+        let gold = encode_upserts(&gold(&[]), range).unwrap().remove(0);
+        let refused = refusal(vec![encode_schema(&schema::gold::schema()), gold]).await;
+        let reason =
+            if range.next == 1 << 50 { "too long a range".to_owned() } else { format!("up to {received}") };
+        assert!(refused.contains(&reason), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_put_of_gold_ends_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
     let stopped = CancellationToken::new();
     stopped.cancel();
-    let stopped = put(Arc::default(), futures::stream::pending(), stopped).await;
+    let stopped = put(received(&folder).await, Arc::default(), futures::stream::pending(), stopped).await;
     assert!(matches!(stopped, Err(Refusal::Stopping)));
 }

@@ -1,19 +1,23 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use arrow_flight::error::FlightError;
+use arrow::array::{RecordBatch, StringArray};
+use arrow_flight::FlightData;
 use futures::{StreamExt, poll};
 use position::OffsetRange;
+use proto::metadata::RANGE_OFFSETS_MAX;
 use proto::stream::{batch_bytes, encode_batch, encode_schema};
+use schema::bronze::column;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use super::put;
+use super::{OFFSETS_MAX, PARTITIONS_MAX, put};
 use crate::error::Refusal;
 use crate::hot::Hot;
 use crate::hot::tests::{rows, table};
 use crate::metrics::Metrics;
 
-type Messages = Vec<Result<arrow_flight::FlightData, FlightError>>;
+type Messages = Vec<Result<FlightData, Status>>;
 
 fn messages(batches: &[(i64, &[i64], i64)]) -> Messages {
     let mut messages = vec![Ok(encode_schema(&schema::bronze::schema()))];
@@ -100,6 +104,60 @@ async fn a_batch_that_is_not_what_it_says_is_refused() {
     }
     let gap = messages(&[(0, &[0], 1), (5, &[5], 6)]);
     assert_eq!(refusal(gap).await, "put bronze: partition 0 is expected at offset 1, not 5");
+}
+
+/// The messages of one batch of a partition.
+fn message(rows: &RecordBatch, range: OffsetRange) -> Messages {
+    let batch = encode_batch(rows, range).unwrap();
+    [encode_schema(&rows.schema())].into_iter().chain(batch).map(Ok).collect()
+}
+
+#[tokio::test]
+async fn a_range_that_no_topic_has_is_refused() {
+    for (partition, first, next, reason) in [
+        (i32::MAX, 0, 1, "beyond all topics"),
+        (PARTITIONS_MAX, 0, 1, "beyond all topics"),
+        (0, OFFSETS_MAX, OFFSETS_MAX, "beyond all topics"),
+        (0, 0, i64::MAX, "beyond all topics"),
+        (0, 0, RANGE_OFFSETS_MAX + 1, "too long a range for one batch"),
+    ] {
+        let range = OffsetRange { partition, first, next };
+        let refused = refusal(message(&rows(partition, &[]), range)).await;
+        assert!(refused.contains(reason), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_no_message_can_hold_is_refused() {
+    let good = rows(0, &[0, 1]);
+    let mut columns = good.columns().to_vec();
+    columns[column::SYMBOL] = Arc::new(StringArray::from(vec!["BTC-USD", "BTC\0USD"]));
+    let bad = RecordBatch::try_new(good.schema(), columns).unwrap();
+    let refused = refusal(message(&bad, OffsetRange { partition: 0, first: 0, next: 2 })).await;
+    assert_eq!(refused, "put bronze: the row of offset 1: bad_symbol");
+}
+
+/// What pandas and others add to a schema goes no further in.
+#[tokio::test]
+async fn a_schema_with_metadata_is_put_and_flushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = table(&folder).await;
+    let hot = Arc::new(Hot::new(table.snapshot()));
+    let metadata = [("pandas".to_owned(), "{}".to_owned())].into();
+    let schema = schema::bronze::schema().as_ref().clone().with_metadata(metadata);
+    let rows = rows(0, &[0, 1]).with_schema(Arc::new(schema)).unwrap();
+    let messages = futures::stream::iter(message(&rows, OffsetRange { partition: 0, first: 0, next: 2 }));
+    let mut answers =
+        Box::pin(put(Arc::clone(&hot), usize::MAX, messages, metrics(), CancellationToken::new()));
+    answers.next().await.unwrap().unwrap();
+    let (batches, position) = hot.to_flush().unwrap();
+    assert_eq!(table.append(&batches, &position).await.unwrap().row_count(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_ends_with_its_own_status() {
+    let broken = vec![Err(Status::out_of_range("the message is too large"))];
+    assert_eq!(refusal(broken).await, "the message is too large");
 }
 
 #[tokio::test]

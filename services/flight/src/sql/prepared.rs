@@ -6,9 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
@@ -18,14 +16,14 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use super::parameters;
 use crate::error::Refusal;
+use crate::ipc;
 
 /// How a handle says that its query is SQL.
 const SQL: u8 = b'q';
 /// How a handle says that its query is a Substrait plan.
 const SUBSTRAIT: u8 = b's';
-/// Most rows of parameters in one execution: each is a query of its own.
-const ROWS_MAX: usize = 1000;
 
 /// What is to be planned.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +112,10 @@ impl Prepared {
         if parameters.is_empty() {
             return Ok(prepared);
         }
-        prepared.bind(decode_batch(parameters).ok_or_else(bad)?)
+        let parameters = ipc::first_batch(parameters).map_err(|error| {
+            Refusal::BadRequest(format!("the parameters in the handle of a prepared statement: {error}"))
+        })?;
+        prepared.bind(parameters)
     }
 
     /// Binds rows of parameters, in place of those that were bound before.
@@ -123,13 +124,8 @@ impl Prepared {
     ///
     /// There are too many, or none.
     pub(crate) fn bind(self, parameters: RecordBatch) -> Result<Prepared, Refusal> {
-        match parameters.num_rows() {
-            0 => Err(Refusal::BadRequest("no row of parameters was bound".to_owned())),
-            rows if rows > ROWS_MAX => Err(Refusal::BadRequest(format!(
-                "{rows} rows of parameters were bound; at most {ROWS_MAX} are executed together"
-            ))),
-            _ => Ok(Prepared { parameters: Some(parameters), ..self }),
-        }
+        parameters::check(&parameters)?;
+        Ok(Prepared { parameters: Some(parameters), ..self })
     }
 
     /// Returns the parameters of each execution, in order; one without any while nothing was bound.
@@ -160,14 +156,6 @@ impl fmt::Display for Query {
             Query::Substrait(plan) => write!(f, "a Substrait plan of {} bytes", plan.len()),
         }
     }
-}
-
-/// Reads the first batch of an Arrow stream that anybody may have made up; `None` where it is none.
-fn decode_batch(bytes: &[u8]) -> Option<RecordBatch> {
-    // Unlike the reader of streams this decoder allocates no more than it is given, whatever lengths the bytes claim. It panics over
-    // offsets outside of them.
-    let decode = || StreamDecoder::new().decode(&mut Buffer::from(bytes));
-    std::panic::catch_unwind(decode).ok()?.ok()?
 }
 
 /// Returns a plan's parameters as a schema, in order: text, where the query leaves the type open; times in milliseconds, since the JDBC
@@ -218,6 +206,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{Int64Array, RecordBatch};
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
     use proptest::prelude::*;
 
     use super::Prepared;
@@ -244,6 +234,23 @@ mod tests {
         let decoded = Prepared::decode(&bound.encode().unwrap()).unwrap();
         assert_eq!(decoded, bound);
         assert_eq!(decoded.executions().unwrap(), [vec![1_i64.into()], vec![2_i64.into()]]);
+    }
+
+    /// Four hundred bytes that ended the process: the parameters' one buffer claims 2^62 bytes behind its LZ4 frame.
+    #[test]
+    fn a_handle_whose_parameters_claim_more_than_all_memory_is_refused() {
+        let rows = Arc::new(Int64Array::from(vec![7; 100])) as _;
+        let rows = RecordBatch::try_from_iter([("$1", rows)]).unwrap();
+        let options =
+            IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap();
+        let mut handle = Prepared::new("SELECT $1").unwrap().encode().unwrap().to_vec();
+        let mut writer = StreamWriter::try_new_with_options(&mut handle, &rows.schema(), options).unwrap();
+        writer.write(&rows).unwrap();
+        writer.finish().unwrap();
+        let claim = handle.windows(8).rposition(|bytes| bytes == 800_i64.to_le_bytes()).unwrap();
+        handle[claim..claim + 8].copy_from_slice(&(1_i64 << 62).to_le_bytes());
+        let refused = Prepared::decode(&handle).unwrap_err().to_string();
+        assert!(refused.contains("compressed"), "{refused}");
     }
 
     proptest! {

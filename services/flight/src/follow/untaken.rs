@@ -1,0 +1,125 @@
+//! Ends the stream of a client that takes nothing for too long. What was read for it is let go of, and its place is free again.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arrow_flight::FlightData;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::Refusal;
+
+/// A stream with somebody who watches how long its last message waits.
+pub(crate) struct Watched {
+    shared: Arc<Mutex<Shared>>,
+    limit: Duration,
+    is_over: bool,
+    _watch: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    /// `None` once it was cut off.
+    messages: Option<BoxStream<'static, Result<FlightData, Refusal>>>,
+    /// When the last message was handed out; `None` while the client waits for the next.
+    untaken_since: Option<Instant>,
+}
+
+impl Watched {
+    /// Streams `messages` until one is left untaken for `limit`, and then an error in place of the rest.
+    pub(crate) fn new(
+        messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
+        limit: Duration,
+    ) -> Self {
+        let shared = Shared { messages: Some(messages.boxed()), untaken_since: Some(Instant::now()) };
+        let shared = Arc::new(Mutex::new(shared));
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch(Arc::clone(&shared), limit)));
+        Watched { shared, limit, is_over: false, _watch: watch }
+    }
+}
+
+impl Stream for Watched {
+    type Item = Result<FlightData, Refusal>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut shared = locked(&shared);
+        let Some(messages) = &mut shared.messages else {
+            self.is_over = true;
+            return Poll::Ready(Some(Err(Refusal::Untaken { limit: self.limit })));
+        };
+        let polled = messages.poll_next_unpin(context);
+        shared.untaken_since = polled.is_ready().then(Instant::now);
+        polled
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Now, and not when the task has ended.
+        locked(&self.shared).messages = None;
+    }
+}
+
+async fn watch(shared: Arc<Mutex<Shared>>, limit: Duration) {
+    loop {
+        let now = Instant::now();
+        let since = locked(&shared).untaken_since.unwrap_or(now);
+        if now - since >= limit {
+            locked(&shared).messages = None;
+            return;
+        }
+        sleep_until(since + limit).await;
+    }
+}
+
+/// Locks; what a panic left is whole, since nothing is changed in steps.
+fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow_flight::FlightData;
+    use futures::{StreamExt, poll};
+    use tokio::sync::oneshot;
+
+    use super::Watched;
+    use crate::error::Refusal;
+
+    #[tokio::test]
+    async fn what_a_client_leaves_untaken_is_let_go_of() {
+        let (held, is_let_go) = oneshot::channel::<()>();
+        let endless = futures::stream::repeat_with(move || {
+            let _held = &held;
+            Ok(FlightData::default())
+        });
+        let mut messages = Watched::new(endless, Duration::from_millis(1));
+        messages.next().await.unwrap().unwrap();
+        is_let_go.await.unwrap_err();
+        assert!(matches!(messages.next().await, Some(Err(Refusal::Untaken { .. }))));
+        assert!(messages.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_is_not_cut_off() {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let limit = Duration::from_millis(1);
+        let mut messages = Watched::new(receiver, limit);
+        assert!(poll!(messages.next()).is_pending());
+        // Long enough for the watch to have looked, however it is scheduled.
+        for _ in 0..3 {
+            tokio::time::sleep(limit * 2).await;
+        }
+        sender.unbounded_send(Ok(FlightData::default())).unwrap();
+        assert!(messages.next().await.unwrap().is_ok());
+    }
+}

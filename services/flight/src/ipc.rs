@@ -1,0 +1,248 @@
+//! The one way in for Arrow IPC: what is put to the tables, parameters, and the handles of prepared statements.
+//!
+//! A message claims lengths: of its buffers, of what they decompress to, of its rows, of texts that several fields share. A claim is held
+//! against the bytes that came before anything is allocated for it; a failed allocation would end the process.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::RecordBatchDecoder;
+use arrow::ipc::{Endianness, Message, MessageHeader, root_as_message_with_opts};
+use arrow_flight::FlightData;
+use bytes::{Buf, Bytes};
+use flatbuffers::VerifierOptions;
+
+/// Times its own size that a message's header may stand for: writers share the layouts of its tables, and nothing else.
+const HEADER_SHARING_MAX: usize = 4;
+/// Bytes that a header may stand for beside that: in the smallest ones the shared layouts are most.
+const HEADER_BYTES_MIN: usize = 4096;
+/// Most columns: no table or list of parameters comes near.
+const COLUMNS_MAX: usize = 65_536;
+/// Widest value of a fixed width, in bytes: the longest hashes have 64. A null takes as much as a value.
+const FIXED_BYTES_MAX: i32 = 1024;
+/// Most rows of a batch whose columns take no bytes, since all are null.
+const ROWS_WITHOUT_BYTES_MAX: usize = 1000;
+/// What an encapsulated message begins with.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// To this many bytes Arrow aligns what it computes on.
+const ALIGNMENT: usize = 64;
+
+/// Reads the messages of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    expected: Option<(&'static str, SchemaRef)>,
+    schema: Option<SchemaRef>,
+}
+
+impl Decoder {
+    /// Reads rows of `table`: the stream must have its columns, and its batches have exactly its schema.
+    pub(crate) fn of(table: &'static str, schema: SchemaRef) -> Self {
+        Decoder { expected: Some((table, schema)), schema: None }
+    }
+
+    /// Reads the next message; `None` where it holds no batch. Metadata of the schema is left out.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the message: the stream is of no use any more.
+    pub(crate) fn decode(&mut self, message: &FlightData) -> Result<Option<RecordBatch>, String> {
+        if message.data_header.is_empty() {
+            return Ok(None);
+        }
+        let header = header(&message.data_header)?;
+        match header.header_type() {
+            MessageHeader::NONE => Ok(None),
+            MessageHeader::Schema => {
+                let mut schema = read_schema(&header)?;
+                if let Some((table, expected)) = &self.expected {
+                    if *expected != schema {
+                        return Err(format!(
+                            "the schema is not {table}'s: expected {expected}, found {schema}"
+                        ));
+                    }
+                    schema = Arc::clone(expected);
+                }
+                if self.schema.as_ref().is_some_and(|before| *before != schema) {
+                    return Err("the schema changes within the stream".to_owned());
+                }
+                self.schema = Some(schema);
+                Ok(None)
+            }
+            MessageHeader::RecordBatch => {
+                let schema = self.schema.clone().ok_or("a batch came before its schema")?;
+                read_batch(&header, &message.data_body, schema).map(Some)
+            }
+            MessageHeader::DictionaryBatch => {
+                Err("dictionaries are not taken: send the values themselves".to_owned())
+            }
+            other => Err(format!("a message of kind {other:?} is no part of a stream of batches")),
+        }
+    }
+}
+
+/// Reads the first batch of an Arrow stream that anybody may have made up.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn first_batch(stream: &[u8]) -> Result<RecordBatch, String> {
+    let mut stream = Bytes::copy_from_slice(stream);
+    let mut decoder = Decoder::default();
+    loop {
+        let message = next_message(&mut stream)?.ok_or("the stream ends before its first batch")?;
+        if let Some(batch) = decoder.decode(&message)? {
+            return Ok(batch);
+        }
+    }
+}
+
+/// Takes one message off a stream, `None` at its end.
+fn next_message(stream: &mut Bytes) -> Result<Option<FlightData>, String> {
+    if stream.is_empty() {
+        return Ok(None);
+    }
+    let cut_off = || "the stream ends within a message".to_owned();
+    if stream.len() < 8 || stream[..4] != CONTINUATION {
+        return Err("the stream is no Arrow stream".to_owned());
+    }
+    stream.advance(CONTINUATION.len());
+    let header_bytes = usize::try_from(stream.get_u32_le()).map_err(|_| cut_off())?;
+    if header_bytes == 0 {
+        return Ok(None);
+    }
+    if header_bytes > stream.len() {
+        return Err(cut_off());
+    }
+    let data_header = stream.split_to(header_bytes);
+    let body_bytes = usize::try_from(header(&data_header)?.bodyLength()).unwrap_or(usize::MAX);
+    if body_bytes > stream.len() {
+        return Err(cut_off());
+    }
+    let data_body = stream.split_to(body_bytes);
+    Ok(Some(FlightData { data_header, data_body, ..FlightData::default() }))
+}
+
+/// Reads a message's header, which stands for no more than a few times its own bytes however often its parts are shared.
+fn header(bytes: &[u8]) -> Result<Message<'_>, String> {
+    let limits = VerifierOptions {
+        max_apparent_size: bytes.len().saturating_mul(HEADER_SHARING_MAX).saturating_add(HEADER_BYTES_MIN),
+        ..VerifierOptions::default()
+    };
+    root_as_message_with_opts(&limits, bytes)
+        .map_err(|error| format!("a message has no Arrow header: {error}"))
+}
+
+fn read_schema(header: &Message<'_>) -> Result<SchemaRef, String> {
+    let schema = header.header_as_schema().ok_or("a schema message holds no schema")?;
+    let fields = schema.fields().ok_or("the schema has no list of columns")?;
+    if fields.len() > COLUMNS_MAX {
+        return Err(format!("the schema has {} columns; {COLUMNS_MAX} are the most", fields.len()));
+    }
+    if schema.endianness() != Endianness::Little {
+        return Err("the stream is big-endian: send it little-endian".to_owned());
+    }
+    // Looked at before the types are made, which may hold types without end.
+    let nested =
+        |field: &arrow::ipc::Field<'_>| field.children().is_some_and(|children| !children.is_empty());
+    if let Some(field) = fields.iter().find(nested) {
+        return Err(format!(
+            "column {:?} is nested: only plain values are taken",
+            field.name().unwrap_or_default()
+        ));
+    }
+    let schema = caught(|| Ok(fb_to_schema(schema)))?;
+    let plain = |field: &FieldRef| {
+        if is_plain(field.data_type()) {
+            return Ok(Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
+        }
+        Err(format!(
+            "column {:?} is of type {}: only plain values are taken",
+            field.name(),
+            field.data_type()
+        ))
+    };
+    let fields = schema.fields().iter().map(plain).collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Returns true if each value of the type has bytes of its own in the batch. Views and dictionaries stand for more than they hold, and
+/// what is nested may.
+fn is_plain(kind: &DataType) -> bool {
+    match kind {
+        DataType::FixedSizeBinary(width) => (1..=FIXED_BYTES_MAX).contains(width),
+        DataType::Null
+        | DataType::Boolean
+        | DataType::Binary
+        | DataType::LargeBinary
+        | DataType::Utf8
+        | DataType::LargeUtf8 => true,
+        _ => kind.is_primitive(),
+    }
+}
+
+fn read_batch(header: &Message<'_>, body: &Bytes, schema: SchemaRef) -> Result<RecordBatch, String> {
+    let batch = header.header_as_record_batch().ok_or("a batch message holds no batch")?;
+    check_batch(&batch, &schema, body.len())?;
+    // What lies well in memory is not copied.
+    let is_aligned = body.as_ptr().addr().is_multiple_of(ALIGNMENT);
+    let body = if is_aligned { Buffer::from(body.clone()) } else { Buffer::from(&body[..]) };
+    let no_dictionaries = HashMap::new();
+    caught(|| {
+        RecordBatchDecoder::try_new(&body, batch, schema, &no_dictionaries, &header.version())?
+            .read_record_batch()
+    })
+}
+
+/// Checks what a batch claims against the bytes that it came with.
+fn check_batch(
+    batch: &arrow::ipc::RecordBatch<'_>,
+    schema: &Schema,
+    body_bytes: usize,
+) -> Result<(), String> {
+    if batch.compression().is_some() {
+        return Err("a batch is compressed: send it uncompressed".to_owned());
+    }
+    // Each value takes a bit at least.
+    let rows_max = body_bytes.saturating_mul(8).saturating_add(ROWS_WITHOUT_BYTES_MAX);
+    if usize::try_from(batch.length()).is_ok_and(|rows| rows > rows_max) || batch.length() < 0 {
+        return Err(format!("a batch of {body_bytes} bytes cannot hold {} rows", batch.length()));
+    }
+    let nodes = batch.nodes().ok_or("a batch has no list of columns")?;
+    let is_whole = nodes
+        .iter()
+        .all(|node| node.length() == batch.length() && (0..=node.length()).contains(&node.null_count()));
+    if nodes.len() != schema.fields().len() || !is_whole {
+        return Err("the columns of a batch are not those of its schema, or not of its length".to_owned());
+    }
+    let (mut used, mut is_inside) = (0_usize, true);
+    for buffer in batch.buffers().ok_or("a batch has no list of buffers")?.iter() {
+        let (start, bytes) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length()));
+        let end = start.ok().zip(bytes.ok()).and_then(|(start, bytes)| {
+            used = used.saturating_add(bytes);
+            start.checked_add(bytes)
+        });
+        is_inside &= end.is_some_and(|end| end <= body_bytes);
+    }
+    // Buffers that share bytes would be copied apart.
+    if !is_inside || used > body_bytes {
+        return Err(format!("the buffers of a batch claim more than its {body_bytes} bytes"));
+    }
+    Ok(())
+}
+
+/// Runs the library, which panics over some of what it does not expect.
+fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| format!("a message cannot be read: {error}")),
+        Err(_) => Err("a message cannot be read".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Parameters of a prepared statement, as a client puts them.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow_flight::FlightData;
+use futures::{Stream, StreamExt};
+use tonic::Status;
+
+use crate::error::Refusal;
+use crate::ipc::Decoder;
+
+/// Most rows of parameters in one execution: each is a query of its own.
+const ROWS_MAX: usize = 1000;
+/// Most values in all rows: each becomes a value of a plan, some hundred bytes.
+const VALUES_MAX: usize = 65_536;
+/// Most bytes of the messages: with a query's text they still make a handle that fits in one message.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Reads all rows, and no more than may be bound.
+///
+/// # Errors
+///
+/// [`Refusal`]: there are too many or none, or they are no plain values.
+pub(super) async fn read(
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send,
+) -> Result<RecordBatch, Refusal> {
+    let mut messages = std::pin::pin!(messages);
+    let (mut decoder, mut batches) = (Decoder::default(), Vec::<RecordBatch>::new());
+    let (mut bytes, mut rows) = (0, 0);
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(Refusal::Broken)?;
+        bytes += message.data_header.len() + message.data_body.len();
+        if bytes > BYTES_MAX {
+            return Err(bad(&format!("parameters of more than {BYTES_MAX} bytes were bound")));
+        }
+        if let Some(batch) = decoder.decode(&message).map_err(|error| bad(&error))? {
+            rows += batch.num_rows();
+            check_rows(rows)?;
+            batches.push(batch);
+        }
+    }
+    let first = batches.first().ok_or_else(|| bad("no parameters were bound"))?;
+    Ok(concat_batches(first.schema_ref(), &batches)?)
+}
+
+/// Checks that parameters can be bound: some rows, and not too many.
+///
+/// # Errors
+///
+/// [`Refusal::BadRequest`].
+pub(super) fn check(parameters: &RecordBatch) -> Result<(), Refusal> {
+    let (rows, columns) = (parameters.num_rows(), parameters.num_columns());
+    if rows == 0 {
+        return Err(bad("no row of parameters was bound"));
+    }
+    check_rows(rows)?;
+    if rows.saturating_mul(columns) > VALUES_MAX {
+        return Err(bad(&format!(
+            "{rows} rows of {columns} parameters were bound; at most {VALUES_MAX} values are executed together"
+        )));
+    }
+    Ok(())
+}
+
+fn check_rows(rows: usize) -> Result<(), Refusal> {
+    if rows <= ROWS_MAX {
+        return Ok(());
+    }
+    Err(bad(&format!("{rows} rows of parameters were bound; at most {ROWS_MAX} are executed together")))
+}
+
+fn bad(reason: &str) -> Refusal {
+    Refusal::BadRequest(reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests;
