@@ -5,6 +5,7 @@ mod bad_input;
 mod certificates;
 mod clients;
 mod crash;
+mod dead_letters;
 mod flight_sql;
 mod interop;
 mod limits;
