@@ -8,6 +8,7 @@ mod crash;
 mod dead_letters;
 mod flight_sql;
 mod interop;
+mod leaders;
 mod limits;
 mod live;
 mod outages;

@@ -1,10 +1,7 @@
 //! The one table of PostgreSQL's SQLSTATEs: which errors pass by themselves, and which end gold with what to do.
 //!
 //! A failover, a full disk, a stopped server or a cancelled statement passes: the same transaction is tried again until it does. What
-//! only a person can mend ends gold with a sentence. A log-in that is refused waits (see [`Error::connect`]): as often as not
-//! it is put right at the server.
-//!
-//! [`Error::connect`]: crate::error::Error
+//! only a person can mend ends gold with a sentence. A log-in that is refused waits: as often as not it is put right at the server.
 
 use tokio_postgres::error::DbError;
 

@@ -26,11 +26,20 @@ pub enum Error {
     /// The group gave us other partitions.
     #[error("the consumer group rebalanced")]
     Rebalanced,
+    /// A broker does not have the offset that was to be read next: retention, a lost log, or another topic.
+    #[error("topic {topic} does not have the next offset that was to be read")]
+    OffsetLost {
+        /// The topic.
+        topic: String,
+    },
+    /// Partitions that the session could not read have a leader again.
+    #[error("partitions without a leader have one again")]
+    LeadersReturned,
     /// The session's reader stopped: the session it read for, or the service, is over.
     #[error("reading stopped")]
     ReaderStopped,
     /// A dead letter was not acknowledged.
-    #[error("deliver a dead letter to {topic}")]
+    #[error("deliver a dead letter to {topic}{}", kafka::what_to_do(source))]
     DeadLetter {
         /// The dead-letter topic.
         topic: String,
@@ -49,6 +58,16 @@ pub enum Error {
         /// What librdkafka says.
         #[source]
         source: KafkaError,
+    },
+    /// Messages that bronze holds were lost, and others have their offsets.
+    #[error(
+        "topic {topic} no longer holds messages that bronze has, and has others at their offsets: a partition has lost its newest messages \
+         and grown again, as after an unclean leader election. No message of bronze is lost; go on with a new topic, a new lake (--lake) and a \
+         new database (--postgres)"
+    )]
+    TopicReplaced {
+        /// The topic.
+        topic: String,
     },
     /// The topic ends below bronze's position: it is not the topic that bronze was read from.
     #[error(
@@ -97,9 +116,11 @@ impl Error {
             Error::Flight(error) => error.is_transient(),
             Error::DeadLetter { source, .. } => !kafka::is_fatal(source),
             Error::PutEnded | Error::Rebalanced | Error::ReaderStopped => true,
+            Error::OffsetLost { .. } | Error::LeadersReturned => true,
             Error::PutResult(_)
             | Error::Encode(_)
             | Error::Codec { .. }
+            | Error::TopicReplaced { .. }
             | Error::TopicRecreated { .. }
             | Error::TopicTruncated { .. } => false,
         }

@@ -53,7 +53,9 @@ impl Table {
     /// Connects, and creates or migrates the tables.
     pub(super) async fn open(postgres: &Postgres, topic: &str, bounds: Bounds) -> Result<Self, Error> {
         let pool = postgres.pool()?;
-        migrate::migrate(&mut *connect(&pool).await?).await?;
+        let mut client = connect(&pool).await?;
+        migrate::migrate(&mut client).await?;
+        drop(client);
         Ok(Table { pool, topic: topic.to_owned(), bounds, written: 0 })
     }
 

@@ -184,7 +184,7 @@ async fn a_time_limit_that_the_operator_has_set_stays() -> Result<()> {
 }
 
 /// Checks that gold ends at once with an error that contains `advice`.
-async fn ends(opened: Result<Sink, Error>, advice: &str) {
+fn ends(opened: Result<Sink, Error>, advice: &str) {
     let error = opened.map(drop).unwrap_err();
     assert!(!error.is_transient() && error.to_string().contains(advice), "{error}: {error:?}");
 }
@@ -195,19 +195,18 @@ async fn what_only_a_person_can_mend_ends_with_what_to_do() -> Result<()> {
     let server = std::env::var("CANDLEFLIGHT_TEST_POSTGRES")?;
     let metrics = || Metrics::register(&service::metrics::Metrics::default());
     let (base, _) = server.rsplit_once('/').unwrap();
-    ends(Sink::open(&at(&format!("{base}/gold_of_nobody")), TOPIC, metrics()).await, "create the database")
-        .await;
+    ends(Sink::open(&at(&format!("{base}/gold_of_nobody")), TOPIC, metrics()).await, "create the database");
 
     let role = "DROP ROLE IF EXISTS gold_reader; CREATE ROLE gold_reader LOGIN PASSWORD 'reader'";
     database.client.batch_execute(role).await?;
     let (_, host) = base.rsplit_once('@').unwrap();
     let reader = at(&format!("postgres://gold_reader:reader@{host}/{}", database.name));
-    ends(Sink::open(&reader, TOPIC, metrics()).await, "GRANT").await;
+    ends(Sink::open(&reader, TOPIC, metrics()).await, "GRANT");
     database.client.batch_execute("DROP ROLE gold_reader").await?;
 
     let mut sink = database.open().await?;
     database.client.batch_execute("DROP TABLE bitcoin_gold_data CASCADE").await?;
-    ends(database.open().await, "dropped by hand").await;
+    ends(database.open().await, "dropped by hand");
     let lost = sink
         .write(&[computed(0, 0, 1, gold("BTC-USD", &numbered(0..2, 1.0)))], &CancellationToken::new())
         .await;
