@@ -1,8 +1,10 @@
 //! The only crate that knows how a Kafka client is configured: every option that decides durability, size or time is set here.
 
 mod closing;
+mod code;
 pub mod dead_letter;
 mod error;
+mod fixed;
 mod option;
 mod refusal;
 mod run;
@@ -16,7 +18,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
 pub use crate::closing::Closing;
-pub use crate::error::{Error, is_fatal};
+pub use crate::error::{Error, is_fatal, what_to_do};
 pub use crate::option::ClientOption;
 pub use crate::refusal::{refused, unless_refused};
 
@@ -59,7 +61,7 @@ pub struct Args {
     /// Topic of the candles.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
-    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable. Passwords are better set by the variable, one
+    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable. What exactly once rests on is refused. Passwords are better set by the variable, one
     /// option a line, which other users of the machine do not see.
     #[arg(
         long = "kafka-option",
@@ -140,7 +142,7 @@ impl Args {
         config
     }
 
-    /// Adds the user's options, which win.
+    /// Adds the user's options, which win; those that may not are refused by their parser.
     fn with_options(&self, mut config: ClientConfig) -> ClientConfig {
         for option in &self.options {
             option.set(&mut config);

@@ -8,6 +8,8 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use rdkafka::ClientConfig;
 
+use crate::fixed;
+
 /// One option of librdkafka. Its value may be a password: it is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientOption {
@@ -50,11 +52,20 @@ impl TypedValueParser for Parser {
         _: Option<&Arg>,
         value: &OsStr,
     ) -> Result<ClientOption, clap::Error> {
-        value.to_str().and_then(ClientOption::parse).ok_or_else(|| {
+        let refused =
+            |message: String| clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command);
+        let option = value.to_str().and_then(ClientOption::parse).ok_or_else(|| {
             let message = "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS, one a line) is written KEY=VALUE; what was given is not shown, since \
                            it may be secret\n";
-            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
-        })
+            refused(message.to_owned())
+        })?;
+        match fixed::refusal(&option.key, &option.value) {
+            Some(reason) => Err(refused(format!(
+                "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS) cannot set {}: {reason}; leave it out\n",
+                option.key
+            ))),
+            None => Ok(option),
+        }
     }
 }
 
@@ -85,6 +96,14 @@ mod tests {
         let client =
             Flags::try_parse_from(["test", lines]).map(|flags| flags.kafka.consumer("group")).unwrap();
         assert_eq!((client.get("sasl.username"), client.get("client.id")), (Some("me"), Some("mine")));
+    }
+
+    #[test]
+    fn what_exactly_once_rests_on_is_refused_by_name() {
+        let lines = "--kafka-option=client.id=mine\nacks=1";
+        let error = Flags::try_parse_from(["test", lines]).err().unwrap().to_string();
+        assert!(error.contains("acks: ") && error.contains("leave it out"), "{error}");
+        assert!(Flags::try_parse_from(["test", "--kafka-option=acks=all"]).is_ok());
     }
 
     #[test]

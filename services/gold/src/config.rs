@@ -24,6 +24,13 @@ pub struct Config {
     /// Topic of the messages that could not be used; by default the topic's name with _dlq.
     #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub dead_letter_topic: Option<String>,
+    /// How many dead letters are kept in PostgreSQL, give or take a tenth; older ones are in their topic only.
+    #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTERS_MAX", default_value_t = 100_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub dead_letters_max: u32,
+    /// How long dead letters are kept in PostgreSQL.
+    #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTERS_AGE_MAX", default_value = "30d", value_parser = service::duration)]
+    pub dead_letters_age_max: Duration,
     /// What a window of length w counts: minutes of event time, or rows as Spark's rowsBetween does. Not to be changed for a table
     /// that has rows.
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum, default_value = "time")]

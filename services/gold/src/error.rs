@@ -3,6 +3,9 @@
 use datafusion::error::DataFusionError;
 use position::{OffsetRange, Origin};
 use proto::client::ClientError;
+use tokio_postgres::error::SqlState;
+
+use crate::sqlstate::{self, Verdict};
 
 /// Why gold or its verification ends.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +81,11 @@ pub enum Error {
          --postgres-cert"
     )]
     PostgresTls(#[source] tokio_postgres::Error),
-    /// PostgreSQL does not let us in.
+    /// PostgreSQL does not let us in: a wrong log-in, or a role that may not connect to the database.
     #[error("PostgreSQL refuses us; check user, password, database and sslmode in --postgres")]
     PostgresRefused(#[source] tokio_postgres::Error),
     /// PostgreSQL refused, or could not be reached.
-    #[error("PostgreSQL: {action}")]
+    #[error("PostgreSQL: {action}{}", advice(source))]
     Postgres {
         /// What was being done.
         action: &'static str,
@@ -159,8 +162,9 @@ impl Error {
 
     /// Says why there is no connection.
     pub(crate) fn connect(source: tokio_postgres::Error) -> Error {
-        // 28: invalid authorisation. What rustls finds wrong is invalid data to tokio.
-        if source.code().is_some_and(|state| state.code().starts_with("28")) {
+        // 28: invalid authorization, 42501: no right to connect. What rustls finds wrong is invalid data to tokio.
+        let state = source.code().map_or("", SqlState::code);
+        if state.starts_with("28") || state == "42501" {
             return Error::PostgresRefused(source);
         }
         let cause = std::error::Error::source(&source).and_then(<dyn std::error::Error>::downcast_ref);
@@ -194,15 +198,20 @@ fn query_is_transient(error: &DataFusionError) -> bool {
     )
 }
 
-/// Tells whether the same transaction may succeed later: no answer at all, or one of the classes of SQLSTATE that say so.
+/// Returns true if the same transaction may succeed later: there was no answer at all, or one that passes by itself.
 fn postgres_is_transient(error: &tokio_postgres::Error) -> bool {
-    let Some(state) = error.code() else {
-        // Without a state the server has not answered: connection refused, reset or closed. What we could not encode or decode has
-        // no cause of that kind.
-        let cause = std::error::Error::source(error);
-        return error.is_closed() || cause.is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
-    };
-    // 08 connection, 40 serialisation failure or deadlock, 53 out of resources, 57P01..3 the server stops or starts, 55P03 lock.
-    let state = state.code();
-    matches!(&state[..2], "08" | "40" | "53") || matches!(state, "57P01" | "57P02" | "57P03" | "55P03")
+    if let Some(answer) = error.as_db_error() {
+        return sqlstate::verdict(answer) == Verdict::Passes;
+    }
+    // The server has not answered: connection refused, reset or closed. What we could not encode or decode has no cause of that kind.
+    let cause = std::error::Error::source(error);
+    error.is_closed() || cause.is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+}
+
+/// Returns what a person can do about an error that does not pass by itself, to be put behind the message.
+fn advice(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error().map(sqlstate::verdict) {
+        Some(Verdict::Ends(advice)) => format!("; {advice}"),
+        Some(Verdict::Passes) | None => String::new(),
+    }
 }

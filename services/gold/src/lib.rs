@@ -10,6 +10,7 @@ mod window;
 
 mod connection;
 pub mod sink;
+mod sqlstate;
 
 mod dead_letters;
 
@@ -25,6 +26,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
+use kafka::dead_letter::topic_of;
 use proto::ticket::History;
 use schema::bronze::column;
 use service::Context;
@@ -57,9 +59,10 @@ pub(crate) const NAME: &str = "gold";
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
+        let dead_letters = topic_of(&config.kafka.topic, config.dead_letter_topic.as_deref())?;
         tokio::select! {
             result = sessions(&config, &context, &metrics) => result,
-            never = dead_letters::run(&config, &metrics) => match never {},
+            never = dead_letters::run(&config, &dead_letters, &metrics) => match never {},
         }
     })
 }

@@ -55,6 +55,7 @@ impl SinkMetrics {
 /// The metrics of gold; clones share.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    service: service::metrics::Metrics,
     pub(crate) postgres: SinkMetrics,
     pub(crate) lake: SinkMetrics,
     pub(crate) corrections: Counter,
@@ -92,6 +93,7 @@ impl Metrics {
             metrics.register(name, help, Histogram::new(exponential_buckets(0.001, 1.3, 47)))
         };
         Metrics {
+            service: metrics.clone(),
             postgres: sink("postgres"),
             lake: sink("lake"),
             corrections: metrics.register(
@@ -127,5 +129,10 @@ impl Metrics {
                 Family::default(),
             ),
         }
+    }
+
+    /// Says that gold is ready, or why it is not.
+    pub(crate) fn set_ready(&self, readiness: Result<(), String>) {
+        self.service.set_ready(crate::NAME, readiness);
     }
 }

@@ -18,6 +18,7 @@ use schema::gold::COMPUTED_AT;
 use schema::{DATE, EVENT_TIME, SYMBOL};
 use std::sync::Arc;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use crate::connection::{Postgres, connect};
 use crate::error::Error;
@@ -119,7 +120,8 @@ async fn read_postgres<'a>(
     let failed = Error::postgres("read gold");
     let table = postgres::TABLE;
     let query = format!("SELECT {} FROM {table} ORDER BY {SYMBOL}, {EVENT_TIME}", columns().join(", "));
-    let rows = transaction.query_raw(&query, std::iter::empty::<&str>()).await.map_err(&failed)?;
+    let rows =
+        transaction.query_typed_raw(&query, std::iter::empty::<(&str, Type)>()).await.map_err(&failed)?;
     Ok(rows.try_chunks(BATCH_ROWS).map(move |rows| match rows {
         Ok(rows) => decode(&rows).map_err(&failed),
         Err(error) => Err(failed(error.1)),

@@ -30,6 +30,8 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct DeadLetter {
     pub(crate) offset: i64,
+    /// When the message was produced or appended, in Unix milliseconds, if it says so.
+    pub(crate) kafka_millis: Option<i64>,
     pub(crate) unusable: Unusable,
     pub(crate) key: Option<Vec<u8>>,
     /// At most [`PAYLOAD_BYTES_MAX`] of the value.
@@ -41,11 +43,11 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Keeps what is needed of a message.
     fn new(message: &Message<'_>, unusable: Unusable) -> Self {
-        let Message { offset, key, payload, .. } = *message;
+        let Message { offset, kafka_millis, key, payload } = *message;
         let cut = |bytes: &[u8]| bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)].to_vec();
         let payload_bytes = payload.map_or(0, <[u8]>::len);
         let key = key.filter(|key| key.len() <= schema::candle::SYMBOL_BYTES_MAX).map(<[u8]>::to_vec);
-        DeadLetter { offset, unusable, key, payload: payload.map(cut), payload_bytes }
+        DeadLetter { offset, kafka_millis, unusable, key, payload: payload.map(cut), payload_bytes }
     }
 }
 

@@ -27,11 +27,20 @@ pub enum Error {
     /// The group gave us other partitions.
     #[error("the consumer group rebalanced")]
     Rebalanced,
+    /// A broker does not have the offset that was to be read next: retention, a lost log, or another topic.
+    #[error("topic {topic} does not have the next offset that was to be read")]
+    OffsetLost {
+        /// The topic.
+        topic: String,
+    },
+    /// Partitions that the session could not read have a leader again.
+    #[error("partitions without a leader have one again")]
+    LeadersReturned,
     /// The session's reader stopped: the session it read for, or the service, is over.
     #[error("reading stopped")]
     ReaderStopped,
     /// A dead letter was not acknowledged.
-    #[error("deliver a dead letter to {topic}")]
+    #[error("deliver a dead letter to {topic}{}", kafka::what_to_do(source))]
     DeadLetter {
         /// The dead-letter topic.
         topic: String,
@@ -50,6 +59,16 @@ pub enum Error {
         /// What librdkafka says.
         #[source]
         source: KafkaError,
+    },
+    /// Messages that bronze holds were lost, and others have their offsets.
+    #[error(
+        "topic {topic} no longer holds messages that bronze has, and has others at their offsets: a partition has lost its newest messages \
+         and grown again, as after an unclean leader election. Stop its producers, give the topic an empty lake (another --lake) and run \
+         `candleflight gold --rebuild`; bronze of the old lake keeps what the topic has lost"
+    )]
+    TopicReplaced {
+        /// The topic.
+        topic: String,
     },
     /// The Flight server does not name the topic of its bronze: it is of version 0.1.
     #[error(
@@ -136,11 +155,14 @@ impl Error {
             | Error::Rebalanced
             | Error::ReaderStopped
             | Error::ServerOutdated
+            | Error::OffsetLost { .. }
+            | Error::LeadersReturned
             | Error::Refilled { .. } => true,
             Error::PutResult(_)
             | Error::Encode(_)
             | Error::Codec { .. }
             | Error::OtherTopic { .. }
+            | Error::TopicReplaced { .. }
             | Error::TopicRecreated { .. }
             | Error::TopicDiffers { .. }
             | Error::TopicTruncated { .. } => false,

@@ -64,7 +64,11 @@ pub struct Config {
 
 impl Config {
     /// Returns the topic of the messages that cannot be used.
-    pub fn dead_letter_topic(&self) -> String {
+    ///
+    /// # Errors
+    ///
+    /// [`kafka::Error::DeadLetterTopic`] where it is the topic itself.
+    pub fn dead_letter_topic(&self) -> Result<String, kafka::Error> {
         kafka::dead_letter::topic_of(&self.kafka.topic, self.dead_letter_topic.as_deref())
     }
 }
@@ -78,7 +82,7 @@ impl Config {
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
-        let sink = Sink::new(&config, &metrics, context.clone());
+        let sink = Sink::new(&config, &metrics, context.clone())?;
         let mut backoff = Backoff::default();
         loop {
             match membership(&config, &sink, &metrics, &context).await {

@@ -61,9 +61,9 @@ struct Opened {
 }
 
 impl Sink {
-    pub(crate) fn new(config: &Config, metrics: &Metrics, context: service::Context) -> Self {
-        let dead_letters = DeadLetters::new(config, metrics);
-        Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context }
+    pub(crate) fn new(config: &Config, metrics: &Metrics, context: service::Context) -> Result<Self, Error> {
+        let dead_letters = DeadLetters::new(config, config.dead_letter_topic()?, metrics);
+        Ok(Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context })
     }
 
     /// Runs a session until it is drained; `reached` tells how far it came.
@@ -79,7 +79,9 @@ impl Sink {
 
         let (polled_sender, polled) = mpsc::channel(BATCHES_QUEUED_MAX);
         let position = progress.received.clone();
-        source.start(Start { assignment, position, polled: polled_sender }).await?;
+        let start = source.start(Start { assignment, position, polled: polled_sender });
+        let Some(started) = shutdown.run_until_cancelled(start).await else { return Ok(()) };
+        started?;
         self.context.metrics.set_ready(SERVICE, Ok(()));
         *reached = Reached::Open;
 

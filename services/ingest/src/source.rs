@@ -1,11 +1,13 @@
 //! The topic, read on a thread of its own that never stops polling, so that the group keeps us whatever the server does.
 //!
 //! The group says which partitions, bronze says from where: the group's answer is taken in without reading anything, then a session
-//! asks the server how far it is and starts reading there. A rebalance ends the session.
+//! asks the server how far it is, the brokers where partitions begin and end, and starts reading there. A rebalance ends the session.
 
+mod ends;
 mod member;
 mod reader;
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use position::Position;
@@ -14,11 +16,13 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::messages::Messages;
 use crate::metrics::Metrics;
+use crate::source::ends::Ends;
 use crate::source::member::Member;
 use crate::source::reader::Reader;
 use crate::{Config, Error};
@@ -39,6 +43,9 @@ pub(crate) struct Assignment {
     partitions: Option<Vec<i32>>,
 }
 
+/// Our membership, which the thread owns: whoever else uses it must not keep it from leaving the group.
+type Consumer = kafka::Closing<BaseConsumer<Member>>;
+
 /// What a session asks of the source.
 pub(crate) struct Start {
     /// The assignment that the session is for.
@@ -49,18 +56,32 @@ pub(crate) struct Start {
     pub(crate) polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
+/// A session's start with what the brokers say of its partitions.
+struct Located {
+    start: Start,
+    ends: Ends,
+    /// Cancelled when a partition that had no leader has one.
+    returned: CancellationToken,
+}
+
 /// A session's side of the source.
 pub(crate) struct Source {
+    topic: String,
+    consumer: Weak<Consumer>,
     assignment: watch::Receiver<Assignment>,
-    starts: mpsc::Sender<Start>,
+    starts: mpsc::Sender<Located>,
     durable: watch::Sender<Position>,
+    /// Waits for the leaders that the session lacks.
+    waiting: JoinSet<()>,
 }
 
 /// The thread's side of the source.
 pub(crate) struct SourceThread {
-    consumer: kafka::Closing<BaseConsumer<Member>>,
+    consumer: Arc<Consumer>,
     config: Config,
-    starts: mpsc::Receiver<Start>,
+    starts: mpsc::Receiver<Located>,
+    /// The last session ended since a broker did not have the next offset.
+    is_offset_lost: bool,
     durable: watch::Receiver<Position>,
     committed: Position,
     commit_due: Instant,
@@ -83,15 +104,30 @@ pub(crate) fn open(
     let member = Member::new(topic, assignment_sender, metrics);
     let failed = || kafka::Error::new(format!("join consumer group {} of topic {topic}", config.group));
     let consumer = BaseConsumer::from_config_and_context(&options, member).map_err(failed())?;
-    let consumer = kafka::Closing::new(consumer);
+    let consumer = Arc::new(kafka::Closing::new(consumer));
     consumer.subscribe(&[topic]).map_err(failed())?;
     // One session at a time: the next is asked for when the last is over.
     let (start_sender, starts) = mpsc::channel(1);
     let (durable_sender, durable) = watch::channel(Position::default());
-    let source = Source { assignment, starts: start_sender, durable: durable_sender };
-    let (config, commit_due) = (config.clone(), Instant::now());
-    let committed = Position::default();
-    Ok((source, SourceThread { consumer, config, starts, durable, committed, commit_due, drain }))
+    let source = Source {
+        topic: topic.to_owned(),
+        consumer: Arc::downgrade(&consumer),
+        assignment,
+        starts: start_sender,
+        durable: durable_sender,
+        waiting: JoinSet::new(),
+    };
+    let thread = SourceThread {
+        consumer,
+        config: config.clone(),
+        starts,
+        is_offset_lost: false,
+        durable,
+        committed: Position::default(),
+        commit_due: Instant::now(),
+        drain,
+    };
+    Ok((source, thread))
 }
 
 impl Source {
@@ -101,9 +137,19 @@ impl Source {
         Ok(assignment.map_err(|_closed| Error::ReaderStopped)?.clone())
     }
 
-    /// Starts reading for a session, in place of the last one.
-    pub(crate) async fn start(&self, start: Start) -> Result<(), Error> {
-        self.starts.send(start).await.map_err(|_closed| Error::ReaderStopped)
+    /// Starts reading for a session, in place of the last one, the partitions that have a leader.
+    pub(crate) async fn start(&mut self, start: Start) -> Result<(), Error> {
+        self.waiting.abort_all();
+        let partitions = start.assignment.partitions.clone().unwrap_or_default();
+        let ends = Ends::look_up(&self.consumer, &self.topic, &partitions).await?;
+        let returned = CancellationToken::new();
+        if !ends.absent.is_empty() {
+            tracing::warn!(topic = self.topic, partitions = ?ends.absent, "these have no leader: reading the others meanwhile");
+            let (consumer, topic) = (Weak::clone(&self.consumer), self.topic.clone());
+            self.waiting.spawn(ends::await_any(consumer, topic, ends.absent.clone(), returned.clone()));
+        }
+        let located = Located { start, ends, returned };
+        self.starts.send(located).await.map_err(|_closed| Error::ReaderStopped)
     }
 
     /// Lets the thread commit what is durable.
@@ -125,7 +171,8 @@ impl SourceThread {
                 if let Some(last) = reader.take() {
                     last.stop(&self.consumer, Error::ReaderStopped)?;
                 }
-                reader = Reader::start(&self.consumer, &self.config, start);
+                reader = Reader::start(&self.consumer, &self.config, start, self.is_offset_lost);
+                self.is_offset_lost &= reader.is_none();
             }
             let read = match &mut reader {
                 Some(reader) if self.drain.is_cancelled() => reader.drain().and(Err(Error::ReaderStopped)),
@@ -133,6 +180,7 @@ impl SourceThread {
                 None => self.idle(),
             };
             if let Err(error) = read {
+                self.is_offset_lost |= matches!(error, Error::OffsetLost { .. });
                 match reader.take() {
                     Some(reader) => reader.stop(&self.consumer, error)?,
                     None if !error.is_transient() => return Err(error),
@@ -162,9 +210,12 @@ impl SourceThread {
         }
     }
 
-    /// Commits what has become durable of our partitions; a failure is reported by [`Member`] and made up for by the next commit.
+    /// Commits what has become durable of our partitions; what [`Member`] learns was not committed, the next commit makes up for.
     fn commit(&mut self) -> Result<(), Error> {
         self.commit_due = Instant::now() + COMMIT_INTERVAL;
+        if self.consumer.context().take_uncommitted() {
+            self.committed = Position::default();
+        }
         let durable = self.durable.borrow_and_update().clone();
         let mut offsets = TopicPartitionList::new();
         for partition in self.consumer.context().partitions() {
@@ -181,6 +232,7 @@ impl SourceThread {
         if offsets.count() > 0 {
             if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
                 tracing::warn!(%error, "cannot commit offsets: others see an old lag, nothing else");
+                self.committed = Position::default();
             }
             failpoint::pass("ingest.committed");
         }

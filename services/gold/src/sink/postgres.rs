@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{Postgres, connect};
+use crate::connection::{Postgres, connect, end_with_us};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
@@ -37,10 +37,24 @@ pub(crate) const TABLE: &str = "bitcoin_gold_data";
 const COPY_ROWS_MIN: usize = 512;
 /// Most rows in one INSERT: about 1.5 MB of parameters, which PostgreSQL holds in memory several times.
 const UPSERT_ROWS_MAX: usize = 8192;
+/// Moves the partitions of a topic from one position to the next, those without one from nowhere; returns how many moved.
+const MOVE: &str = "WITH step AS (\
+        SELECT * FROM unnest($2::int4[], $3::int8[], $4::int8[]) AS step (partition, first, next)\
+    ), moved AS (\
+        UPDATE candleflight_position held SET next_offset = step.next FROM step \
+        WHERE held.topic = $1 AND held.partition = step.partition AND held.next_offset = step.first RETURNING 1\
+    ), made AS (\
+        INSERT INTO candleflight_position (topic, partition, next_offset) \
+        SELECT $1, partition, next FROM step WHERE first IS NULL ON CONFLICT DO NOTHING RETURNING 1\
+    ) SELECT (SELECT count(*) FROM moved) + (SELECT count(*) FROM made)";
 /// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
 const COPY_BYTES: usize = 128 * 1024;
 /// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
 const TRANSACTION_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// A parameter and its type. Statements get both in one message and have no name: behind a pooler that hands a connection to one client
+/// after another, names of one are in the way of the next.
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Gold in PostgreSQL, at a position.
 #[derive(Debug)]
@@ -177,7 +191,11 @@ impl Sink {
         let mut copy = work.fresh_count >= COPY_ROWS_MIN;
         let mut again = false;
         loop {
-            match self.attempt(work, copy, again).await {
+            let attempt = self.attempt(work, copy, again).await;
+            if again && attempt.is_ok() {
+                self.metrics.set_ready(Ok(()));
+            }
+            match attempt {
                 Err(error) if copy && is_unique_violation(&error) => {
                     tracing::warn!("rows expected to be new are in PostgreSQL already, replacing them");
                     copy = false;
@@ -187,6 +205,7 @@ impl Sink {
                         error = &error as &dyn std::error::Error,
                         "commit gold rows, trying again"
                     );
+                    self.metrics.set_ready(Err(error.in_full()));
                     if !backoff.pause(shutdown).await {
                         return Err(error);
                     }
@@ -208,6 +227,7 @@ impl Sink {
             }
             // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
             futures::try_join!(
+                end_with_us(&transaction),
                 self.move_position(&transaction, work),
                 self.place(&transaction, work),
                 self.write_rows(&transaction, work, copy)
@@ -226,24 +246,22 @@ impl Sink {
     }
 
     async fn move_position(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
-        let failed = Error::postgres("move the position");
-        for Move { partition, from, to } in &work.moves {
-            let moved = if let Some(from) = from {
-                let update = "UPDATE candleflight_position SET next_offset = $3 \
-                              WHERE topic = $1 AND partition = $2 AND next_offset = $4";
-                let update = transaction.prepare_cached(update).await.map_err(&failed)?;
-                transaction.execute(&update, &[&self.topic, partition, to, from]).await
-            } else {
-                let insert = "INSERT INTO candleflight_position (topic, partition, next_offset) VALUES ($1, $2, $3) \
-                              ON CONFLICT DO NOTHING";
-                let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
-                transaction.execute(&insert, &[&self.topic, partition, to]).await
-            };
-            if moved.map_err(&failed)? != 1 {
-                return Err(Error::Moved);
-            }
+        let partitions: Vec<i32> = work.moves.iter().map(|step| step.partition).collect();
+        let from: Vec<Option<i64>> = work.moves.iter().map(|step| step.from).collect();
+        let to: Vec<i64> = work.moves.iter().map(|step| step.to).collect();
+        let parameters: [Parameter<'_>; 4] = [
+            (&self.topic, Type::TEXT),
+            (&partitions, Type::INT4_ARRAY),
+            (&from, Type::INT8_ARRAY),
+            (&to, Type::INT8_ARRAY),
+        ];
+        let moved = transaction.query_typed_one(MOVE, &parameters).await;
+        let moved: i64 = moved.map_err(Error::postgres("move the position"))?.get(0);
+        if usize::try_from(moved).is_ok_and(|moved| moved == work.moves.len()) {
+            Ok(())
+        } else {
+            Err(Error::Moved)
         }
-        Ok(())
     }
 
     async fn place(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
@@ -251,12 +269,12 @@ impl Sink {
         if symbols.is_empty() {
             return Ok(());
         }
-        let failed = Error::postgres("write the partitions of symbols");
         let insert = "INSERT INTO candleflight_symbol (topic, symbol, partition) \
                       SELECT $1, * FROM unnest($2::text[], $3::int4[]) ON CONFLICT DO NOTHING";
-        let insert = transaction.prepare_cached(insert).await.map_err(&failed)?;
-        transaction.execute(&insert, &[&self.topic, &symbols, &partitions]).await.map_err(&failed)?;
-        Ok(())
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.topic, Type::TEXT), (&symbols, Type::TEXT_ARRAY), (&partitions, Type::INT4_ARRAY)];
+        let placed = transaction.execute_typed(insert, &parameters).await;
+        placed.map_err(Error::postgres("write the partitions of symbols")).map(drop)
     }
 
     async fn write_rows(&self, transaction: &Transaction<'_>, work: &Work, copy: bool) -> Result<(), Error> {
@@ -275,8 +293,9 @@ impl Sink {
 
     async fn copy(&self, transaction: &Transaction<'_>, batches: &[RecordBatch]) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
-        let copy = transaction.prepare_cached(&self.statements.copy).await.map_err(&failed)?;
-        let mut data = pin!(transaction.copy_in::<_, Bytes>(&copy).await.map_err(&failed)?);
+        // Its statement has a name, but ends within the transaction.
+        let mut data =
+            pin!(transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed)?);
         let mut bytes = BytesMut::with_capacity(COPY_BYTES + 1024);
         bytes.extend_from_slice(encode::COPY_HEADER);
         for batch in batches {
@@ -296,12 +315,12 @@ impl Sink {
 
     async fn upsert(&self, transaction: &Transaction<'_>, batch: &RecordBatch) -> Result<(), Error> {
         let failed = Error::postgres("upsert gold rows");
-        let upsert = transaction.prepare_cached(&self.statements.upsert).await.map_err(&failed)?;
         for first in (0..batch.num_rows()).step_by(UPSERT_ROWS_MAX) {
             let piece = batch.slice(first, UPSERT_ROWS_MAX.min(batch.num_rows() - first));
             let columns = encode::columns(&piece);
-            let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
-            transaction.execute(&upsert, &parameters).await.map_err(&failed)?;
+            let parameters: Vec<Parameter<'_>> =
+                columns.iter().map(|column| (column as _, column.array_type())).collect();
+            transaction.execute_typed(&self.statements.upsert, &parameters).await.map_err(&failed)?;
         }
         Ok(())
     }
@@ -390,7 +409,8 @@ pub(crate) async fn snapshot(client: &mut Object) -> Result<Transaction<'_>, Err
 /// [`Error::Postgres`].
 pub(crate) async fn read_position(transaction: &Transaction<'_>, topic: &str) -> Result<Position, Error> {
     let query = "SELECT partition, next_offset FROM candleflight_position WHERE topic = $1";
-    let rows = transaction.query(query, &[&topic]).await.map_err(Error::postgres("read the position"))?;
+    let rows = transaction.query_typed(query, &[(&topic, Type::TEXT)]).await;
+    let rows = rows.map_err(Error::postgres("read the position"))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -406,7 +426,7 @@ async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
          SELECT symbol, (SELECT max(event_time) FROM {TABLE} newest WHERE newest.symbol = symbols.symbol)
          FROM symbols WHERE symbol IS NOT NULL"
     );
-    let rows = transaction.query(&query, &[]).await.map_err(Error::postgres("read the newest rows"))?;
+    let rows = transaction.query_typed(&query, &[]).await.map_err(Error::postgres("read the newest rows"))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
 }
 
@@ -414,7 +434,7 @@ async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
 async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
     let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
     let failed = Error::postgres("read the partitions of symbols");
-    let rows = transaction.query(query, &[&topic]).await.map_err(failed)?;
+    let rows = transaction.query_typed(query, &[(&topic, Type::TEXT)]).await.map_err(failed)?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 

@@ -1,13 +1,13 @@
 //! Our membership in the consumer group, as librdkafka tells it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::watch;
 
@@ -20,13 +20,21 @@ pub(crate) struct Member {
     assignment: watch::Sender<Assignment>,
     /// The assignment's, for whoever asks after each message.
     generation: AtomicU64,
+    /// A commit has failed since somebody last asked.
+    is_uncommitted: AtomicBool,
     metrics: Metrics,
 }
 
 impl Member {
     pub(crate) fn new(topic: &str, assignment: watch::Sender<Assignment>, metrics: &Metrics) -> Self {
         let generation = AtomicU64::new(assignment.borrow().generation);
-        Member { topic: topic.to_owned(), assignment, generation, metrics: metrics.clone() }
+        let is_uncommitted = AtomicBool::new(false);
+        Member { topic: topic.to_owned(), assignment, generation, is_uncommitted, metrics: metrics.clone() }
+    }
+
+    /// Returns true if a commit has failed since the last call.
+    pub(crate) fn take_uncommitted(&self) -> bool {
+        self.is_uncommitted.swap(false, Ordering::AcqRel)
     }
 
     /// Tells whether the group has said nothing since `assignment`.
@@ -52,7 +60,7 @@ impl ConsumerContext for Member {
             let partitions = partitions
                 .elements_for_topic(&self.topic)
                 .iter()
-                .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+                .map(TopicPartitionListElem::partition)
                 .collect();
             (consumer.assign(&TopicPartitionList::new()), Some(partitions))
         } else {
@@ -68,9 +76,11 @@ impl ConsumerContext for Member {
         self.assignment.send_replace(Assignment { generation, partitions });
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "offsets were not committed: others see an old lag, nothing else");
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let of_a_partition = || offsets.elements().iter().try_for_each(TopicPartitionListElem::error);
+        if let Err(error) = result.and_then(|()| of_a_partition()) {
+            tracing::debug!(%error, "offsets were not committed: others see an old lag until they are");
+            self.is_uncommitted.store(true, Ordering::Release);
         }
     }
 }

@@ -13,10 +13,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::messages::{Message, Messages};
+use crate::source::ends::Ends;
 use crate::source::member::Member;
-use crate::source::{Assignment, POLL_MAX, Start};
+use crate::source::{Assignment, Located, POLL_MAX, Start};
 use crate::{Config, Error};
 
 /// How long the session may take no batch before fetching is paused; until then librdkafka's own bounded queue is enough.
@@ -40,13 +42,22 @@ pub(crate) struct Reader {
     /// Closed batches that the session has not taken; no more than the partitions.
     closed: VecDeque<Messages>,
     is_paused: bool,
+    /// Cancelled when a partition that is not read for want of a leader has one.
+    returned: CancellationToken,
     polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
 impl Reader {
     /// Starts reading at the session's position; `None` when that is not possible, which the session is told.
-    pub(crate) fn start(consumer: &BaseConsumer<Member>, config: &Config, start: Start) -> Option<Self> {
-        let Start { assignment, position, polled } = start;
+    ///
+    /// `is_offset_lost`: a broker did not have the offset at which the session before read on.
+    pub(crate) fn start(
+        consumer: &BaseConsumer<Member>,
+        config: &Config,
+        located: Located,
+        is_offset_lost: bool,
+    ) -> Option<Self> {
+        let Located { start: Start { assignment, position, polled }, ends, returned } = located;
         let mut reader = Reader {
             config: config.clone(),
             assignment,
@@ -56,9 +67,10 @@ impl Reader {
             opened: None,
             closed: VecDeque::new(),
             is_paused: false,
+            returned,
             polled,
         };
-        match reader.assign(consumer, &position) {
+        match reader.assign(consumer, &position, &ends, is_offset_lost) {
             Ok(()) => Some(reader),
             Err(error) => {
                 reader.tell(error);
@@ -69,6 +81,9 @@ impl Reader {
 
     /// Takes what is ready, at most [`STEP_MESSAGES_MAX`], or nothing within [`POLL_MAX`].
     pub(crate) fn step(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
+        if self.returned.is_cancelled() {
+            return Err(Error::LeadersReturned);
+        }
         self.hand_over(consumer)?;
         let is_waiting = self.opened.is_some() || !self.closed.is_empty();
         let mut patience = if is_waiting { Duration::ZERO } else { POLL_MAX };
@@ -130,23 +145,39 @@ impl Reader {
         }
     }
 
-    fn assign(&mut self, consumer: &BaseConsumer<Member>, position: &Position) -> Result<(), Error> {
+    fn assign(
+        &mut self,
+        consumer: &BaseConsumer<Member>,
+        position: &Position,
+        ends: &Ends,
+        is_offset_lost: bool,
+    ) -> Result<(), Error> {
         if !consumer.context().is_current(&self.assignment) {
             return Err(Error::Rebalanced);
         }
         let topic = self.config.kafka.topic.as_str();
-        for partition in self.assignment.partitions.iter().flatten().copied() {
-            let watermarks = consumer
-                .fetch_watermarks(topic, partition, kafka::REQUEST_MAX)
-                .map_err(self.failed("look up the first and last offset of"))?;
-            let first = first_offset(topic, partition, position.next(partition), watermarks)?;
+        let mut is_all_held = true;
+        for (partition, watermarks) in &ends.found {
+            let held = position.next(*partition);
+            is_all_held &= held.is_some();
+            let first = first_offset(topic, *partition, held, *watermarks)?;
             self.assigned
-                .add_partition_offset(topic, partition, Offset::Offset(first))
+                .add_partition_offset(topic, *partition, Offset::Offset(first))
                 .map_err(self.failed("assign partitions of"))?;
-            self.open.insert(partition, Messages::new(partition, first));
+            self.open.insert(*partition, Messages::new(*partition, first));
+        }
+        if is_offset_lost {
+            if !ends.absent.is_empty() {
+                // One of them may be the one that has lost it.
+                return Err(Error::OffsetLost { topic: topic.to_owned() });
+            }
+            // Each partition has the offset that bronze goes on at, though one did not: it has other messages below.
+            if is_all_held {
+                return Err(Error::TopicReplaced { topic: topic.to_owned() });
+            }
         }
         consumer.assign(&self.assigned).map_err(self.failed("assign partitions of"))?;
-        tracing::info!(topic, partitions = ?self.assignment.partitions, %position, "reading");
+        tracing::info!(topic, partitions = ?self.open.keys(), %position, "reading");
         Ok(())
     }
 
@@ -211,6 +242,9 @@ impl Reader {
         match source.rdkafka_error_code() {
             Some(RDKafkaErrorCode::NotImplemented | RDKafkaErrorCode::UnsupportedCompressionType) => {
                 Error::Codec { topic: self.config.kafka.topic.clone(), source }
+            }
+            Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                Error::OffsetLost { topic: self.config.kafka.topic.clone() }
             }
             _ => self.failed("read")(source).into(),
         }

@@ -53,6 +53,16 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// Returns the type of the array as a parameter.
+    pub(super) fn array_type(&self) -> Type {
+        match self {
+            Column::Text(_) => Type::TEXT_ARRAY,
+            Column::Time(_) => Type::TIMESTAMPTZ_ARRAY,
+            Column::Float(_) => Type::FLOAT8_ARRAY,
+            Column::Int(_) => Type::INT4_ARRAY,
+        }
+    }
+
     fn array(&self) -> &dyn Array {
         match self {
             Column::Text(array) => *array,

@@ -2,7 +2,9 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
+use crate::connection::end_with_us;
 use crate::error::Error;
 
 /// The steps from an empty database to today's tables; step n leads to version n + 1. A released step never changes.
@@ -12,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/003_dashboard.sql"),
     include_str!("../migrations/004_symbols.sql"),
     include_str!("../migrations/005_source.sql"),
+    include_str!("../migrations/007_dead_letters.sql"),
 ];
 /// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;
@@ -24,13 +27,15 @@ const LOCK: i64 = 0x6361_6e64_6c65_666c;
 pub(crate) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(&failed)?;
+    end_with_us(&transaction).await?;
+    let lock = transaction.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await;
+    lock.map_err(&failed)?;
     // Without the notice, at each start, that the table is there.
     let version_table = "SET LOCAL client_min_messages = warning; CREATE TABLE IF NOT EXISTS candleflight_version \
          (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())";
     transaction.batch_execute(version_table).await.map_err(&failed)?;
     let row = transaction
-        .query_one("SELECT coalesce(max(version), 0) FROM candleflight_version", &[])
+        .query_typed_one("SELECT coalesce(max(version), 0) FROM candleflight_version", &[])
         .await
         .map_err(&failed)?;
     let found: i32 = row.get(0);
@@ -45,7 +50,10 @@ pub(crate) async fn migrate(client: &mut Client) -> Result<(), Error> {
             _ => failed(error),
         })?;
         transaction
-            .execute("INSERT INTO candleflight_version (version) VALUES ($1)", &[&version])
+            .execute_typed(
+                "INSERT INTO candleflight_version (version) VALUES ($1)",
+                &[(&version, Type::INT4)],
+            )
             .await
             .map_err(&failed)?;
         tracing::info!(version, "migrated the tables in PostgreSQL");

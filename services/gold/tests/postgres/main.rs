@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod outages;
+mod poolers;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arrow::array::{
@@ -19,9 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "bitcoin_data";
 const MINUTE: i64 = 60_000_000;
+/// How long a condition may take to come true.
+const DEADLINE: Duration = Duration::from_mins(2);
+/// Pause between two looks at it.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A database of its own for one test.
 struct Database {
+    name: String,
     postgres: Postgres,
     client: Client,
 }
@@ -39,18 +48,44 @@ async fn database(name: &str) -> Result<Option<Database>> {
     let (base, _) = server.rsplit_once('/').context("the URL names a database")?;
     let url = format!("{base}/{name}");
     let client = connect(&url).await?;
-    let postgres = Postgres { url: url.parse()?, postgres_ca: None, postgres_cert: None, postgres_key: None };
-    Ok(Some(Database { postgres, client }))
+    Ok(Some(Database { name: name.to_owned(), postgres: at(&url), client }))
+}
+
+/// PostgreSQL at `url`, without certificates.
+fn at(url: &str) -> Postgres {
+    let Ok(url) = url.parse();
+    Postgres { url, postgres_ca: None, postgres_cert: None, postgres_key: None }
+}
+
+/// Waits until `condition` gives a value.
+async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < end, "in time: {what}");
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
 }
 
 async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    connect_to(&at(url)).await
+}
+
+async fn connect_to(postgres: &Postgres) -> Result<Client> {
+    let (client, connection) = postgres.url.parse()?.connect(NoTls).await?;
     #[expect(clippy::disallowed_methods, reason = "ends with the client")]
     tokio::spawn(connection);
     Ok(client)
 }
 
 impl Database {
+    /// Connects once more.
+    async fn connect(&self) -> Result<Client> {
+        connect_to(&self.postgres).await
+    }
+
     async fn open(&self) -> Result<Sink, Error> {
         self.open_from("bronze", false).await
     }

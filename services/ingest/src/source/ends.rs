@@ -1,0 +1,120 @@
+//! Where partitions begin and end: asked on threads that may wait for brokers, so that the one that polls need not.
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::source::Consumer;
+
+/// Partitions that are asked for at once: each waits for two answers of its leader.
+const PARTITIONS_AT_ONCE: usize = 16;
+/// Pause between two looks for leaders that are missing.
+const LEADER_PAUSE: Duration = Duration::from_secs(1);
+
+/// The first and the next offset of partitions, as far as they have a leader that answers.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// By partition.
+    pub(super) found: BTreeMap<i32, (i64, i64)>,
+    /// Partitions without one.
+    pub(super) absent: Vec<i32>,
+}
+
+impl Ends {
+    /// Asks the leaders of `partitions`, at most [`kafka::REQUEST_MAX`] for them and as long for their answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kafka`] where no leader answers, or a person must act; [`Error::ReaderStopped`] after the membership's end.
+    pub(super) async fn look_up(
+        consumer: &Weak<Consumer>,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Ends, Error> {
+        let failed = || kafka::Error::new(format!("look up the first and last offsets of topic {topic}"));
+        let mut ends = Ends::default();
+        let mut error = None;
+        let led = led(consumer, topic).await?;
+        let (asked, leaderless) =
+            partitions.iter().partition::<Vec<i32>, _>(|partition| led.contains(partition));
+        ends.absent = leaderless;
+        let mut answers = futures::stream::iter(asked)
+            .map(|partition| async move { (partition, watermarks(consumer, topic, partition).await) })
+            .buffer_unordered(PARTITIONS_AT_ONCE);
+        while let Some((partition, answer)) = answers.next().await {
+            match answer? {
+                Ok(watermarks) => drop(ends.found.insert(partition, watermarks)),
+                Err(fatal) if kafka::is_fatal(&fatal) => return Err(failed()(fatal).into()),
+                Err(passing) => {
+                    ends.absent.push(partition);
+                    error = Some(passing);
+                }
+            }
+        }
+        if ends.found.is_empty() && !ends.absent.is_empty() {
+            let error = error.unwrap_or(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+            return Err(failed()(error).into());
+        }
+        ends.absent.sort_unstable();
+        Ok(ends)
+    }
+}
+
+/// Cancels `returned` once one of `partitions` has a leader that answers.
+pub(super) async fn await_any(
+    consumer: Weak<Consumer>,
+    topic: String,
+    partitions: Vec<i32>,
+    returned: CancellationToken,
+) {
+    loop {
+        tokio::time::sleep(LEADER_PAUSE).await;
+        match Ends::look_up(&consumer, &topic, &partitions).await {
+            Ok(_) => return returned.cancel(),
+            // The session's own polling meets it, too.
+            Err(error) if !error.is_transient() => return returned.cancel(),
+            Err(Error::ReaderStopped) => return,
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                ?partitions,
+                "still without a leader"
+            ),
+        }
+    }
+}
+
+/// Returns the partitions of `topic` that have a leader.
+async fn led(consumer: &Weak<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
+    let name = topic.to_owned();
+    let asked =
+        ask(consumer, move |consumer| consumer.fetch_metadata(Some(&name), kafka::REQUEST_MAX)).await?;
+    let metadata = asked.map_err(kafka::Error::new(format!("look up the leaders of topic {topic}")))?;
+    let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+    Ok(partitions.filter(|partition| partition.leader() >= 0).map(MetadataPartition::id).collect())
+}
+
+async fn watermarks(
+    consumer: &Weak<Consumer>,
+    topic: &str,
+    partition: i32,
+) -> Result<Result<(i64, i64), KafkaError>, Error> {
+    let topic = topic.to_owned();
+    ask(consumer, move |consumer| consumer.fetch_watermarks(&topic, partition, kafka::REQUEST_MAX)).await
+}
+
+/// Asks on a thread that may wait.
+async fn ask<T: Send + 'static>(
+    consumer: &Weak<Consumer>,
+    question: impl FnOnce(&Consumer) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let consumer = consumer.upgrade().ok_or(Error::ReaderStopped)?;
+    let asked = tokio::task::spawn_blocking(move || question(&consumer)).await;
+    Ok(asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
+}
