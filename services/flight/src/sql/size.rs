@@ -124,7 +124,11 @@ impl Visitor for Size {
                 let named = self.named.entry(name).or_default();
                 *named = tables.max(*named);
             }
-            None => _ = self.open.last_mut().map(|open| *open = open.saturating_add(tables)),
+            None => {
+                if let Some(open) = self.open.last_mut() {
+                    *open = open.saturating_add(tables);
+                }
+            }
         }
         ControlFlow::Continue(())
     }
