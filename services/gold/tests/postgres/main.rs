@@ -80,6 +80,11 @@ async fn connect_to(postgres: &Postgres) -> Result<Client> {
     Ok(client)
 }
 
+/// Returns what the positions of these tests count in.
+fn origin() -> Origin {
+    Origin { topic: Topic::named(TOPIC), table: "bronze".to_owned() }
+}
+
 impl Database {
     /// Connects once more.
     async fn connect(&self) -> Result<Client> {
@@ -92,7 +97,7 @@ impl Database {
 
     async fn open_from(&self, bronze: &str, rebuild: bool) -> Result<Sink, Error> {
         let metrics = Metrics::register(&service::metrics::Metrics::default());
-        let origin = Origin { topic: Topic::named(TOPIC), table: bronze.to_owned() };
+        let origin = Origin { table: bronze.to_owned(), ..origin() };
         Sink::open(&self.postgres, &origin, rebuild, metrics).await
     }
 

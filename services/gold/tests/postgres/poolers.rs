@@ -11,7 +11,7 @@ use gold::sink::postgres::Sink;
 use gold::{Error, Postgres};
 use tokio_util::sync::CancellationToken;
 
-use super::{TOPIC, at, computed, connect_to, database, eventually, gold, numbered};
+use super::{at, computed, connect_to, database, eventually, gold, numbered, origin};
 
 /// Where Debian has it, which is on no ordinary user's path.
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
@@ -64,7 +64,7 @@ async fn pooler(name: &str, mode: &str) -> Result<Option<Pooler>> {
 }
 
 async fn open(postgres: &Postgres) -> Result<Sink, Error> {
-    Sink::open(postgres, TOPIC, Metrics::register(&service::metrics::Metrics::default())).await
+    Sink::open(postgres, &origin(), false, Metrics::register(&service::metrics::Metrics::default())).await
 }
 
 /// Several golds after and beside each other, each with a COPY, corrections and a second transaction.

@@ -1,7 +1,8 @@
 //! The bronze table that the rows in PostgreSQL are computed from.
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::{Object, Transaction};
 use position::Origin;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::Error;
 use crate::sink::postgres::{TABLE, read_position};
@@ -21,12 +22,13 @@ pub(super) async fn claim(client: &mut Object, origin: &Origin) -> Result<(), Er
     // Version 0.1 wrote no source, but the topic of each symbol.
     let others = "SELECT topic FROM candleflight_source WHERE topic <> $1 \
                   UNION SELECT topic FROM candleflight_symbol WHERE topic <> $1 ORDER BY topic LIMIT 1";
-    if let Some(other) = transaction.query_opt(others, &[topic]).await.map_err(&failed)? {
+    let others = transaction.query_typed(others, &[(topic, Type::TEXT)]).await.map_err(&failed)?;
+    if let Some(other) = others.first() {
         return Err(Error::OtherTopic { found: other.get(0), wanted: topic.clone() });
     }
     let source = "SELECT bronze FROM candleflight_source WHERE topic = $1 FOR UPDATE";
-    let source = transaction.query_opt(source, &[topic]).await.map_err(&failed)?;
-    let source: Option<String> = source.map(|row| row.get(0));
+    let source = transaction.query_typed(source, &[(topic, Type::TEXT)]).await.map_err(&failed)?;
+    let source: Option<String> = source.first().map(|row| row.get(0));
     if source.as_ref() == Some(&origin.table) {
         return Ok(());
     }
@@ -50,16 +52,18 @@ pub(super) async fn empty(client: &mut Object, origin: &Origin) -> Result<(), Er
     transaction.batch_execute(&format!("TRUNCATE {TABLE}")).await.map_err(&failed)?;
     for table in ["candleflight_position", "candleflight_symbol"] {
         let delete = format!("DELETE FROM {table} WHERE topic = $1");
-        transaction.execute(&delete, &[&origin.topic.name]).await.map_err(&failed)?;
+        transaction.execute_typed(&delete, &[(&origin.topic.name, Type::TEXT)]).await.map_err(&failed)?;
     }
     write(&transaction, origin).await?;
     transaction.commit().await.map_err(&failed)
 }
 
-async fn write(client: &impl GenericClient, origin: &Origin) -> Result<(), Error> {
+async fn write(client: &Transaction<'_>, origin: &Origin) -> Result<(), Error> {
     let write = "INSERT INTO candleflight_source (topic, bronze) VALUES ($1, $2) \
                  ON CONFLICT (topic) DO UPDATE SET bronze = excluded.bronze";
-    let written = client.execute(write, &[&origin.topic.name, &origin.table]).await;
+    let values: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&origin.topic.name, Type::TEXT), (&origin.table, Type::TEXT)];
+    let written = client.execute_typed(write, &values).await;
     written.map_err(Error::postgres("write which bronze the rows are computed from"))?;
     Ok(())
 }
