@@ -30,7 +30,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const SIGNED_MAX: Duration = Duration::from_mins(1);
 /// The region where nothing names one: also what servers that are not Amazon's expect.
 const REGION: &str = "us-east-1";
-/// A prefix below which nothing is: a list of it shows whether the bucket is there.
+/// A prefix in the lake below which nothing is: a list of it shows whether the bucket is there. Whoever may list only the lake may list it.
 const NOWHERE: &str = "_probe/none";
 
 /// Everything that decides how the bucket is reached.
@@ -66,13 +66,15 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
             LakeError::store(doing())(error)
         });
     }
-    let mut looked = look(&store).await;
+    let nowhere = format!("{}/{NOWHERE}", url.path().trim_end_matches('/'));
+    let nowhere = Path::from_url_path(nowhere).map_err(|error| wrong(error.to_string()))?;
+    let mut looked = look(&store, &nowhere).await;
     let elsewhere = looked.as_ref().err().and_then(|error| cause::<Refusal>(error)?.region.clone());
     if let Some(region) = elsewhere.filter(|region| !access.is_region_chosen && *region != access.region) {
         tracing::info!(bucket, region, "the bucket's region, as AWS_REGION names none");
         access.region = region;
         store = access.connect().map_err(|error| wrong(error.to_string()))?;
-        looked = look(&store).await;
+        looked = look(&store, &nowhere).await;
     }
     match looked {
         Ok(()) => Ok(store),
@@ -85,8 +87,8 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
 }
 
 /// Asks for a list of nothing: whatever is wrong with address, region, credentials or bucket shows.
-async fn look(store: &AmazonS3) -> object_store::Result<()> {
-    store.list(Some(&Path::from(NOWHERE))).try_next().await.map(drop)
+async fn look(store: &AmazonS3, nowhere: &Path) -> object_store::Result<()> {
+    store.list(Some(nowhere)).try_next().await.map(drop)
 }
 
 impl Access {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Answer, serve};
-use super::{LakeError, use_lake, variables};
+use super::{Lake, LakeError, use_lake, variables};
 
 const XML: &str = "content-type: application/xml\r\n";
 
@@ -103,4 +103,22 @@ async fn an_overloaded_server_is_asked_again() {
         assert!(error.to_string().contains("access is denied"), "{status}: {error:?}");
         assert_eq!(count.load(Ordering::SeqCst), 3, "{status}");
     }
+}
+
+#[tokio::test]
+async fn nothing_outside_the_lakes_prefix_is_asked_for() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let endpoint = serve(move |request| {
+        seen.lock().unwrap().push(request.path);
+        error("403 Forbidden", "AccessDenied", "")
+    });
+    let keys =
+        [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_ENDPOINT_URL", &endpoint)];
+    Lake::open_with("s3://bucket/team/lake/", &variables(&keys)).await.unwrap_err();
+    let asked = asked.lock().unwrap();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|path| path.contains("prefix=team%2Flake%2F")),
+        "{asked:?}"
+    );
 }
