@@ -64,6 +64,7 @@ async fn a_history_is_read_within_the_limits_of_a_query() {
         first_micros: 0,
         last_micros: i64::MAX,
         margin: Margin::Rows(5),
+        table: None,
     };
     let rows: Vec<_> = sql.history(&caller, history).await.unwrap().batches.try_collect().await.unwrap();
     assert_eq!(lines(&rows).len(), 2, "the offsets below");
