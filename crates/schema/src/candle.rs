@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 /// Latest event time that is accepted, in Unix seconds: the end of the year 9999, the last that date formats agree on.
 pub const TIMESTAMP_SECONDS_MAX: f64 = 253_402_300_799.0;
 
+/// [`TIMESTAMP_SECONDS_MAX`] in microseconds: no time of either table is later, none is before 1970.
+pub const TIME_MICROS_MAX: i64 = 253_402_300_799_000_000;
+
 /// One message: `{"symbol","timestamp","open","high","low","close","volume"}`. The capitalised names of the Kaggle CSV are accepted too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candle<'a> {
@@ -47,7 +50,7 @@ pub const MAGNITUDE_MAX: f64 = 1e15;
 /// Why a candle cannot be used. [`Rejection::reason`] is its stable name in headers and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The symbol is empty or longer than [`SYMBOL_BYTES_MAX`].
+    /// The symbol is none: see [`is_symbol`].
     Symbol,
     /// The time is not finite, negative, after [`TIMESTAMP_SECONDS_MAX`], or more than [`FUTURE_MICROS_MAX`] after it was produced.
     TimeOutOfRange,
@@ -94,31 +97,56 @@ impl<'a> Candle<'a> {
     ///
     /// [`Rejection`], the first rule that the candle breaks; the message belongs in the dead-letter topic.
     pub fn validate(&self, kafka_time_micros: i64) -> Result<i64, Rejection> {
-        if self.symbol.is_empty() || self.symbol.len() > SYMBOL_BYTES_MAX {
+        if !is_symbol(&self.symbol) {
             return Err(Rejection::Symbol);
         }
         if !(0.0..=TIMESTAMP_SECONDS_MAX).contains(&self.timestamp) {
             return Err(Rejection::TimeOutOfRange);
         }
         let event_time = event_time_micros(self.timestamp);
-        if event_time > kafka_time_micros.saturating_add(FUTURE_MICROS_MAX) {
-            return Err(Rejection::TimeOutOfRange);
-        }
-        let numbers = [self.open, self.high, self.low, self.close, self.volume];
-        if !numbers.iter().all(|number| number.is_finite()) {
-            return Err(Rejection::NotFinite);
-        }
-        if numbers.iter().any(|number| number.abs() > MAGNITUDE_MAX) {
-            return Err(Rejection::NumberOutOfRange);
-        }
-        if self.high < self.low {
-            return Err(Rejection::HighBelowLow);
-        }
-        if self.volume < 0.0 {
-            return Err(Rejection::NegativeVolume);
-        }
+        check_times(event_time, kafka_time_micros)?;
+        check_numbers([self.open, self.high, self.low, self.close, self.volume])?;
         Ok(event_time)
     }
+}
+
+/// Returns true if the text can be a symbol everywhere: one to [`SYMBOL_BYTES_MAX`] bytes without control characters, some of which
+/// PostgreSQL cannot hold and none of which a person can read.
+pub fn is_symbol(text: &str) -> bool {
+    (1..=SYMBOL_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
+}
+
+/// Checks a candle's event time against the time at which its message was produced, both in microseconds.
+///
+/// # Errors
+///
+/// [`Rejection::TimeOutOfRange`].
+pub fn check_times(event_time: i64, kafka_time: i64) -> Result<(), Rejection> {
+    let is_early_enough = event_time <= kafka_time.saturating_add(FUTURE_MICROS_MAX);
+    let is_known = (0..=TIME_MICROS_MAX).contains(&event_time);
+    (is_known && is_early_enough).then_some(()).ok_or(Rejection::TimeOutOfRange)
+}
+
+/// Checks a candle's prices and its volume.
+///
+/// # Errors
+///
+/// [`Rejection`], the first rule that they break.
+pub fn check_numbers([open, high, low, close, volume]: [f64; 5]) -> Result<(), Rejection> {
+    let numbers = [open, high, low, close, volume];
+    if !numbers.iter().all(|number| number.is_finite()) {
+        return Err(Rejection::NotFinite);
+    }
+    if numbers.iter().any(|number| number.abs() > MAGNITUDE_MAX) {
+        return Err(Rejection::NumberOutOfRange);
+    }
+    if high < low {
+        return Err(Rejection::HighBelowLow);
+    }
+    if volume < 0.0 {
+        return Err(Rejection::NegativeVolume);
+    }
+    Ok(())
 }
 
 /// Converts Unix seconds to microseconds, rounding to the nearest.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Candle, plain};
+use super::{Candle, SYMBOL_BYTES_MAX, TIME_MICROS_MAX, TIMESTAMP_SECONDS_MAX, is_symbol, plain};
 
 #[test]
 fn a_candle_reads_back_bit_for_bit() {
@@ -28,6 +28,23 @@ fn usual_messages_need_no_general_parser() {
         let candle: Candle<'_> = serde_json::from_str(json).unwrap();
         assert_eq!(plain::read(json.as_bytes()), Some(candle), "{json}");
     }
+}
+
+#[test]
+fn a_symbol_is_short_and_readable() {
+    let longest = "x".repeat(SYMBOL_BYTES_MAX);
+    for symbol in ["BTC-USD", "é", "BRK A", "1INCH", &longest] {
+        assert!(is_symbol(symbol), "{symbol:?}");
+    }
+    let too_long = "x".repeat(SYMBOL_BYTES_MAX + 1);
+    for text in ["", "BTC\0USD", "BTC\nUSD", "\t", "\u{7f}", "BTC\u{85}", &too_long] {
+        assert!(!is_symbol(text), "{text:?}");
+    }
+}
+
+#[test]
+fn the_latest_time_is_the_same_in_seconds_and_in_microseconds() {
+    assert_eq!(super::event_time_micros(TIMESTAMP_SECONDS_MAX), TIME_MICROS_MAX);
 }
 
 /// Texts that are numbers, nearly numbers, or other JSON.
