@@ -10,6 +10,7 @@ mod interop;
 mod limits;
 mod live;
 mod outages;
+mod partitions;
 mod real_input;
 mod resume;
 mod secured;

@@ -4,6 +4,8 @@ use datafusion::error::DataFusionError;
 use position::OffsetRange;
 use proto::client::ClientError;
 
+use crate::kernel::Frame;
+
 /// Why gold or its verification ends.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,14 +29,16 @@ pub enum Error {
         /// What came.
         range: OffsetRange,
     },
-    /// A symbol's candles are in two partitions, so that there is no order among them.
-    #[error("symbol {symbol:?} is in partitions {} and {}: its candles have no order; produce into a new topic with the symbol as key",
-        partitions[0], partitions[1])]
-    SymbolMoved {
-        /// The symbol.
-        symbol: String,
-        /// The two partitions.
-        partitions: [i32; 2],
+    /// The table has rows of another frame.
+    #[error(
+        "the rows of gold are of --frame {}, and --frame {} was given: give --frame {} as before, or write to an empty database and lake",
+        recorded.name(), given.name(), recorded.name()
+    )]
+    Frame {
+        /// The frame of the rows.
+        recorded: Frame,
+        /// The frame that was given.
+        given: Frame,
     },
     /// The PostgreSQL URL does not parse. The cause is left out: it could hold the password.
     #[error(
@@ -82,6 +86,15 @@ pub enum Error {
         /// The newest that this program knows.
         known: i32,
     },
+    /// The database does not hold every character.
+    #[error(
+        "the encoding of the database is {encoding}, in which some symbols cannot be written: make one with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in --postgres"
+    )]
+    PostgresEncoding {
+        /// The encoding.
+        encoding: String,
+    },
     /// The position in PostgreSQL is not where this process left it: another gold instance, or a restored backup.
     #[error("the position in PostgreSQL was moved by another gold instance, or a backup was restored")]
     Moved,
@@ -119,7 +132,8 @@ impl Error {
             Error::PostgresTimeout { .. } | Error::Moved => true,
             Error::Schema { .. }
             | Error::Gap { .. }
-            | Error::SymbolMoved { .. }
+            | Error::Frame { .. }
+            | Error::PostgresEncoding { .. }
             | Error::PostgresUrl
             | Error::Access(_)
             | Error::PostgresTaken(_)

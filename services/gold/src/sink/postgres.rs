@@ -1,6 +1,8 @@
 //! Gold in PostgreSQL: rows and position in one transaction, so that any crash leaves both or neither.
 
+mod asides;
 mod encode;
+pub(crate) mod frame;
 pub(crate) mod migrate;
 
 use std::pin::pin;
@@ -11,7 +13,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::{Object, Pool, Transaction};
-use futures::SinkExt;
+use futures::{SinkExt, TryFutureExt};
 use position::Position;
 use service::backoff::Backoff;
 use tokio::sync::watch;
@@ -21,8 +23,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::Aside;
 use crate::connection::{Postgres, connect};
 use crate::error::Error;
+use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
 use crate::sink::{Computed, Newest, Partitions, Split, State, live};
@@ -38,8 +42,10 @@ const COPY_ROWS_MIN: usize = 512;
 const UPSERT_ROWS_MAX: usize = 8192;
 /// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
 const COPY_BYTES: usize = 128 * 1024;
-/// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
-const TRANSACTION_TIME_MAX: Duration = Duration::from_mins(1);
+/// Longest wait for one statement, of at most [`UPSERT_ROWS_MAX`] rows, or one piece of a COPY: a hundred times what it takes.
+const STATEMENT_TIME_MAX: Duration = Duration::from_mins(1);
+/// How often the wait is doubled when a transaction comes again after a time-out: up to an hour, so that no work comes again for ever.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// Gold in PostgreSQL, at a position.
 #[derive(Debug)]
@@ -49,6 +55,7 @@ pub struct Sink {
     state: State,
     partitions: Partitions,
     statements: Statements,
+    statement_time_max: Duration,
     metrics: Metrics,
 }
 
@@ -65,6 +72,7 @@ struct Work {
     moves: Vec<Move>,
     /// Symbols whose partition the table does not know yet.
     placed: Partitions,
+    asides: Vec<Aside>,
     rows: Split,
     fresh_count: usize,
     correction_count: usize,
@@ -83,12 +91,19 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], or [`Error::Postgres`], transient when PostgreSQL is not there
-    /// yet or does not let us in.
-    pub async fn open(postgres: &Postgres, topic: &str, metrics: Metrics) -> Result<Self, Error> {
+    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], [`Error::PostgresEncoding`], [`Error::Frame`], or
+    /// [`Error::Postgres`], transient when PostgreSQL is not there yet or does not let us in.
+    pub async fn open(
+        postgres: &Postgres,
+        topic: &str,
+        frame: Frame,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         let pool = postgres.pool()?;
         let mut client = connect(&pool).await?;
+        check_encoding(&client).await?;
         migrate::migrate(&mut client).await?;
+        frame::settle(&client, topic, frame).await?;
         let transaction = snapshot(&mut client).await?;
         let position = read_position(&transaction, topic).await?;
         let newest = read_newest(&transaction).await?;
@@ -97,7 +112,21 @@ impl Sink {
         drop(client);
         let state = State { position, newest };
         metrics.postgres.observe_position(&state.position);
-        Ok(Sink { pool, topic: topic.to_owned(), state, partitions, statements: Statements::new(), metrics })
+        Ok(Sink {
+            pool,
+            topic: topic.to_owned(),
+            state,
+            partitions,
+            statements: Statements::new(),
+            statement_time_max: STATEMENT_TIME_MAX,
+            metrics,
+        })
+    }
+
+    /// Waits for a statement at most this long.
+    #[must_use]
+    pub fn statement_time_max(self, statement_time_max: Duration) -> Self {
+        Sink { statement_time_max, ..self }
     }
 
     /// Returns where the sink stands.
@@ -105,28 +134,30 @@ impl Sink {
         &self.state
     }
 
-    /// Returns the partition that each symbol's rows came from.
+    /// Returns the partitions that each symbol's rows came from.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
     }
 
     /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each, and hands what
-    /// was written to `live`.
+    /// was written to `live`. Returns the sink.
     pub(crate) async fn run(
         mut self,
         mut queue: queue::Receiver<Computed>,
         reached: watch::Sender<Position>,
-        live: live::Sender,
+        live: Option<live::Sender>,
         shutdown: CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<Self, Error> {
         loop {
             let computed = queue.recv_all().await;
             if computed.is_empty() {
-                return Ok(());
+                return Ok(self);
             }
             self.write(&computed, &shutdown).await?;
             reached.send_replace(self.state.position.clone());
-            live.offer(computed);
+            if let Some(live) = &live {
+                live.offer(computed);
+            }
         }
     }
 
@@ -151,12 +182,13 @@ impl Sink {
         }
         let rows = self.state.newest.split(new.iter().map(|computed| &computed.rows));
         let placed = self.partitions.missing(&new);
-        let work = Work::new(&self.state.position, &position, placed, rows);
+        let asides = new.iter().flat_map(|computed| computed.asides.iter().cloned()).collect();
+        let work = Work::new(&self.state.position, &position, placed, asides, rows);
         let begun = Instant::now();
         self.commit(&work, shutdown).await?;
         self.state.position = position;
         self.observe(&work, begun, &new);
-        self.partitions.extend(work.placed);
+        self.partitions.extend(&work.placed);
         Ok(())
     }
 
@@ -164,8 +196,10 @@ impl Sink {
         let mut backoff = Backoff::default();
         let mut copy = work.fresh_count >= COPY_ROWS_MIN;
         let mut again = false;
+        let mut time_max = self.statement_time_max;
+        let time_most = time_max * 2_u32.pow(DOUBLINGS_MAX);
         loop {
-            match self.attempt(work, copy, again).await {
+            match self.attempt(work, copy, again, time_max).await {
                 Err(error) if copy && is_unique_violation(&error) => {
                     tracing::warn!("rows expected to be new are in PostgreSQL already, replacing them");
                     copy = false;
@@ -175,6 +209,9 @@ impl Sink {
                         error = &error as &dyn std::error::Error,
                         "commit gold rows, trying again"
                     );
+                    if matches!(error, Error::PostgresTimeout { .. }) {
+                        time_max = (2 * time_max).min(time_most);
+                    }
                     if !backoff.pause(shutdown).await {
                         return Err(error);
                     }
@@ -186,31 +223,46 @@ impl Sink {
     }
 
     /// Tries the transaction once. If it was tried before, looks first whether it was committed after all.
-    async fn attempt(&self, work: &Work, copy: bool, again: bool) -> Result<(), Error> {
-        let mut client = in_time(connect(&self.pool)).await?;
-        let transaction = async {
-            let failed = Error::postgres("commit gold rows");
-            let transaction = client.transaction().await.map_err(&failed)?;
-            if again && work.has_landed(&read_position(&transaction, &self.topic).await?) {
-                return Ok(());
-            }
-            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
-            futures::try_join!(
-                self.move_position(&transaction, work),
-                self.place(&transaction, work),
-                self.write_rows(&transaction, work, copy)
-            )?;
-            failpoint::pass("gold.postgres_before_commit");
-            transaction.commit().await.map_err(&failed)?;
-            failpoint::pass("gold.postgres_committed");
-            Ok(())
-        };
-        let result = in_time(transaction).await;
+    async fn attempt(&self, work: &Work, copy: bool, again: bool, time_max: Duration) -> Result<(), Error> {
+        let mut client = in_time(time_max, connect(&self.pool)).await?;
+        let result = self.transact(&mut client, work, copy, again, time_max).await;
         if result.is_err() {
             // Not back to the pool: who knows in what state it is.
             drop(Object::take(client));
         }
         result
+    }
+
+    /// Runs the transaction, each step within `time_max`: a large one has many.
+    async fn transact(
+        &self,
+        client: &mut Object,
+        work: &Work,
+        copy: bool,
+        again: bool,
+        time_max: Duration,
+    ) -> Result<(), Error> {
+        let failed = Error::postgres("commit gold rows");
+        let transaction = in_time(time_max, client.transaction().map_err(&failed)).await?;
+        if again {
+            let position = in_time(time_max, read_position(&transaction, &self.topic)).await?;
+            if work.has_landed(&position) {
+                return Ok(());
+            }
+        }
+        let first = async {
+            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
+            futures::try_join!(
+                self.move_position(&transaction, work),
+                self.place(&transaction, work),
+                asides::write(&transaction, &self.topic, &work.asides),
+            )
+        };
+        futures::try_join!(in_time(time_max, first), self.write_rows(&transaction, work, copy, time_max))?;
+        failpoint::pass("gold.postgres_before_commit");
+        in_time(time_max, transaction.commit().map_err(&failed)).await?;
+        failpoint::pass("gold.postgres_committed");
+        Ok(())
     }
 
     async fn move_position(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
@@ -247,24 +299,38 @@ impl Sink {
         Ok(())
     }
 
-    async fn write_rows(&self, transaction: &Transaction<'_>, work: &Work, copy: bool) -> Result<(), Error> {
+    async fn write_rows(
+        &self,
+        transaction: &Transaction<'_>,
+        work: &Work,
+        copy: bool,
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let Split { fresh, corrections } = &work.rows;
         if copy {
-            self.copy(transaction, fresh).await?;
+            self.copy(transaction, fresh, time_max).await?;
         } else if let Some(first) = fresh.first() {
             let fresh = concat_batches(first.schema_ref(), fresh).expect("all are of the gold schema");
-            self.upsert(transaction, &fresh).await?;
+            self.upsert(transaction, &fresh, time_max).await?;
         }
         for batch in corrections {
-            self.upsert(transaction, batch).await?;
+            self.upsert(transaction, batch, time_max).await?;
         }
         Ok(())
     }
 
-    async fn copy(&self, transaction: &Transaction<'_>, batches: &[RecordBatch]) -> Result<(), Error> {
+    async fn copy(
+        &self,
+        transaction: &Transaction<'_>,
+        batches: &[RecordBatch],
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
-        let copy = transaction.prepare_cached(&self.statements.copy).await.map_err(&failed)?;
-        let mut data = pin!(transaction.copy_in::<_, Bytes>(&copy).await.map_err(&failed)?);
+        let begin = async {
+            let copy = transaction.prepare_cached(&self.statements.copy).await.map_err(&failed)?;
+            transaction.copy_in::<_, Bytes>(&copy).await.map_err(&failed)
+        };
+        let mut data = pin!(in_time(time_max, begin).await?);
         let mut bytes = BytesMut::with_capacity(COPY_BYTES + 1024);
         bytes.extend_from_slice(encode::COPY_HEADER);
         for batch in batches {
@@ -272,24 +338,35 @@ impl Sink {
             for row in 0..batch.num_rows() {
                 encode::write_row(&columns, row, &mut bytes);
                 if bytes.len() >= COPY_BYTES {
-                    data.send(bytes.split().freeze()).await.map_err(&failed)?;
+                    in_time(time_max, data.send(bytes.split().freeze()).map_err(&failed)).await?;
                 }
             }
         }
         bytes.extend_from_slice(encode::COPY_TRAILER);
-        data.send(bytes.freeze()).await.map_err(&failed)?;
-        data.finish().await.map_err(&failed)?;
+        let end = async {
+            data.send(bytes.freeze()).await.map_err(&failed)?;
+            data.finish().await.map_err(&failed)
+        };
+        in_time(time_max, end).await?;
         Ok(())
     }
 
-    async fn upsert(&self, transaction: &Transaction<'_>, batch: &RecordBatch) -> Result<(), Error> {
+    async fn upsert(
+        &self,
+        transaction: &Transaction<'_>,
+        batch: &RecordBatch,
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let failed = Error::postgres("upsert gold rows");
-        let upsert = transaction.prepare_cached(&self.statements.upsert).await.map_err(&failed)?;
         for first in (0..batch.num_rows()).step_by(UPSERT_ROWS_MAX) {
             let piece = batch.slice(first, UPSERT_ROWS_MAX.min(batch.num_rows() - first));
             let columns = encode::columns(&piece);
             let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
-            transaction.execute(&upsert, &parameters).await.map_err(&failed)?;
+            let statement = async {
+                let upsert = transaction.prepare_cached(&self.statements.upsert).await.map_err(&failed)?;
+                transaction.execute(&upsert, &parameters).await.map_err(&failed)
+            };
+            in_time(time_max, statement).await?;
         }
         Ok(())
     }
@@ -299,6 +376,7 @@ impl Sink {
         self.metrics.postgres.rows.inc_by(count(work.fresh_count + work.correction_count));
         self.metrics.postgres.observe_commit(&self.state.position);
         self.metrics.corrections.inc_by(count(work.correction_count));
+        asides::report(&self.topic, &work.asides, &self.metrics);
         self.metrics.postgres_commit_seconds.observe(begun.elapsed().as_secs_f64());
         let now = service::clock::now_micros();
         for produced in new.iter().flat_map(|computed| computed.arrived.iter()) {
@@ -324,9 +402,10 @@ impl Statements {
             format!("${}::{element}[]", index + 1)
         };
         let arrays = fields.iter().enumerate().map(array).collect::<Vec<_>>().join(", ");
-        let key = format!("{}, {}", schema::SYMBOL, schema::EVENT_TIME);
-        let values = fields.iter().map(|field| field.name()).filter(|name| !key.contains(name.as_str()));
+        let key = [schema::SYMBOL, schema::EVENT_TIME];
+        let values = fields.iter().map(|field| field.name()).filter(|name| !key.contains(&name.as_str()));
         let values = values.map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ");
+        let key = key.join(", ");
         Statements {
             copy: format!("COPY {TABLE} ({columns}) FROM STDIN (FORMAT binary)"),
             upsert: format!(
@@ -337,12 +416,13 @@ impl Statements {
 }
 
 impl Work {
-    fn new(from: &Position, to: &Position, placed: Partitions, rows: Split) -> Self {
+    fn new(from: &Position, to: &Position, placed: Partitions, asides: Vec<Aside>, rows: Split) -> Self {
         let moves = to.iter().map(|(partition, to)| Move { partition, from: from.next(partition), to });
         let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
         Work {
             moves: moves.filter(|step| step.from != Some(step.to)).collect(),
             placed,
+            asides,
             fresh_count: count(&rows.fresh),
             correction_count: count(&rows.corrections),
             rows,
@@ -354,10 +434,18 @@ impl Work {
     }
 }
 
-/// Gives up on what takes longer than a transaction may.
-async fn in_time<T>(action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let result = tokio::time::timeout(TRANSACTION_TIME_MAX, action).await;
+/// Gives up on what takes longer than `time_max`.
+async fn in_time<T>(time_max: Duration, action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let result = tokio::time::timeout(time_max, action).await;
     result.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" }))
+}
+
+/// Checks that the database holds every character: a symbol may have any.
+async fn check_encoding(client: &Object) -> Result<(), Error> {
+    let failed = Error::postgres("read the encoding of the database");
+    let row = client.query_one("SHOW server_encoding", &[]).await.map_err(failed)?;
+    let encoding: String = row.get(0);
+    if encoding == "UTF8" { Ok(()) } else { Err(Error::PostgresEncoding { encoding }) }
 }
 
 /// Begins a transaction that reads one snapshot.
@@ -398,7 +486,7 @@ async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
 }
 
-/// Reads the partition of each symbol of `topic`.
+/// Reads the partitions of each symbol of `topic`.
 async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
     let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
     let failed = Error::postgres("read the partitions of symbols");
