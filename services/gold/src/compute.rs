@@ -98,6 +98,7 @@ impl Pieces {
 
     /// Computes the gold rows that the beginning of a run changes; returns them and the rest of the run, or `None` when the service shuts
     /// down before their history is read.
+    #[expect(clippy::future_not_send, reason = "the stage has a thread of its own")]
     pub(crate) async fn next(
         &mut self,
         run: &Run,
@@ -123,6 +124,7 @@ impl Pieces {
         }
     }
 
+    #[expect(clippy::future_not_send, reason = "the stage has a thread of its own")]
     async fn compute(
         &mut self,
         piece: &Run,

@@ -26,6 +26,7 @@ pub(crate) enum Stage {
 }
 
 /// What a task of a walk leaves behind.
+#[expect(clippy::large_enum_variant, reason = "a walk leaves three of them")]
 enum Ended {
     Sink(Stage),
     Computing(Pieces),
