@@ -18,7 +18,7 @@ pub enum Ticket {
     /// What changes in gold, as upserts: `{"read":"gold","from":"now"}`. A row replaces the one that the client has of its symbol and
     /// event time, so that applying all in the order in which they come gives the table. A row may come again unchanged.
     Gold(Follow),
-    /// The candles of one symbol around a span of event time, as of an offset: what gold needs to recompute late rows.
+    /// The candles of one symbol around a span of event time, as of a position: what gold needs to recompute late rows.
     History(History),
 }
 
@@ -45,16 +45,16 @@ pub struct Follow {
     pub table: Option<String>,
 }
 
-/// Reads one symbol's candles with an event time in `span` (micros, both ends inclusive) and an offset below `below_offset`, widened on both sides by
-/// `margin`; the later offset wins where an event time occurs twice. Rows ascend by event time.
+/// Reads one symbol's candles between two event times, both included, widened on both sides by `margin`, as of the position `below`.
+///
+/// Of each event time the answer has one row a partition: the one of the latest offset that gold can hold. Rows ascend by event time and
+/// partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The symbol.
     pub symbol: String,
-    /// The Kafka partition of the symbol.
-    pub partition: i32,
-    /// Only offsets below this one count. The server waits until it has received all of them.
-    pub below_offset: i64,
+    /// Only offsets below this position count, and none of a partition that is absent. The server waits until it has received them all.
+    pub below: Position,
     /// First event time, microseconds UTC.
     pub first_micros: i64,
     /// Last event time, microseconds UTC; [`i64::MAX`] for all that follows.
@@ -72,7 +72,7 @@ pub struct History {
 pub enum Margin {
     /// Candles less than this many microseconds before the first or after the last event time.
     Micros(i64),
-    /// This many candles before the first and after the last event time.
+    /// At least this many candles before the first and after the last event time, if there are so many.
     Rows(u32),
 }
 
@@ -180,14 +180,13 @@ mod tests {
     fn a_history_is_read_from_a_ticket() {
         let history = History {
             symbol: "BTC-USD".to_owned(),
-            partition: 0,
-            below_offset: 7,
+            below: [(0, 7), (3, 9)].into_iter().collect(),
             first_micros: 1,
             last_micros: i64::MAX,
             margin: Margin::Rows(29),
             table: None,
         };
-        let json = r#"{"read":"history","symbol":"BTC-USD","partition":0,"below_offset":7,"first_micros":1,
+        let json = r#"{"read":"history","symbol":"BTC-USD","below":{"0":7,"3":9},"first_micros":1,
             "last_micros":9223372036854775807,"margin":{"rows":29}}"#;
         check(json, &Ticket::History(history));
     }

@@ -1,13 +1,17 @@
 //! Gold: each candle with its moving averages and volatilities, keyed by (symbol, event time).
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::candle::TIME_MICROS_MAX;
 use crate::{CLOSE, DATE, EVENT_TIME, HIGH, KAFKA_TIME, LOW, OPEN, SYMBOL, VOLUME, timestamp};
 
 /// The window lengths w in minutes (or rows, with `--frame rows`), ascending.
 pub const WINDOWS: [u16; 3] = [5, 10, 30];
+/// Times that gold holds, in microseconds: the years 1 to 9999, in which PostgreSQL and all date formats agree.
+pub const TIMES: RangeInclusive<i64> = -62_135_596_800_000_000..=TIME_MICROS_MAX;
 /// When gold computed the row, microseconds UTC. Never null; the one column that is not a function of bronze.
 pub const COMPUTED_AT: &str = "computed_at";
 

@@ -300,7 +300,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
         any(plan.as_any()),
         cancel.encode_to_vec(),
         br#"{"read":"bronze","from":{"0":128},"until":{"0":256}}"#.to_vec(),
-        br#"{"read":"history","symbol":"A","partition":0,"below_offset":0,"first_micros":0,"last_micros":9,"margin":{"rows":3}}"#.to_vec(),
+        br#"{"read":"history","symbol":"A","below":{"0":0},"first_micros":0,"last_micros":9,"margin":{"rows":3}}"#.to_vec(),
     ]
 }
 

@@ -14,6 +14,7 @@ mod leaders;
 mod limits;
 mod live;
 mod outages;
+mod partitions;
 mod real_input;
 mod resume;
 mod secured;

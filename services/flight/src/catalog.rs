@@ -27,7 +27,8 @@ use datafusion_substrait::substrait::proto::Plan;
 use futures::FutureExt as _;
 use prost::Message as _;
 use proto::ticket::{History, Margin};
-use schema::bronze;
+use schema::candle::MAGNITUDE_MAX;
+use schema::{KAFKA_TIME, bronze};
 use service::status::Status;
 
 use self::plans::Plans;
@@ -112,7 +113,7 @@ impl Catalog {
         }
     }
 
-    /// Plans to read one symbol's candles around a span, as [`History`] says, ascending by event time.
+    /// Plans to read one symbol's candles around a span, as [`History`] says, ascending by event time and partition.
     ///
     /// # Errors
     ///
@@ -121,25 +122,35 @@ impl Catalog {
         let columns: Vec<String> =
             bronze::schema().fields().iter().map(|field| field.name().clone()).collect();
         let columns = columns.join(", ");
-        // The later offset wins; `$…` keeps the symbol out of the text.
+        let below = history.below.iter();
+        let below: Vec<String> = below
+            .map(|(partition, next)| format!("(kafka_partition = {partition} AND kafka_offset < {next})"))
+            .collect();
+        let below = if below.is_empty() { "false".to_owned() } else { below.join(" OR ") };
+        // Of one partition the later offset wins, but no row that gold cannot hold; `$…` keeps the symbol out of the text.
         let candles = |bounds: &str| {
             format!(
-                "SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY event_time ORDER BY kafka_offset DESC) AS \
-                 recency FROM bronze WHERE symbol = $symbol AND kafka_partition = $partition AND kafka_offset < $below AND \
-                 {bounds}) WHERE recency = 1"
+                "SELECT {columns} FROM (SELECT *, row_number() OVER \
+                 (PARTITION BY event_time, kafka_partition ORDER BY is_held DESC, kafka_offset DESC) AS recency \
+                 FROM (SELECT *, {} AS is_held FROM bronze WHERE symbol = $symbol AND ({below}) AND {bounds})) \
+                 WHERE recency = 1 AND is_held",
+                is_held()
             )
         };
+        let partitions = history.below.iter().count();
         let query = match history.margin {
             Margin::Micros(_) => candles("event_time > $after AND event_time < $before"),
+            // Each event time may come from as many partitions.
             Margin::Rows(rows) => format!(
-                "(SELECT * FROM ({}) ORDER BY event_time DESC LIMIT {rows}) UNION ALL {} UNION ALL \
-                 (SELECT * FROM ({}) ORDER BY event_time ASC LIMIT {rows})",
+                "(SELECT * FROM ({}) ORDER BY event_time DESC LIMIT {limit}) UNION ALL {} UNION ALL \
+                 (SELECT * FROM ({}) ORDER BY event_time ASC LIMIT {limit})",
                 candles("event_time < $first"),
                 candles("event_time >= $first AND event_time <= $last"),
                 candles("event_time > $last"),
+                limit = u64::from(rows).saturating_mul(u64::try_from(partitions).unwrap_or(u64::MAX)),
             ),
         };
-        let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time");
+        let query = format!("SELECT {columns} FROM ({query}) ORDER BY event_time, kafka_partition");
         Ok(self.session(PUBLIC)?.sql(&query).await?.with_param_values(parameters(history))?)
     }
 
@@ -220,13 +231,19 @@ pub(crate) fn template(queries: &Queries) -> SessionState {
     state
 }
 
+/// Writes the condition that gold can hold a row's numbers and its Kafka time; a comparison with NaN is false.
+fn is_held() -> String {
+    let numbers = [schema::OPEN, schema::HIGH, schema::LOW, schema::CLOSE, schema::VOLUME];
+    let (first, last) = (schema::gold::TIMES.start(), schema::gold::TIMES.end());
+    let numbers = numbers.map(|number| format!("abs({number}) <= {MAGNITUDE_MAX}"));
+    format!("({} AND CAST({KAFKA_TIME} AS BIGINT) BETWEEN {first} AND {last})", numbers.join(" AND "))
+}
+
 fn parameters(history: &History) -> ParamValues {
     let time = |micros: i64| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
     let margin_micros = if let Margin::Micros(micros) = history.margin { micros } else { 0 };
     let named = [
         ("symbol", ScalarValue::Utf8(Some(history.symbol.clone()))),
-        ("partition", ScalarValue::Int32(Some(history.partition))),
-        ("below", ScalarValue::Int64(Some(history.below_offset))),
         ("first", time(history.first_micros)),
         ("last", time(history.last_micros)),
         ("after", time(history.first_micros.saturating_sub(margin_micros))),

@@ -12,7 +12,7 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
-use position::OffsetRange;
+use position::{OffsetRange, Position};
 use prost::Message as _;
 use proto::metadata::Progress;
 use proto::stream::{encode_batch, encode_schema};
@@ -98,8 +98,9 @@ impl Server {
 
     async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, Refusal> {
         start::check_table(ticket.table.as_ref(), &self.hot)?;
-        self.received(ticket.partition, ticket.below_offset).await?;
-        let range = OffsetRange { partition: ticket.partition, first: 0, next: ticket.below_offset };
+        self.received(&ticket.below).await?;
+        // Rows of several partitions: the range stands for none.
+        let range = OffsetRange { partition: 0, first: 0, next: 0 };
         let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
         let messages = batches.map(move |batch| {
@@ -109,10 +110,14 @@ impl Server {
         Ok(Box::pin(schema.chain(messages.map_err(|refusal| status(&refusal)).try_flatten())))
     }
 
-    /// Waits until bronze has received `partition` up to `next`.
-    async fn received(&self, partition: i32, next: i64) -> Result<(), Refusal> {
+    /// Waits until bronze has received all offsets below `below`.
+    async fn received(&self, below: &Position) -> Result<(), Refusal> {
         let mut changes = self.hot.changes();
-        while self.hot.progress().received.next(partition).unwrap_or(0) < next {
+        let is_received = || {
+            let received = self.hot.progress().received;
+            below.iter().all(|(partition, next)| received.next(partition).unwrap_or(0) >= next)
+        };
+        while !is_received() {
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
                 _ = changes.changed() => {}

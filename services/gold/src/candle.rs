@@ -1,8 +1,12 @@
 //! Candles in memory: rows, because they arrive one by one, are replaced and are kept sorted by time.
 
+use std::borrow::Cow;
+
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Float64Type, Int32Type, TimestampMicrosecondType};
 use schema::bronze::column;
+
+use crate::aside;
 
 /// What gold needs of a bronze row besides its symbol.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,13 +18,20 @@ pub(crate) struct Candle {
     pub(crate) close: f64,
     pub(crate) volume: f64,
     pub(crate) kafka_time: i64,
+    pub(crate) partition: i32,
 }
 
-/// Iterates over the rows of a bronze batch.
+/// Iterates over the rows of a bronze batch that gold can hold.
 pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)> {
+    decode_all(batch).filter(|(symbol, candle)| aside::reason(symbol, candle).is_none())
+}
+
+/// Iterates over all rows of a bronze batch.
+pub(crate) fn decode_all(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)> {
     let float = |index| batch.column(index).as_primitive::<Float64Type>().values();
     let micros = |index| batch.column(index).as_primitive::<TimestampMicrosecondType>().values();
     let symbols = batch.column(column::SYMBOL).as_string::<i32>();
+    let partitions = batch.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     let (event_times, kafka_times) = (micros(column::EVENT_TIME), micros(column::KAFKA_TIME));
     let [opens, highs, lows, closes, volumes] =
         [column::OPEN, column::HIGH, column::LOW, column::CLOSE, column::VOLUME].map(float);
@@ -33,24 +44,27 @@ pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)
             close: closes[row],
             volume: volumes[row],
             kafka_time: kafka_times[row],
+            partition: partitions[row],
         };
         (symbols.value(row), candle)
     })
 }
 
-/// Sorts candles that are in offset order by event time; of the same event time the later offset stays.
+/// Sorts candles, of which those of one partition are in offset order, by event time and partition; of the same of both the later offset
+/// stays.
 pub(crate) fn sort(candles: &mut Vec<Candle>) {
-    candles.sort_by_key(|candle| candle.event_time);
+    let key = |candle: &Candle| (candle.event_time, candle.partition);
+    candles.sort_by_key(key);
     candles.dedup_by(|later, earlier| {
-        let same = later.event_time == earlier.event_time;
-        if same {
+        let is_same = key(later) == key(earlier);
+        if is_same {
             *earlier = *later;
         }
-        same
+        is_same
     });
 }
 
-/// Merges a sorted run into another; of the same event time the one in `newer` stays.
+/// Merges a sorted run into another; of the same event time and partition the one in `newer` stays.
 pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
     let Some(first) = newer.first() else { return };
     let mut tail = older.split_off(older.partition_point(|candle| candle.event_time < first.event_time));
@@ -61,4 +75,19 @@ pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
         sort(&mut tail);
         older.append(&mut tail);
     }
+}
+
+/// Returns the candle of each event time that counts, of sorted candles: where several partitions have one, the one that was produced
+/// last; in the same millisecond, the one of the highest partition.
+///
+/// The choice depends on nothing but the rows, so it is the same in whatever order the partitions are read.
+pub(crate) fn winners(candles: &[Candle]) -> Cow<'_, [Candle]> {
+    let is_same_time = |one: &Candle, next: &Candle| one.event_time == next.event_time;
+    if candles.windows(2).all(|pair| !is_same_time(&pair[0], &pair[1])) {
+        return Cow::Borrowed(candles);
+    }
+    let rivals = candles.chunk_by(is_same_time);
+    let winners =
+        rivals.filter_map(|rivals| rivals.iter().max_by_key(|rival| (rival.kafka_time, rival.partition)));
+    winners.copied().collect()
 }

@@ -7,6 +7,8 @@ use tokio_postgres::error::SqlState;
 
 use crate::sqlstate::{self, Verdict};
 
+use crate::kernel::Frame;
+
 /// Why gold or its verification ends.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,14 +59,16 @@ pub enum Error {
         /// What the Flight server has.
         server: Origin,
     },
-    /// A symbol's candles are in two partitions, so that there is no order among them.
-    #[error("symbol {symbol:?} is in partitions {} and {}: its candles have no order; produce into a new topic with the symbol as key",
-        partitions[0], partitions[1])]
-    SymbolMoved {
-        /// The symbol.
-        symbol: String,
-        /// The two partitions.
-        partitions: [i32; 2],
+    /// The table has rows of another frame.
+    #[error(
+        "the rows of gold are of --frame {}, and --frame {} was given: give --frame {} as before, or run `candleflight gold --rebuild`, which computes gold again",
+        recorded.name(), given.name(), recorded.name()
+    )]
+    Frame {
+        /// The frame of the rows.
+        recorded: Frame,
+        /// The frame that was given.
+        given: Frame,
     },
     /// The PostgreSQL URL does not parse. The cause is left out: it could hold the password.
     #[error(
@@ -112,6 +116,15 @@ pub enum Error {
         /// The newest that this program knows.
         known: i32,
     },
+    /// The database does not hold every character.
+    #[error(
+        "the encoding of the database is {encoding}, in which some symbols cannot be written: make one with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in --postgres"
+    )]
+    PostgresEncoding {
+        /// The encoding.
+        encoding: String,
+    },
     /// The position in PostgreSQL is not where this process left it: another gold instance, or a restored backup.
     #[error("the position in PostgreSQL was moved by another gold instance, or a backup was restored")]
     Moved,
@@ -149,9 +162,10 @@ impl Error {
             Error::PostgresTimeout { .. } | Error::Moved | Error::ServerOutdated => true,
             Error::Schema { .. }
             | Error::Gap { .. }
-            | Error::SymbolMoved { .. }
             | Error::OtherTopic { .. }
             | Error::OtherBronze { .. }
+            | Error::Frame { .. }
+            | Error::PostgresEncoding { .. }
             | Error::PostgresUrl
             | Error::Access(_)
             | Error::PostgresTaken(_)

@@ -58,6 +58,19 @@ pub struct Averages {
 }
 
 impl Frame {
+    /// Returns the name, as the flag has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Frame::Time => "time",
+            Frame::Rows => "rows",
+        }
+    }
+
+    /// Returns the frame of a name.
+    pub(crate) fn from_name(name: &str) -> Option<Frame> {
+        [Frame::Time, Frame::Rows].into_iter().find(|frame| frame.name() == name)
+    }
+
     /// Returns the index of the first candle in the window of length `window` that ends at `row`; `known` is not after it.
     #[inline(always)]
     fn first(self, event_times: &[i64], row: usize, window: u16, known: usize) -> usize {

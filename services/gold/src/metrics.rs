@@ -28,6 +28,12 @@ pub(crate) struct PartitionLabel {
     pub(crate) partition: i32,
 }
 
+/// Label of the counter of what is set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    pub(crate) reason: &'static str,
+}
+
 /// The numbers that each sink has; clones share.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkMetrics {
@@ -61,6 +67,7 @@ pub struct Metrics {
     pub(crate) corrections: Counter,
     pub(crate) late_reads: Counter,
     pub(crate) dead_letters: Counter,
+    pub(crate) set_aside: Family<ReasonLabel, Counter>,
     pub(crate) postgres_commit_seconds: Histogram,
     pub(crate) lake_flush_seconds: Histogram,
     pub(crate) freshness_seconds: Histogram,
@@ -110,6 +117,11 @@ impl Metrics {
                 "gold_dead_letters",
                 "Dead letters copied to PostgreSQL",
                 Counter::default(),
+            ),
+            set_aside: metrics.register(
+                "gold_set_aside",
+                "Bronze rows that gold cannot hold and has left out",
+                Family::default(),
             ),
             postgres_commit_seconds: histogram(
                 "gold_postgres_commit_seconds",

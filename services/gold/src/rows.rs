@@ -21,6 +21,11 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
+    /// Counts the rows.
+    pub(crate) fn len(&self) -> usize {
+        self.candles.len()
+    }
+
     /// Returns the event time of the last row, if that is one of `symbol`.
     pub(crate) fn last_event_time(&self, symbol: &str) -> Option<i64> {
         let last = self.symbols.last().filter(|(last, _)| last == symbol);

@@ -4,7 +4,7 @@ pub mod lake;
 pub(crate) mod live;
 pub mod postgres;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use arrow::array::{Array as _, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use position::{OffsetRange, Position};
+
+use crate::aside::Aside;
 
 /// Index of `symbol` in a gold batch.
 const SYMBOL: usize = 0;
@@ -25,6 +27,8 @@ pub struct Computed {
     pub range: OffsetRange,
     /// All rows that the run changes, of [`schema::gold::schema`], ordered by symbol and event time, one a key.
     pub rows: RecordBatch,
+    /// The bronze rows of the run that gold cannot hold, ascending by offset.
+    pub asides: Arc<[Aside]>,
     /// When each candle of the run was produced, microseconds UTC.
     pub arrived: Arc<[i64]>,
 }
@@ -42,9 +46,9 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Newest(HashMap<String, i64>);
 
-/// The partition that each symbol's candles are in.
+/// The partitions that each symbol's candles have come from: one, unless its producers disagree or partitions were added.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Partitions(HashMap<String, i32>);
+pub struct Partitions(HashMap<String, BTreeSet<i32>>);
 
 /// Gold rows, split by what a table may already hold.
 #[derive(Debug, Default)]
@@ -66,6 +70,11 @@ impl Newest {
     /// Returns the newest event time of `symbol`, in microseconds.
     pub fn get(&self, symbol: &str) -> Option<i64> {
         self.0.get(symbol).copied()
+    }
+
+    /// Sets the newest event time of `symbol`, in microseconds.
+    pub(crate) fn set(&mut self, symbol: &str, event_time: i64) {
+        self.0.insert(symbol.to_owned(), event_time);
     }
 
     /// Returns the symbols and their newest event times.
@@ -119,40 +128,55 @@ impl Newest {
 }
 
 impl Partitions {
-    /// Returns the partition of `symbol`, `partition` if it had none before.
-    pub(crate) fn get_or_insert(&mut self, symbol: &str, partition: i32) -> i32 {
-        if let Some(known) = self.0.get(symbol) {
-            return *known;
+    /// Returns the partitions of `symbol`, if any is known.
+    pub(crate) fn get(&self, symbol: &str) -> Option<&BTreeSet<i32>> {
+        self.0.get(symbol)
+    }
+
+    /// Adds a partition of `symbol`; returns true if the symbol had others before, but not this one.
+    pub(crate) fn insert(&mut self, symbol: &str, partition: i32) -> bool {
+        if let Some(known) = self.0.get_mut(symbol) {
+            return known.insert(partition);
         }
-        self.0.insert(symbol.to_owned(), partition);
-        partition
+        self.0.insert(symbol.to_owned(), BTreeSet::from([partition]));
+        false
     }
 
-    /// Returns the symbols and their partitions.
+    /// Returns the symbols, each with each of its partitions.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32)> {
-        self.0.iter().map(|(symbol, partition)| (symbol.as_str(), *partition))
+        self.0
+            .iter()
+            .flat_map(|(symbol, partitions)| partitions.iter().map(|index| (symbol.as_str(), *index)))
     }
 
-    /// Returns the symbols of `computed` that have no partition here, with the one that they come from.
+    /// Returns the symbols of `computed` whose partition is not known here.
     pub(crate) fn missing(&self, computed: &[&Computed]) -> Partitions {
         let mut missing = Partitions::default();
         for Computed { range, rows, .. } in computed {
-            for (symbol, _) in stretches(rows).filter(|(symbol, _)| !self.0.contains_key(*symbol)) {
-                missing.get_or_insert(symbol, range.partition);
+            for (symbol, _) in stretches(rows) {
+                if !self.get(symbol).is_some_and(|known| known.contains(&range.partition)) {
+                    missing.insert(symbol, range.partition);
+                }
             }
         }
         missing
     }
 
     /// Takes in the symbols of another.
-    pub(crate) fn extend(&mut self, other: Partitions) {
-        self.0.extend(other.0);
+    pub(crate) fn extend(&mut self, other: &Partitions) {
+        for (symbol, partition) in other.iter() {
+            self.insert(symbol, partition);
+        }
     }
 }
 
 impl FromIterator<(String, i32)> for Partitions {
     fn from_iter<I: IntoIterator<Item = (String, i32)>>(pairs: I) -> Self {
-        Partitions(pairs.into_iter().collect())
+        let mut partitions = Partitions::default();
+        for (symbol, partition) in pairs {
+            partitions.insert(&symbol, partition);
+        }
+        partitions
     }
 }
 

@@ -70,7 +70,7 @@ impl Source {
         Source { connection, table: table.to_owned(), metrics }
     }
 
-    /// Follows bronze from `cursor` until `stop`, over any number of the server's restarts.
+    /// Follows bronze from `cursor` until `until`, if that is given, or `stop`, over any number of the server's restarts.
     ///
     /// # Errors
     ///
@@ -78,13 +78,18 @@ impl Source {
     pub(crate) async fn follow(
         mut self,
         mut cursor: Position,
+        until: Option<Position>,
         batches: queue::Sender<Batch>,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         loop {
-            match stop.run_until_cancelled(self.follow_once(&mut cursor, &batches, &mut backoff)).await {
+            let follow = self.follow_once(&mut cursor, until.as_ref(), &batches, &mut backoff);
+            match stop.run_until_cancelled(follow).await {
                 None | Some(Ok(Ended::NextStage)) => return Ok(()),
+                Some(Ok(Ended::Server)) if until.as_ref().is_some_and(|until| is_there(&cursor, until)) => {
+                    return Ok(());
+                }
                 Some(Ok(Ended::Server)) => {
                     tracing::info!(%cursor, "the Flight server ended the stream, following it again");
                 }
@@ -102,10 +107,12 @@ impl Source {
     async fn follow_once(
         &mut self,
         cursor: &mut Position,
+        until: Option<&Position>,
         batches: &queue::Sender<Batch>,
         backoff: &mut Backoff,
     ) -> Result<Ended, Error> {
-        let ticket = Ticket::Bronze(Follow::from(cursor.clone()).of_table(self.table.clone()));
+        let follow = Follow { until: until.cloned(), ..Follow::from(cursor.clone()) };
+        let ticket = Ticket::Bronze(follow.of_table(self.table.clone()));
         let mut stream = pin!(client::read(self.connection.client().await?, &ticket).await?);
         self.metrics.set_ready(NAME, Ok(()));
         while let Some((range, batch)) = stream.try_next().await? {
@@ -132,6 +139,11 @@ pub(crate) async fn origin(connection: &mut Connection, topic: &str) -> Result<O
         Some(origin) if origin.topic.name == topic => Ok(origin),
         Some(origin) => Err(Error::OtherTopic { found: origin.topic.name, wanted: topic.to_owned() }),
     }
+}
+
+/// Returns true if `position` has reached `until`; offset 0 is reached before anything is read.
+pub(crate) fn is_there(position: &Position, until: &Position) -> bool {
+    until.iter().all(|(partition, next)| position.next(partition).unwrap_or(0) >= next)
 }
 
 /// Checks that a batch is bronze and begins at the cursor.

@@ -9,7 +9,7 @@ mod report;
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Object, Transaction};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt};
 use lake::{Lake, Table};
@@ -46,9 +46,9 @@ pub struct Config {
     /// The Kafka topic that bronze comes from.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
-    /// What a window of length w counts; as gold was told.
-    #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum, default_value = "time")]
-    pub frame: Frame,
+    /// What a window of length w counts [default: as gold has recorded it]
+    #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum)]
+    pub frame: Option<Frame>,
     /// Who it is to the Flight server.
     #[command(flatten)]
     pub access: access::Client,
@@ -61,20 +61,30 @@ pub struct Config {
 /// [`Error`] when one of them cannot be read; differences are no error.
 pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
     Box::pin(async move {
-        Ok(Report { tables: vec![verify_postgres(config).await?, verify_lake(config).await?] })
+        let mut client = connect(&config.postgres.pool()?).await?;
+        let frame = frame(config, &mut client).await?;
+        let postgres = verify_postgres(config, frame, &mut client).await?;
+        Ok(Report { tables: vec![postgres, verify_lake(config, frame).await?] })
     })
 }
 
-async fn verify_postgres(config: &Config) -> Result<TableReport, Error> {
-    let mut client = connect(&config.postgres.pool()?).await?;
-    let transaction = postgres::snapshot(&mut client).await?;
+/// Returns the frame that gold's rows are of.
+async fn frame(config: &Config, client: &mut Object) -> Result<Frame, Error> {
+    match (postgres::frame::read(client, &config.topic).await?, config.frame) {
+        (Some(recorded), Some(given)) if recorded != given => Err(Error::Frame { recorded, given }),
+        (recorded, given) => Ok(recorded.or(given).unwrap_or(Frame::Time)),
+    }
+}
+
+async fn verify_postgres(config: &Config, frame: Frame, client: &mut Object) -> Result<TableReport, Error> {
+    let transaction = postgres::snapshot(client).await?;
     let position = postgres::read_position(&transaction, &config.topic).await?;
     let bronze = Bronze::read(&config.flight, &config.access, &position).await?;
     let found = read_postgres(&transaction).await?;
-    report("PostgreSQL", config.frame, position, bronze, found).await
+    report("PostgreSQL", frame, position, bronze, found).await
 }
 
-async fn verify_lake(config: &Config) -> Result<TableReport, Error> {
+async fn verify_lake(config: &Config, frame: Frame) -> Result<TableReport, Error> {
     let failed = Error::lake("open");
     let lake = Lake::open(&config.lake).await.map_err(&failed)?;
     let snapshot = Table::open(&lake, lake::gold(&config.topic)).await.map_err(&failed)?.snapshot();
@@ -83,7 +93,7 @@ async fn verify_lake(config: &Config) -> Result<TableReport, Error> {
     let (session, table) = lake_sink::session(snapshot)?;
     let query = format!("SELECT {} FROM {table} ORDER BY {SYMBOL}, {EVENT_TIME}", columns().join(", "));
     let found = session.sql(&query).await?.execute_stream().await?.map_err(Error::from);
-    report("lake", config.frame, position, bronze, found).await
+    report("lake", frame, position, bronze, found).await
 }
 
 async fn report(
@@ -96,6 +106,7 @@ async fn report(
     let mut report =
         TableReport { name, position, offset_faults: bronze.faults.clone(), ..TableReport::default() };
     report.bronze_rows = bronze.rows;
+    report.aside_rows = bronze.asides;
     compare::compare(bronze.into_gold(frame), found, &mut report).await?;
     Ok(report)
 }

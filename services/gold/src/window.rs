@@ -6,8 +6,11 @@
 //!   event time ───────── known_after ───────────────────── newest ──▶
 //!     only in bronze     │  every candle of bronze, as of our cursor
 //!                                 │ from here on windows are inside: compute at once
-//!     a late candle here, or here │ reads its surroundings back from bronze, as of the run's first offset
+//!     a late candle here, or here │ reads its surroundings back from bronze, as of our cursor
 //! ```
+//!
+//! A symbol's candles may come from several partitions. Of each event time memory then holds one candle a partition, and the windows are
+//! made of [`candle::winners`]: gold depends on which rows bronze holds below the cursor, not on how its partitions took turns.
 //!
 //! No I/O here: [`Window::unread`] and [`Window::apply`] name what to read, the caller reads it.
 
@@ -15,14 +18,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use position::OffsetRange;
+use position::{OffsetRange, Position};
 use proto::ticket::{History, Margin};
 use schema::MINUTE_MICROS;
 
 use crate::candle::{self, Candle};
-use crate::error::Error;
 use crate::kernel::{Frame, WIDEST};
 use crate::rows::Rows;
+use crate::run::Run;
 use crate::sink::{Newest, Partitions};
 
 /// The widest window in microseconds: how far a candle changes later rows, and a row looks back.
@@ -41,15 +44,6 @@ const EVICT_ROWS: usize = 32;
 const TOGETHER_MICROS: i64 = 240 * MINUTE_MICROS;
 /// Longest span of late candles that is read back at once: 43,200 one-minute candles, 3 MB.
 const SPAN_MICROS_MAX: i64 = 30 * schema::DAY_MICROS;
-
-/// A run of one partition's offsets, in the order in which they came.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    /// The offsets, all of them.
-    pub(crate) range: OffsetRange,
-    /// Their bronze rows.
-    pub(crate) batches: Vec<RecordBatch>,
-}
 
 /// The candles of a run by symbol, each sorted by event time, of the same time the last.
 #[derive(Debug)]
@@ -80,9 +74,13 @@ struct Late {
 #[derive(Debug)]
 pub(crate) struct Window {
     frame: Frame,
+    /// The cursor: what was applied.
+    reached: Position,
     /// Symbols that bronze holds below the cursor but memory does not yet.
     newest: Newest,
     partitions: Partitions,
+    /// Symbols of which a further partition was found, until they are taken.
+    split: Vec<String>,
     symbols: HashMap<String, Memory>,
 }
 
@@ -90,6 +88,7 @@ pub(crate) struct Window {
 struct Memory {
     /// Every candle in bronze after this event time is in `candles`.
     known_after: i64,
+    /// Sorted, one of each event time and partition.
     candles: Vec<Candle>,
 }
 
@@ -123,10 +122,10 @@ impl Change {
 }
 
 impl Window {
-    /// Starts at a cursor below which bronze holds the symbols of `newest`, none of them with a later event time than it says;
-    /// `partitions` are those of the symbols that came before, as far as they are known.
-    pub(crate) fn new(frame: Frame, newest: Newest, partitions: Partitions) -> Self {
-        Window { frame, newest, partitions, symbols: HashMap::new() }
+    /// Starts at the cursor `reached`, below which bronze holds the symbols of `newest`, none of them with a later event time than it says,
+    /// and each of them only in the partitions that `partitions` names, if it names any.
+    pub(crate) fn new(frame: Frame, reached: Position, newest: Newest, partitions: Partitions) -> Self {
+        Window { frame, reached, newest, partitions, split: Vec::new(), symbols: HashMap::new() }
     }
 
     /// Returns what must be read and given to [`Self::remember`] before `arrivals` can be applied: the end of each symbol that bronze
@@ -139,49 +138,73 @@ impl Window {
         let symbols = arrivals.by_symbol.keys().filter(|symbol| !self.symbols.contains_key(*symbol));
         let histories = symbols.filter_map(|symbol| {
             let newest = self.newest.get(symbol)?;
-            Some(history(symbol, arrivals.range, newest, i64::MAX, margin))
+            Some(self.history(symbol, newest, i64::MAX, margin))
         });
         histories.collect()
     }
 
     /// Takes the end of a symbol's candles into memory.
     pub(crate) fn remember(&mut self, history: History, batches: &[RecordBatch]) {
-        let candles = decode_history(batches);
+        let mut candles = decode_history(batches);
         let known_after = match history.margin {
             Margin::Micros(margin) => history.first_micros - margin,
-            Margin::Rows(_) if candles.len() < KEEP_ROWS => i64::MIN,
-            Margin::Rows(_) => candles[0].event_time - 1,
+            Margin::Rows(_) => {
+                // What is before may be there of some partitions only.
+                let winners = candle::winners(&candles);
+                let first_whole = winners.len().checked_sub(KEEP_ROWS);
+                first_whole.map_or(i64::MIN, |first| winners[first].event_time - 1)
+            }
         };
+        candles.retain(|candle| candle.event_time > known_after);
         self.symbols.insert(history.symbol, Memory { known_after, candles });
     }
 
     /// Takes arrivals into memory and returns the changes to compute, in the order of symbol and time.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SymbolMoved`] when a symbol comes from a second partition: its candles have no order.
-    pub(crate) fn apply(&mut self, arrivals: Arrivals) -> Result<Vec<Change>, Error> {
+    pub(crate) fn apply(&mut self, arrivals: Arrivals) -> Vec<Change> {
         let mut changes = Vec::new();
         for (symbol, candles) in arrivals.by_symbol {
-            let partition = arrivals.range.partition;
-            let known = self.partitions.get_or_insert(&symbol, partition);
-            if known != partition {
-                return Err(Error::SymbolMoved { symbol, partitions: [known, partition] });
-            }
             let memory = self.symbols.entry(symbol.clone()).or_insert_with(Memory::empty);
             memory.insert(&candles);
+            let inside_from = memory.inside_from(self.frame);
             let mut changed: Vec<i64> = candles.iter().map(|candle| candle.event_time).collect();
-            let inside = changed
-                .split_off(changed.partition_point(|event_time| !memory.reaches(*event_time, self.frame)));
+            let inside = changed.split_off(changed.partition_point(|event_time| *event_time < inside_from));
             for late in changed.chunk_by(|one, next| next - one < TOGETHER_MICROS) {
                 let span_of = |event_time: &i64| (event_time - late[0]) / SPAN_MICROS_MAX;
                 for span in late.chunk_by(|one, next| span_of(one) == span_of(next)) {
-                    changes.push(self.late_change(&symbol, span, &candles, arrivals.range));
+                    changes.push(self.late_change(&symbol, span, &candles));
                 }
+            }
+            if self.partitions.insert(&symbol, arrivals.range.partition) {
+                self.split.push(symbol.clone());
             }
             changes.push(Change { symbol, changed: inside, late: None });
         }
-        Ok(changes)
+        changes
+    }
+
+    /// Drops what was applied of `arrivals`, so that they, or a part of them, can be applied again.
+    pub(crate) fn forget(&mut self, arrivals: &Arrivals) {
+        for symbol in arrivals.by_symbol.keys() {
+            let memory = self.symbols.remove(symbol);
+            if let Some(newest) = memory.and_then(|memory| memory.candles.last().copied()) {
+                self.newest.set(symbol, newest.event_time);
+            }
+        }
+    }
+
+    /// Returns the cursor.
+    pub(crate) fn reached(&self) -> &Position {
+        &self.reached
+    }
+
+    /// Moves the cursor past a run that was applied and computed.
+    pub(crate) fn advance(&mut self, range: OffsetRange) {
+        self.reached.advance(range);
+    }
+
+    /// Returns the symbols of which a further partition was found since the last call.
+    pub(crate) fn take_split(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.split)
     }
 
     /// Computes the gold rows of a change and appends them to `rows`, for the changes of [`Self::apply`] in their order.
@@ -190,14 +213,14 @@ impl Window {
         if let Some(late) = &change.late {
             let mut candles = decode_history(history);
             candle::merge(&mut candles, &late.arrivals);
-            append_affected(change, &candles, frame, rows);
+            append_affected(change, &candle::winners(&candles), frame, rows);
         } else if let Some(memory) = self.symbols.get_mut(&change.symbol) {
-            append_affected(change, &memory.candles, frame, rows);
+            append_affected(change, &candle::winners(&memory.candles), frame, rows);
             memory.evict(frame);
         }
     }
 
-    fn late_change(&self, symbol: &str, changed: &[i64], arrivals: &[Candle], range: OffsetRange) -> Change {
+    fn late_change(&self, symbol: &str, changed: &[i64], arrivals: &[Candle]) -> Change {
         let (first, last) = (changed[0], changed[changed.len() - 1]);
         let index = |event_time: i64| arrivals.partition_point(|candle| candle.event_time < event_time);
         let (margin, near) = match self.frame {
@@ -210,8 +233,19 @@ impl Window {
             }
         };
         let late =
-            Late { history: history(symbol, range, first, last, margin), arrivals: arrivals[near].to_vec() };
+            Late { history: self.history(symbol, first, last, margin), arrivals: arrivals[near].to_vec() };
         Change { symbol: symbol.to_owned(), changed: changed.to_vec(), late: Some(late) }
+    }
+
+    /// Names the candles of a symbol as of the cursor, in the partitions that it is known to be in.
+    fn history(&self, symbol: &str, first_micros: i64, last_micros: i64, margin: Margin) -> History {
+        let below = match self.partitions.get(symbol) {
+            None => self.reached.clone(),
+            Some(partitions) => {
+                partitions.iter().filter_map(|index| Some((*index, self.reached.next(*index)?))).collect()
+            }
+        };
+        History { symbol: symbol.to_owned(), below, first_micros, last_micros, margin }
     }
 }
 
@@ -225,15 +259,18 @@ impl Memory {
         candle::merge(&mut self.candles, &arrivals[unknown..]);
     }
 
-    /// Tells whether all candles in the windows that end at or after `event_time` are in memory.
-    fn reaches(&self, event_time: i64, frame: Frame) -> bool {
-        self.known_after == i64::MIN
-            || match frame {
-                Frame::Time => event_time - REACH_MICROS >= self.known_after,
-                Frame::Rows => {
-                    self.candles.get(REACH_ROWS).is_some_and(|candle| candle.event_time <= event_time)
-                }
+    /// Returns the event time from which on all candles of all windows are in memory.
+    fn inside_from(&self, frame: Frame) -> i64 {
+        if self.known_after == i64::MIN {
+            return i64::MIN;
+        }
+        match frame {
+            Frame::Time => self.known_after.saturating_add(REACH_MICROS),
+            Frame::Rows => {
+                let winners = candle::winners(&self.candles);
+                winners.get(REACH_ROWS).map_or(i64::MAX, |candle| candle.event_time)
             }
+        }
     }
 
     fn evict(&mut self, frame: Frame) {
@@ -242,6 +279,10 @@ impl Memory {
             let newest = self.candles.last().map_or(i64::MIN, |candle| candle.event_time);
             stale =
                 stale.min(self.candles.partition_point(|candle| newest - candle.event_time >= KEEP_MICROS));
+        }
+        // The candles of one event time stay together.
+        while stale > 0 && self.candles[stale - 1].event_time == self.candles[stale].event_time {
+            stale -= 1;
         }
         if stale >= EVICT_ROWS {
             self.known_after = self.candles[stale - 1].event_time;
@@ -283,19 +324,6 @@ fn affected(candles: &[Candle], changed: &[i64], frame: Frame) -> Vec<Range<usiz
         }
     }
     ranges
-}
-
-fn history(symbol: &str, range: OffsetRange, first_micros: i64, last_micros: i64, margin: Margin) -> History {
-    let (partition, below_offset) = (range.partition, range.first);
-    History {
-        symbol: symbol.to_owned(),
-        partition,
-        below_offset,
-        first_micros,
-        last_micros,
-        margin,
-        table: None,
-    }
 }
 
 fn rows_margin(rows: usize) -> Margin {

@@ -31,7 +31,7 @@ impl FromStr for Input {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (path, symbol) = text.rsplit_once('=').ok_or(USAGE)?;
-        if path.is_empty() || symbol.is_empty() || symbol.len() > schema::candle::SYMBOL_BYTES_MAX {
+        if path.is_empty() || !schema::candle::is_symbol(symbol) {
             return Err(USAGE);
         }
         Ok(Input { path: path.into(), symbol: symbol.to_owned() })

@@ -92,7 +92,8 @@ impl Sink {
         &self.state
     }
 
-    /// Buffers what comes from `queue` and flushes it, by rows or by age, until the queue ends; then flushes the rest.
+    /// Buffers what comes from `queue` and flushes it, by rows or by age, until the queue ends; then flushes the rest and
+    /// returns the sink.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl Sink {
         mut self,
         mut queue: queue::Receiver<Computed>,
         shutdown: CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<Self, Error> {
         loop {
             let due = self.waiting_since.map(|since| {
                 let due = since + self.flush_interval;
@@ -113,7 +114,10 @@ impl Sink {
             };
             match computed {
                 None => self.flush(&shutdown).await?,
-                Some(computed) if computed.is_empty() => return self.flush(&shutdown).await,
+                Some(computed) if computed.is_empty() => {
+                    self.flush(&shutdown).await?;
+                    return Ok(self);
+                }
                 Some(computed) => {
                     self.push(computed);
                     if self.waiting_rows >= self.flush_rows_max {

@@ -1,6 +1,8 @@
 //! Gold in PostgreSQL: rows and position in one transaction, so that any crash leaves both or neither.
 
+mod asides;
 mod encode;
+pub(crate) mod frame;
 pub(crate) mod migrate;
 mod source;
 
@@ -12,7 +14,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::{Object, Pool, Transaction};
-use futures::SinkExt;
+use futures::{SinkExt, TryFutureExt};
 use position::{Origin, Position};
 use service::backoff::Backoff;
 use tokio::sync::watch;
@@ -22,8 +24,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::Aside;
 use crate::connection::{Postgres, connect, end_with_us};
 use crate::error::Error;
+use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
 use crate::sink::{Computed, Newest, Partitions, Split, State, live};
@@ -49,8 +53,10 @@ const MOVE: &str = "WITH step AS (\
     ) SELECT (SELECT count(*) FROM moved) + (SELECT count(*) FROM made)";
 /// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
 const COPY_BYTES: usize = 128 * 1024;
-/// Longest wait for a transaction: many times what the largest one takes. Its outcome is then looked up.
-const TRANSACTION_TIME_MAX: Duration = Duration::from_mins(1);
+/// Longest wait for one statement, of at most [`UPSERT_ROWS_MAX`] rows, or one piece of a COPY: a hundred times what it takes.
+const STATEMENT_TIME_MAX: Duration = Duration::from_mins(1);
+/// How often the wait is doubled when a transaction comes again after a time-out: up to an hour, so that no work comes again for ever.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// A parameter and its type. Statements get both in one message and have no name: behind a pooler that hands a connection to one client
 /// after another, names of one are in the way of the next.
@@ -64,6 +70,7 @@ pub struct Sink {
     state: State,
     partitions: Partitions,
     statements: Statements,
+    statement_time_max: Duration,
     metrics: Metrics,
 }
 
@@ -80,6 +87,7 @@ struct Work {
     moves: Vec<Move>,
     /// Symbols whose partition the table does not know yet.
     placed: Partitions,
+    asides: Vec<Aside>,
     rows: Split,
     fresh_count: usize,
     correction_count: usize,
@@ -99,22 +107,25 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], [`Error::OtherTopic`], [`Error::OtherBronze`], or [`Error::Postgres`], transient when PostgreSQL is not there
-    /// yet or does not let us in.
+    /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], [`Error::PostgresEncoding`], [`Error::OtherTopic`],
+    /// [`Error::OtherBronze`], [`Error::Frame`], or [`Error::Postgres`], transient when PostgreSQL is not there yet or does not let us in.
     pub async fn open(
         postgres: &Postgres,
         origin: &Origin,
         rebuild: bool,
+        frame: Frame,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let topic = origin.topic.name.as_str();
         let pool = postgres.pool()?;
         let mut client = connect(&pool).await?;
+        check_encoding(&client).await?;
         migrate::migrate(&mut client).await?;
         if rebuild {
             source::empty(&mut client, origin).await?;
         }
         source::claim(&mut client, origin).await?;
+        frame::settle(&client, topic, frame).await?;
         let transaction = snapshot(&mut client).await?;
         let position = read_position(&transaction, topic).await?;
         let newest = read_newest(&transaction).await?;
@@ -123,7 +134,21 @@ impl Sink {
         drop(client);
         let state = State { position, newest };
         metrics.postgres.observe_position(&state.position);
-        Ok(Sink { pool, topic: topic.to_owned(), state, partitions, statements: Statements::new(), metrics })
+        Ok(Sink {
+            pool,
+            topic: topic.to_owned(),
+            state,
+            partitions,
+            statements: Statements::new(),
+            statement_time_max: STATEMENT_TIME_MAX,
+            metrics,
+        })
+    }
+
+    /// Waits for a statement at most this long.
+    #[must_use]
+    pub fn statement_time_max(self, statement_time_max: Duration) -> Self {
+        Sink { statement_time_max, ..self }
     }
 
     /// Returns where the sink stands.
@@ -131,28 +156,30 @@ impl Sink {
         &self.state
     }
 
-    /// Returns the partition that each symbol's rows came from.
+    /// Returns the partitions that each symbol's rows came from.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
     }
 
     /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each, and hands what
-    /// was written to `live`.
+    /// was written to `live`. Returns the sink.
     pub(crate) async fn run(
         mut self,
         mut queue: queue::Receiver<Computed>,
         reached: watch::Sender<Position>,
-        live: live::Sender,
+        live: Option<live::Sender>,
         shutdown: CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<Self, Error> {
         loop {
             let computed = queue.recv_all().await;
             if computed.is_empty() {
-                return Ok(());
+                return Ok(self);
             }
             self.write(&computed, &shutdown).await?;
             reached.send_replace(self.state.position.clone());
-            live.offer(computed);
+            if let Some(live) = &live {
+                live.offer(computed);
+            }
         }
     }
 
@@ -177,12 +204,13 @@ impl Sink {
         }
         let rows = self.state.newest.split(new.iter().map(|computed| &computed.rows));
         let placed = self.partitions.missing(&new);
-        let work = Work::new(&self.state.position, &position, placed, rows);
+        let asides = new.iter().flat_map(|computed| computed.asides.iter().cloned()).collect();
+        let work = Work::new(&self.state.position, &position, placed, asides, rows);
         let begun = Instant::now();
         self.commit(&work, shutdown).await?;
         self.state.position = position;
         self.observe(&work, begun, &new);
-        self.partitions.extend(work.placed);
+        self.partitions.extend(&work.placed);
         Ok(())
     }
 
@@ -190,8 +218,10 @@ impl Sink {
         let mut backoff = Backoff::default();
         let mut copy = work.fresh_count >= COPY_ROWS_MIN;
         let mut again = false;
+        let mut time_max = self.statement_time_max;
+        let time_most = time_max * 2_u32.pow(DOUBLINGS_MAX);
         loop {
-            let attempt = self.attempt(work, copy, again).await;
+            let attempt = self.attempt(work, copy, again, time_max).await;
             if again && attempt.is_ok() {
                 self.metrics.set_ready(Ok(()));
             }
@@ -206,6 +236,9 @@ impl Sink {
                         "commit gold rows, trying again"
                     );
                     self.metrics.set_ready(Err(error.in_full()));
+                    if matches!(error, Error::PostgresTimeout { .. }) {
+                        time_max = (2 * time_max).min(time_most);
+                    }
                     if !backoff.pause(shutdown).await {
                         return Err(error);
                     }
@@ -217,32 +250,47 @@ impl Sink {
     }
 
     /// Tries the transaction once. If it was tried before, looks first whether it was committed after all.
-    async fn attempt(&self, work: &Work, copy: bool, again: bool) -> Result<(), Error> {
-        let mut client = in_time(connect(&self.pool)).await?;
-        let transaction = async {
-            let failed = Error::postgres("commit gold rows");
-            let transaction = client.transaction().await.map_err(&failed)?;
-            if again && work.has_landed(&read_position(&transaction, &self.topic).await?) {
-                return Ok(());
-            }
-            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
-            futures::try_join!(
-                end_with_us(&transaction),
-                self.move_position(&transaction, work),
-                self.place(&transaction, work),
-                self.write_rows(&transaction, work, copy)
-            )?;
-            failpoint::pass("gold.postgres_before_commit");
-            transaction.commit().await.map_err(&failed)?;
-            failpoint::pass("gold.postgres_committed");
-            Ok(())
-        };
-        let result = in_time(transaction).await;
+    async fn attempt(&self, work: &Work, copy: bool, again: bool, time_max: Duration) -> Result<(), Error> {
+        let mut client = in_time(time_max, connect(&self.pool)).await?;
+        let result = self.transact(&mut client, work, copy, again, time_max).await;
         if result.is_err() {
             // Not back to the pool: who knows in what state it is.
             drop(Object::take(client));
         }
         result
+    }
+
+    /// Runs the transaction, each step within `time_max`: a large one has many.
+    async fn transact(
+        &self,
+        client: &mut Object,
+        work: &Work,
+        copy: bool,
+        again: bool,
+        time_max: Duration,
+    ) -> Result<(), Error> {
+        let failed = Error::postgres("commit gold rows");
+        let transaction = in_time(time_max, client.transaction().map_err(&failed)).await?;
+        if again {
+            let position = in_time(time_max, read_position(&transaction, &self.topic)).await?;
+            if work.has_landed(&position) {
+                return Ok(());
+            }
+        }
+        let first = async {
+            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
+            futures::try_join!(
+                end_with_us(&transaction),
+                self.move_position(&transaction, work),
+                self.place(&transaction, work),
+                asides::write(&transaction, &self.topic, &work.asides),
+            )
+        };
+        futures::try_join!(in_time(time_max, first), self.write_rows(&transaction, work, copy, time_max))?;
+        failpoint::pass("gold.postgres_before_commit");
+        in_time(time_max, transaction.commit().map_err(&failed)).await?;
+        failpoint::pass("gold.postgres_committed");
+        Ok(())
     }
 
     async fn move_position(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
@@ -277,25 +325,38 @@ impl Sink {
         placed.map_err(Error::postgres("write the partitions of symbols")).map(drop)
     }
 
-    async fn write_rows(&self, transaction: &Transaction<'_>, work: &Work, copy: bool) -> Result<(), Error> {
+    async fn write_rows(
+        &self,
+        transaction: &Transaction<'_>,
+        work: &Work,
+        copy: bool,
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let Split { fresh, corrections } = &work.rows;
         if copy {
-            self.copy(transaction, fresh).await?;
+            self.copy(transaction, fresh, time_max).await?;
         } else if let Some(first) = fresh.first() {
             let fresh = concat_batches(first.schema_ref(), fresh).expect("all are of the gold schema");
-            self.upsert(transaction, &fresh).await?;
+            self.upsert(transaction, &fresh, time_max).await?;
         }
         for batch in corrections {
-            self.upsert(transaction, batch).await?;
+            self.upsert(transaction, batch, time_max).await?;
         }
         Ok(())
     }
 
-    async fn copy(&self, transaction: &Transaction<'_>, batches: &[RecordBatch]) -> Result<(), Error> {
+    async fn copy(
+        &self,
+        transaction: &Transaction<'_>,
+        batches: &[RecordBatch],
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
         // Its statement has a name, but ends within the transaction.
-        let mut data =
-            pin!(transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed)?);
+        let begin = async {
+            transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed)
+        };
+        let mut data = pin!(in_time(time_max, begin).await?);
         let mut bytes = BytesMut::with_capacity(COPY_BYTES + 1024);
         bytes.extend_from_slice(encode::COPY_HEADER);
         for batch in batches {
@@ -303,24 +364,34 @@ impl Sink {
             for row in 0..batch.num_rows() {
                 encode::write_row(&columns, row, &mut bytes);
                 if bytes.len() >= COPY_BYTES {
-                    data.send(bytes.split().freeze()).await.map_err(&failed)?;
+                    in_time(time_max, data.send(bytes.split().freeze()).map_err(&failed)).await?;
                 }
             }
         }
         bytes.extend_from_slice(encode::COPY_TRAILER);
-        data.send(bytes.freeze()).await.map_err(&failed)?;
-        data.finish().await.map_err(&failed)?;
+        let end = async {
+            data.send(bytes.freeze()).await.map_err(&failed)?;
+            data.finish().await.map_err(&failed)
+        };
+        in_time(time_max, end).await?;
         Ok(())
     }
 
-    async fn upsert(&self, transaction: &Transaction<'_>, batch: &RecordBatch) -> Result<(), Error> {
+    async fn upsert(
+        &self,
+        transaction: &Transaction<'_>,
+        batch: &RecordBatch,
+        time_max: Duration,
+    ) -> Result<(), Error> {
         let failed = Error::postgres("upsert gold rows");
         for first in (0..batch.num_rows()).step_by(UPSERT_ROWS_MAX) {
             let piece = batch.slice(first, UPSERT_ROWS_MAX.min(batch.num_rows() - first));
             let columns = encode::columns(&piece);
             let parameters: Vec<Parameter<'_>> =
                 columns.iter().map(|column| (column as _, column.array_type())).collect();
-            transaction.execute_typed(&self.statements.upsert, &parameters).await.map_err(&failed)?;
+            let statement =
+                async { transaction.execute_typed(&self.statements.upsert, &parameters).await.map_err(&failed) };
+            in_time(time_max, statement).await?;
         }
         Ok(())
     }
@@ -330,6 +401,7 @@ impl Sink {
         self.metrics.postgres.rows.inc_by(count(work.fresh_count + work.correction_count));
         self.metrics.postgres.observe_commit(&self.state.position);
         self.metrics.corrections.inc_by(count(work.correction_count));
+        asides::report(&self.topic, &work.asides, &self.metrics);
         self.metrics.postgres_commit_seconds.observe(begun.elapsed().as_secs_f64());
         let now = service::clock::now_micros();
         for produced in new.iter().flat_map(|computed| computed.arrived.iter()) {
@@ -355,9 +427,10 @@ impl Statements {
             format!("${}::{element}[]", index + 1)
         };
         let arrays = fields.iter().enumerate().map(array).collect::<Vec<_>>().join(", ");
-        let key = format!("{}, {}", schema::SYMBOL, schema::EVENT_TIME);
-        let values = fields.iter().map(|field| field.name()).filter(|name| !key.contains(name.as_str()));
+        let key = [schema::SYMBOL, schema::EVENT_TIME];
+        let values = fields.iter().map(|field| field.name()).filter(|name| !key.contains(&name.as_str()));
         let values = values.map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ");
+        let key = key.join(", ");
         Statements {
             copy: format!("COPY {TABLE} ({columns}) FROM STDIN (FORMAT binary)"),
             upsert: format!(
@@ -368,12 +441,13 @@ impl Statements {
 }
 
 impl Work {
-    fn new(from: &Position, to: &Position, placed: Partitions, rows: Split) -> Self {
+    fn new(from: &Position, to: &Position, placed: Partitions, asides: Vec<Aside>, rows: Split) -> Self {
         let moves = to.iter().map(|(partition, to)| Move { partition, from: from.next(partition), to });
         let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
         Work {
             moves: moves.filter(|step| step.from != Some(step.to)).collect(),
             placed,
+            asides,
             fresh_count: count(&rows.fresh),
             correction_count: count(&rows.corrections),
             rows,
@@ -385,10 +459,18 @@ impl Work {
     }
 }
 
-/// Gives up on what takes longer than a transaction may.
-async fn in_time<T>(action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let result = tokio::time::timeout(TRANSACTION_TIME_MAX, action).await;
+/// Gives up on what takes longer than `time_max`.
+async fn in_time<T>(time_max: Duration, action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let result = tokio::time::timeout(time_max, action).await;
     result.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" }))
+}
+
+/// Checks that the database holds every character: a symbol may have any.
+async fn check_encoding(client: &Object) -> Result<(), Error> {
+    let failed = Error::postgres("read the encoding of the database");
+    let row = client.query_one("SHOW server_encoding", &[]).await.map_err(failed)?;
+    let encoding: String = row.get(0);
+    if encoding == "UTF8" { Ok(()) } else { Err(Error::PostgresEncoding { encoding }) }
 }
 
 /// Begins a transaction that reads one snapshot.
@@ -430,7 +512,7 @@ async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
 }
 
-/// Reads the partition of each symbol of `topic`.
+/// Reads the partitions of each symbol of `topic`.
 async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
     let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
     let failed = Error::postgres("read the partitions of symbols");

@@ -12,8 +12,16 @@ fn gold(keys: &[(&str, i64)]) -> RecordBatch {
     let mut rows = Rows::default();
     for (symbol, minute) in keys {
         let event_time = minute * MINUTE_MICROS;
-        let candle =
-            Candle { event_time, open: 1.0, high: 1.0, low: 1.0, close: 1.0, volume: 1.0, kafka_time: 0 };
+        let candle = Candle {
+            event_time,
+            open: 1.0,
+            high: 1.0,
+            low: 1.0,
+            close: 1.0,
+            volume: 1.0,
+            kafka_time: 0,
+            partition: 0,
+        };
         rows.append(symbol, &[candle], 0..1, Frame::Time);
     }
     rows.finish(0)

@@ -23,10 +23,12 @@ const BATCH_ROWS: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Bronze {
     pub(super) rows: u64,
+    /// Rows that gold cannot hold.
+    pub(super) asides: u64,
     /// Where offsets are missing, double or out of place.
     pub(super) faults: Vec<String>,
     reached: Position,
-    symbols: BTreeMap<String, (i32, Vec<Candle>)>,
+    symbols: BTreeMap<String, Vec<Candle>>,
 }
 
 impl Bronze {
@@ -49,7 +51,7 @@ impl Bronze {
                 bronze.faults.push(format!("partition {partition}: bronze ends at {reached}, not at {next}"));
             }
         }
-        bronze.symbols.values_mut().for_each(|(_, candles)| candle::sort(candles));
+        bronze.symbols.values_mut().for_each(candle::sort);
         Ok(bronze)
     }
 
@@ -59,16 +61,13 @@ impl Bronze {
         self.check_offsets(range, batch);
         self.reached.advance(range);
         self.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
+        self.asides += u64::try_from(batch.num_rows()).unwrap_or(0);
         for (symbol, candle) in candle::decode(batch) {
+            self.asides -= 1;
             if !self.symbols.contains_key(symbol) {
-                self.symbols.insert(symbol.to_owned(), (range.partition, Vec::new()));
+                self.symbols.insert(symbol.to_owned(), Vec::new());
             }
-            let (partition, candles) = self.symbols.get_mut(symbol).expect("just inserted");
-            if *partition != range.partition {
-                let partitions = [*partition, range.partition];
-                return Err(Error::SymbolMoved { symbol: symbol.to_owned(), partitions });
-            }
-            candles.push(candle);
+            self.symbols.get_mut(symbol).expect("just inserted").push(candle);
         }
         Ok(())
     }
@@ -92,7 +91,8 @@ impl Bronze {
 
     /// Returns the gold rows of all candles, ordered by symbol and event time.
     pub(super) fn into_gold(self, frame: Frame) -> impl Iterator<Item = RecordBatch> + Send {
-        self.symbols.into_iter().flat_map(move |(symbol, (_, candles))| {
+        self.symbols.into_iter().flat_map(move |(symbol, candles)| {
+            let candles = candle::winners(&candles).into_owned();
             (0..candles.len()).step_by(BATCH_ROWS).map(move |first| {
                 let mut rows = Rows::default();
                 rows.append(&symbol, &candles, first..(first + BATCH_ROWS).min(candles.len()), frame);

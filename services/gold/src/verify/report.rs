@@ -26,6 +26,8 @@ pub struct TableReport {
     pub position: Position,
     /// Rows of bronze below the position, all messages.
     pub bronze_rows: u64,
+    /// Rows of bronze that gold cannot hold and leaves out.
+    pub aside_rows: u64,
     /// Rows that follow from bronze, one a symbol and event time.
     pub expected_rows: u64,
     /// Rows in the sink.
@@ -118,12 +120,13 @@ impl fmt::Display for TableReport {
         let verdict = if self.is_empty() { "ok" } else { "DIFFERENT" };
         writeln!(
             f,
-            "{}: {verdict}; {} rows at {}, {} expected from {} of bronze; {} missing, {} extra, {} different",
+            "{}: {verdict}; {} rows at {}, {} expected from {} of bronze, {} set aside; {} missing, {} extra, {} different",
             self.name,
             self.found_rows,
             if self.position.is_empty() { "the beginning".to_owned() } else { self.position.to_string() },
             self.expected_rows,
             self.bronze_rows,
+            self.aside_rows,
             self.missing_rows,
             self.extra_rows,
             self.different_rows,

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -7,14 +7,18 @@ use arrow::array::{
 };
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::util::display::array_value_to_string;
-use position::OffsetRange;
+use futures::FutureExt as _;
+use position::{OffsetRange, Position};
+use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 use proto::ticket::{History, Margin};
 use schema::MINUTE_MICROS;
 
-use super::{Arrivals, Run, Window};
+use super::{Arrivals, Window};
+use crate::compute::{CHANGED_ROWS_MAX, Pieces};
 use crate::kernel::Frame;
 use crate::rows::Rows;
+use crate::run::Run;
 use crate::sink::{Newest, Partitions};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +26,19 @@ struct Message {
     symbol: &'static str,
     event_time: i64,
     price: f64,
+    kafka_time: i64,
+    partition: i32,
     offset: i64,
+}
+
+/// How a stream is cut into batches and worked off.
+#[derive(Clone, Debug)]
+struct Cuts {
+    /// Indices of messages before which a batch ends.
+    batches: Vec<usize>,
+    /// Numbers of batches before which gold starts again.
+    restarts: Vec<usize>,
+    changed_rows_max: usize,
 }
 
 fn bronze_batch(messages: &[&Message]) -> RecordBatch {
@@ -43,9 +59,9 @@ fn bronze_batch(messages: &[&Message]) -> RecordBatch {
         float(|message| message.price - 2.0),
         float(|message| message.price),
         float(|message| message.price / 7.0),
-        Arc::new(Int32Array::from(vec![0; messages.len()])),
+        Arc::new(Int32Array::from_iter_values(messages.iter().map(|message| message.partition))),
         Arc::new(Int64Array::from_iter_values(messages.iter().map(|message| message.offset))),
-        micros(|message| message.offset),
+        micros(|message| message.kafka_time),
         Arc::new(Date32Array::from_iter_values(
             messages.iter().map(|message| schema::date_of(message.event_time)),
         )),
@@ -55,14 +71,13 @@ fn bronze_batch(messages: &[&Message]) -> RecordBatch {
 
 /// Bronze as the Flight server answers for it, written from the words of [`History`].
 fn read_history(bronze: &[Message], history: &History) -> Vec<RecordBatch> {
-    let mut winners = BTreeMap::new();
-    for message in bronze
-        .iter()
-        .filter(|message| message.symbol == history.symbol && message.offset < history.below_offset)
-    {
-        winners.insert(message.event_time, message);
+    let mut latest = BTreeMap::new();
+    let below =
+        |message: &&Message| history.below.next(message.partition).is_some_and(|next| message.offset < next);
+    for message in bronze.iter().filter(|message| message.symbol == history.symbol).filter(below) {
+        latest.insert((message.event_time, message.partition), message);
     }
-    let candles: Vec<&Message> = winners.into_values().collect();
+    let candles: Vec<&Message> = latest.into_values().collect();
     let chosen: Vec<&Message> = match history.margin {
         Margin::Micros(margin) => candles
             .into_iter()
@@ -74,7 +89,7 @@ fn read_history(bronze: &[Message], history: &History) -> Vec<RecordBatch> {
             })
             .collect(),
         Margin::Rows(rows) => {
-            let rows = usize::try_from(rows).unwrap();
+            let rows = usize::try_from(rows).unwrap() * history.below.iter().count();
             let before = candles.iter().filter(|candle| candle.event_time < history.first_micros).count();
             let until = candles.iter().filter(|candle| candle.event_time <= history.last_micros).count();
             candles[before.saturating_sub(rows)..(until + rows).min(candles.len())].to_vec()
@@ -112,56 +127,69 @@ fn newest(gold: &Gold) -> Newest {
     newest.into_iter().collect()
 }
 
-/// Runs `bronze` through a window in batches that end before each offset of `cuts`, starting anew from gold at each of `restarts`.
-/// Returns gold and how many histories were read.
-fn run(bronze: &[Message], frame: Frame, cuts: &[usize], restarts: &[usize]) -> (Gold, usize) {
-    let (mut gold, mut reads) = (Gold::new(), 0);
-    let mut window = Window::new(frame, Newest::default(), Partitions::default());
-    let mut bounds: Vec<usize> =
-        cuts.iter().map(|cut| cut % (bronze.len() + 1)).chain([0, bronze.len()]).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
+/// Runs `bronze` through a window, starting again from gold at each restart. Returns gold and how many histories were read.
+fn run(bronze: &[Message], frame: Frame, cuts: &Cuts) -> (Gold, u64) {
+    let (mut gold, reads) = (Gold::new(), Counter::default());
+    let (mut position, mut partitions) = (Position::default(), Partitions::default());
+    let start = |position: &Position, gold: &Gold, partitions: &Partitions| {
+        let window = Window::new(frame, position.clone(), newest(gold), partitions.clone());
+        Pieces::new(window, cuts.changed_rows_max)
+    };
+    let mut pieces = start(&position, &gold, &partitions);
+    let bounds = cuts.batches.iter().map(|cut| cut % (bronze.len() + 1)).chain([0, bronze.len()]);
+    let bounds: Vec<usize> = bounds.collect::<BTreeSet<_>>().into_iter().collect();
     for (step, pair) in bounds.windows(2).enumerate() {
-        if restarts.contains(&step) {
-            window = Window::new(frame, newest(&gold), Partitions::default());
+        if cuts.restarts.contains(&step) {
+            pieces = start(&position, &gold, &partitions);
         }
-        let messages: Vec<&Message> = bronze[pair[0]..pair[1]].iter().collect();
-        let (head, tail) = messages.split_at(messages.len() / 3);
-        let offset = |index| i64::try_from(index).unwrap();
-        let range = OffsetRange { partition: 0, first: offset(pair[0]), next: offset(pair[1]) };
-        let arrivals = Arrivals::of(&Run { range, batches: vec![bronze_batch(head), bronze_batch(tail)] });
-        for history in window.unread(&arrivals) {
-            let candles = read_history(bronze, &history);
-            window.remember(history, &candles);
+        let mut by_partition: BTreeMap<i32, Vec<&Message>> = BTreeMap::new();
+        for message in &bronze[pair[0]..pair[1]] {
+            by_partition.entry(message.partition).or_default().push(message);
+            partitions.insert(message.symbol, message.partition);
         }
-        let mut rows = Rows::default();
-        for change in window.apply(arrivals).unwrap() {
-            let history = change.history().map(|history| read_history(bronze, history));
-            reads += usize::from(history.is_some());
-            window.compute(&change, &history.unwrap_or_default(), &mut rows);
+        for (partition, messages) in by_partition {
+            let (head, tail) = messages.split_at(messages.len() / 3);
+            let range = OffsetRange {
+                partition,
+                first: messages[0].offset,
+                next: messages[messages.len() - 1].offset + 1,
+            };
+            let mut rest = Some(Run { range, batches: vec![bronze_batch(head), bronze_batch(tail)] });
+            while let Some(run) = rest {
+                let read = async |history: &History| Ok(Some(read_history(bronze, history)));
+                let next = pieces.next(&run, &read, &reads).now_or_never().expect("nothing waits");
+                let (computed, behind) = next.unwrap().expect("nothing stops");
+                assert_eq!(computed.range.first, run.range.first);
+                assert!(computed.arrived.len() == 1 || computed.rows.num_rows() <= cuts.changed_rows_max);
+                upsert(&mut gold, &computed.rows);
+                rest = behind;
+            }
+            position.advance(range);
         }
-        upsert(&mut gold, &rows.finish(0));
     }
-    (gold, reads)
+    (gold, reads.get())
+}
+
+/// All at once.
+fn whole() -> Cuts {
+    Cuts { batches: Vec::new(), restarts: Vec::new(), changed_rows_max: usize::MAX }
 }
 
 fn in_order(bronze: &[Message]) -> Vec<Message> {
     let mut sorted = bronze.to_vec();
     sorted.sort_by_key(|message| message.event_time);
-    for (message, offset) in sorted.iter_mut().zip(0..) {
-        message.offset = offset;
-    }
-    sorted
+    with_offsets(sorted)
 }
 
-/// Drops what the order of arrival decides by itself: the offset, which travels here as `kafka_time`.
-fn without_kafka_time(gold: Gold) -> Gold {
-    gold.into_iter()
-        .map(|(key, mut values)| {
-            values.remove(values.len() - 2);
-            (key, values)
-        })
-        .collect()
+/// Numbers the messages of each partition.
+fn with_offsets(mut messages: Vec<Message>) -> Vec<Message> {
+    let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+    for message in &mut messages {
+        let next = next.entry(message.partition).or_default();
+        message.offset = *next;
+        *next += 1;
+    }
+    messages
 }
 
 fn minutes(minutes: impl IntoIterator<Item = i64>) -> Vec<Message> {
@@ -172,19 +200,21 @@ fn minutes(minutes: impl IntoIterator<Item = i64>) -> Vec<Message> {
             symbol: "BTC-USD",
             event_time: minute * MINUTE_MICROS,
             price: 100.0 + f64::from(u8::try_from(minute % 7).unwrap()),
+            kafka_time: minute,
+            partition: 0,
             offset,
         })
         .collect()
 }
 
 #[track_caller]
-fn check_reads(minutes_of: Vec<i64>, frame: Frame, expected: usize) {
+fn check_reads(minutes_of: Vec<i64>, frame: Frame, expected: u64) {
     let bronze = minutes(minutes_of);
-    let cuts: Vec<usize> = (0..bronze.len()).collect();
-    let (gold, reads) = run(&bronze, frame, &cuts, &[]);
+    let cuts = Cuts { batches: (0..bronze.len()).collect(), ..whole() };
+    let (gold, reads) = run(&bronze, frame, &cuts);
     assert_eq!(reads, expected);
-    let (sorted, _) = run(&in_order(&bronze), frame, &[], &[]);
-    assert_eq!(without_kafka_time(gold), without_kafka_time(sorted));
+    let (sorted, _) = run(&in_order(&bronze), frame, &whole());
+    assert_eq!(gold, sorted);
 }
 
 #[test]
@@ -210,31 +240,62 @@ fn one_candle_in_the_future_does_not_push_the_others_out() {
     check_reads((0..500).chain([5000]).chain(500..600).collect(), Frame::Time, 0);
 }
 
-#[test]
-fn a_symbol_in_two_partitions_is_refused_after_a_restart_too() {
-    let bronze = minutes(0..1);
-    let run = |partition| Run {
-        range: OffsetRange { partition, first: 0, next: 1 },
-        batches: vec![bronze_batch(&bronze.iter().collect::<Vec<_>>())],
+/// Minute 5 with these prices, each written (partition, Kafka time, price), in the order of arrival.
+#[track_caller]
+fn check_winner(frame: Frame, messages: &[(i32, i64, f64)], expected: f64) {
+    let message = |(partition, kafka_time, price): &(i32, i64, f64)| Message {
+        symbol: "BTC-USD",
+        event_time: 5 * MINUTE_MICROS,
+        price: *price,
+        kafka_time: *kafka_time,
+        partition: *partition,
+        offset: 0,
     };
-    let mut window = Window::new(Frame::Time, Newest::default(), Partitions::default());
-    assert!(window.apply(Arrivals::of(&run(0))).is_ok());
-    assert!(window.apply(Arrivals::of(&run(1))).is_err());
-    let known = Partitions::from_iter([("BTC-USD".to_owned(), 0)]);
-    let mut window = Window::new(Frame::Time, Newest::default(), known);
-    assert!(window.apply(Arrivals::of(&run(1))).is_err());
-    assert!(window.apply(Arrivals::of(&run(0))).is_ok());
+    let bronze = with_offsets(messages.iter().map(message).collect());
+    for batches in [Vec::new(), (0..bronze.len()).collect()] {
+        for restarts in [Vec::new(), (0..bronze.len()).collect()] {
+            let (gold, _) = run(&bronze, frame, &Cuts { batches: batches.clone(), restarts, ..whole() });
+            let close = &gold[&("BTC-USD".to_owned(), 5 * MINUTE_MICROS)][5];
+            assert_eq!(close.parse::<f64>().unwrap(), expected, "{messages:?}");
+        }
+    }
+}
+
+#[test]
+fn of_one_partition_the_later_offset_wins_and_of_several_the_one_produced_last() {
+    for frame in [Frame::Time, Frame::Rows] {
+        check_winner(frame, &[(0, 1, 10.0), (0, 1, 20.0)], 20.0);
+        // A clock that was put back.
+        check_winner(frame, &[(0, 2, 10.0), (0, 1, 20.0)], 20.0);
+        check_winner(frame, &[(1, 2, 10.0), (0, 1, 20.0)], 10.0);
+        check_winner(frame, &[(0, 1, 20.0), (1, 2, 10.0)], 10.0);
+        check_winner(frame, &[(0, 1, 20.0), (3, 1, 10.0), (1, 1, 30.0)], 10.0);
+        // The later offset counts for its partition, though its clock was put back behind the other's.
+        check_winner(frame, &[(0, 5, 10.0), (1, 4, 20.0), (0, 3, 30.0)], 20.0);
+    }
+}
+
+#[test]
+fn scattered_late_candles_are_computed_in_pieces_that_change_few_rows() {
+    // All minutes in order, then every 31st again: each of those changes 30 rows.
+    let bronze = minutes((0..31 * 200).chain((0..200).map(|index| 31 * index)));
+    for (frame, changed_rows_max) in [(Frame::Time, 1000), (Frame::Rows, 1000), (Frame::Time, 7)] {
+        let cuts = Cuts { batches: vec![31 * 200], restarts: vec![1], changed_rows_max };
+        let (gold, _) = run(&bronze, frame, &cuts);
+        let (sorted, _) = run(&in_order(&bronze), frame, &whole());
+        assert_eq!(gold, sorted);
+    }
 }
 
 #[test]
 fn memory_stays_small_however_long_the_stream() {
     let bronze = minutes(0..10_000);
-    let mut window = Window::new(Frame::Time, Newest::default(), Partitions::default());
+    let mut window = Window::new(Frame::Time, Position::default(), Newest::default(), Partitions::default());
     for messages in bronze.chunks(2000) {
         let range = OffsetRange { partition: 0, first: messages[0].offset, next: messages[0].offset + 2000 };
         let arrivals =
             Arrivals::of(&Run { range, batches: vec![bronze_batch(&messages.iter().collect::<Vec<_>>())] });
-        for change in window.apply(arrivals).unwrap() {
+        for change in window.apply(arrivals) {
             window.compute(&change, &[], &mut Rows::default());
         }
         let memory = &window.symbols["BTC-USD"];
@@ -247,7 +308,7 @@ fn memory_stays_small_however_long_the_stream() {
 
 prop_compose! {
     /// A stream in the order of arrival: minutes with gaps and odd seconds, of which some come late, some very late, some twice with
-    /// another price.
+    /// another price, some in another partition than their symbol's, with a Kafka time of their own.
     fn stream()(
         candles in prop::collection::vec(
             (
@@ -255,23 +316,35 @@ prop_compose! {
                 prop_oneof![12 => Just(60_i64), 1 => 0_i64..90, 1 => 60_i64..4000],
                 1.0..1e5,
                 prop_oneof![12 => Just(0_usize), 2 => 0_usize..40, 1 => 0_usize..400],
+                prop_oneof![8 => Just(0), 1 => 1..3_i32],
+                0..40_i64,
             ),
             1..400,
         ),
-        again in prop::collection::vec((any::<prop::sample::Index>(), 1.0..1e5, 0_usize..400), 0..20),
+        again in prop::collection::vec((any::<prop::sample::Index>(), 1.0..1e5, 0_usize..400, 0..3_i32, 0..40_i64), 0..40),
     ) -> Vec<Message> {
         let mut seconds = BTreeMap::new();
         let mut arrivals = Vec::new();
-        for (index, (symbol, step, price, delay)) in candles.into_iter().enumerate() {
+        for (index, (symbol, step, price, delay, partition, kafka_time)) in candles.into_iter().enumerate() {
             let second = seconds.entry(symbol).and_modify(|second| *second += step).or_insert(1_700_000_000);
-            arrivals.push((index + delay, Message { symbol, event_time: *second * 1_000_000, price, offset: 0 }));
+            arrivals.push((index + delay, Message { symbol, event_time: *second * 1_000_000, price, kafka_time, partition, offset: 0 }));
         }
-        for (index, price, delay) in again {
+        for (index, price, delay, partition, kafka_time) in again {
             let (at, message) = index.get(&arrivals).clone();
-            arrivals.push((at + delay, Message { price, ..message }));
+            arrivals.push((at + delay, Message { price, kafka_time, partition, ..message }));
         }
         arrivals.sort_by_key(|(at, _)| *at);
-        arrivals.into_iter().zip(0..).map(|((_, message), offset)| Message { offset, ..message }).collect()
+        with_offsets(arrivals.into_iter().map(|(_, message)| message).collect())
+    }
+}
+
+prop_compose! {
+    fn cuts()(
+        batches in prop::collection::vec(any::<usize>(), 0..60),
+        restarts in prop::collection::vec(0_usize..60, 0..4),
+        changed_rows_max in prop_oneof![Just(CHANGED_ROWS_MAX), 1..200_usize],
+    ) -> Cuts {
+        Cuts { batches, restarts, changed_rows_max }
     }
 }
 
@@ -282,12 +355,31 @@ proptest! {
     fn gold_is_the_same_whatever_the_order_batches_and_restarts(
         bronze in stream(),
         by_rows in any::<bool>(),
-        cuts in prop::collection::vec(any::<usize>(), 0..60),
-        restarts in prop::collection::vec(0_usize..60, 0..4),
+        cuts in cuts(),
     ) {
         let frame = if by_rows { Frame::Rows } else { Frame::Time };
-        let (gold, _) = run(&bronze, frame, &cuts, &restarts);
-        let (sorted, _) = run(&in_order(&bronze), frame, &[], &[]);
-        prop_assert_eq!(without_kafka_time(gold), without_kafka_time(sorted));
+        let (gold, _) = run(&bronze, frame, &cuts);
+        let (sorted, _) = run(&in_order(&bronze), frame, &whole());
+        prop_assert_eq!(gold, sorted);
+    }
+
+    #[test]
+    fn gold_is_the_same_however_the_partitions_take_turns(
+        bronze in stream(),
+        by_rows in any::<bool>(),
+        cuts in cuts(),
+        turns in prop::collection::vec(0..3_i32, 0..400),
+    ) {
+        let frame = if by_rows { Frame::Rows } else { Frame::Time };
+        let (gold, _) = run(&bronze, frame, &cuts);
+        let mut waiting: BTreeMap<i32, VecDeque<Message>> = BTreeMap::new();
+        for message in bronze {
+            waiting.entry(message.partition).or_default().push_back(message);
+        }
+        let mut turned: Vec<Message> =
+            turns.into_iter().filter_map(|partition| waiting.get_mut(&partition)?.pop_front()).collect();
+        turned.extend(waiting.into_values().flatten());
+        let (otherwise, _) = run(&turned, frame, &cuts);
+        prop_assert_eq!(gold, otherwise);
     }
 }

@@ -13,10 +13,11 @@ use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::DataType;
+use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use gold::sink::{Computed, Partitions};
-use gold::{Error, Postgres};
+use gold::{Aside, Error, Postgres};
 use position::{OffsetRange, Origin, Position, Topic};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,11 @@ struct Database {
 
 /// Creates the database `name`; `None`, said aloud, when there is no PostgreSQL to test with, which CI does not allow.
 async fn database(name: &str) -> Result<Option<Database>> {
+    database_with(name, "").await
+}
+
+/// Creates the database `name` with `options` of CREATE DATABASE.
+async fn database_with(name: &str, options: &str) -> Result<Option<Database>> {
     let Ok(server) = std::env::var("CANDLEFLIGHT_TEST_POSTGRES") else {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CANDLEFLIGHT_TEST_POSTGRES must be set in CI");
         eprintln!("skipped: CANDLEFLIGHT_TEST_POSTGRES is not set");
@@ -44,7 +50,7 @@ async fn database(name: &str) -> Result<Option<Database>> {
     };
     let admin = connect(&server).await?;
     admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
-    admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    admin.batch_execute(&format!("CREATE DATABASE {name} {options}")).await?;
     let (base, _) = server.rsplit_once('/').context("the URL names a database")?;
     let url = format!("{base}/{name}");
     let client = connect(&url).await?;
@@ -92,13 +98,17 @@ impl Database {
     }
 
     async fn open(&self) -> Result<Sink, Error> {
-        self.open_from("bronze", false).await
+        self.open_from("bronze", false, Frame::Time).await
     }
 
-    async fn open_from(&self, bronze: &str, rebuild: bool) -> Result<Sink, Error> {
+    async fn open_with(&self, frame: Frame) -> Result<Sink, Error> {
+        self.open_from("bronze", false, frame).await
+    }
+
+    async fn open_from(&self, bronze: &str, rebuild: bool, frame: Frame) -> Result<Sink, Error> {
         let metrics = Metrics::register(&service::metrics::Metrics::default());
         let origin = Origin { table: bronze.to_owned(), ..origin() };
-        Sink::open(&self.postgres, &origin, rebuild, metrics).await
+        Sink::open(&self.postgres, &origin, rebuild, frame, metrics).await
     }
 
     /// All rows as "symbol minute volume", ordered by key.
@@ -144,7 +154,7 @@ fn gold(symbol: &str, rows: &[(i64, f64)]) -> RecordBatch {
 }
 
 fn computed(partition: i32, first: i64, next: i64, rows: RecordBatch) -> Computed {
-    Computed { range: OffsetRange { partition, first, next }, rows, arrived: [0].into() }
+    Computed { range: OffsetRange { partition, first, next }, rows, asides: [].into(), arrived: [0].into() }
 }
 
 fn position(pairs: &[(i32, i64)]) -> Position {
@@ -179,15 +189,20 @@ async fn rows_and_position_are_there_after_a_write_and_after_opening_again() -> 
 }
 
 #[tokio::test]
-async fn a_symbols_partition_is_known_after_its_first_rows() -> Result<()> {
+async fn a_symbols_partitions_are_known_after_its_first_rows_from_each() -> Result<()> {
     let Some(database) = database("gold_partitions").await? else { return Ok(()) };
     let mut sink = database.open().await?;
     let shutdown = CancellationToken::new();
     sink.write(&[computed(1, 0, 1, gold("BTC-USD", &[(1, 0.5)]))], &shutdown).await?;
-    let work =
-        [computed(1, 1, 2, gold("BTC-USD", &[(2, 0.5)])), computed(0, 0, 1, gold("ETH-USD", &[(1, 2.5)]))];
+    let work = [
+        computed(1, 1, 2, gold("BTC-USD", &[(2, 0.5)])),
+        computed(0, 0, 1, gold("ETH-USD", &[(1, 2.5)])),
+        computed(3, 0, 1, gold("BTC-USD", &[(2, 0.5)])),
+    ];
     sink.write(&work, &shutdown).await?;
-    let expected = Partitions::from_iter([("BTC-USD".to_owned(), 1), ("ETH-USD".to_owned(), 0)]);
+    let expected = [("BTC-USD", 1), ("BTC-USD", 3), ("ETH-USD", 0)];
+    let expected: Partitions =
+        expected.into_iter().map(|(symbol, partition)| (symbol.to_owned(), partition)).collect();
     assert_eq!(*sink.partitions(), expected);
     assert_eq!(*database.open().await?.partitions(), expected);
     Ok(())
@@ -312,17 +327,17 @@ async fn gold_of_another_bronze_is_refused_and_a_rebuild_begins_again() -> Resul
     let Some(database) = database("gold_source").await? else { return Ok(()) };
     let shutdown = CancellationToken::new();
     // Nothing was computed from the first one.
-    database.open_from("first", false).await?;
-    let mut sink = database.open_from("second", false).await?;
+    database.open_from("first", false, Frame::Time).await?;
+    let mut sink = database.open_from("second", false, Frame::Time).await?;
     sink.write(&[computed(0, 0, 9, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
-    let refused = database.open_from("third", false).await;
+    let refused = database.open_from("third", false, Frame::Time).await;
     assert!(matches!(&refused, Err(Error::OtherBronze { found, .. }) if found == "second"), "{refused:?}");
     assert_eq!(database.rows().await?, ["BTC-USD 1 1"]);
-    let mut sink = database.open_from("third", true).await?;
+    let mut sink = database.open_from("third", true, Frame::Time).await?;
     assert!(sink.state().position.is_empty() && *sink.partitions() == Partitions::default());
     assert_eq!(database.row_count().await?, 0);
     sink.write(&[computed(1, 0, 1, gold("BTC-USD", &[(2, 2.0)]))], &shutdown).await?;
-    assert_eq!(database.open_from("third", false).await?.state().position, position(&[(1, 1)]));
+    assert_eq!(database.open_from("third", false, Frame::Time).await?.state().position, position(&[(1, 1)]));
     Ok(())
 }
 
@@ -359,6 +374,105 @@ async fn the_table_has_the_columns_of_the_schema_without_the_date() -> Result<()
     let expected: Vec<(String, bool)> =
         fields.map(|field| (field.name().clone(), field.is_nullable())).collect();
     assert_eq!(found, expected);
+    Ok(())
+}
+
+/// Brings the tables back to version 4, before symbols could be in several partitions and the frame was recorded.
+const VERSION_4: &str = "ALTER TABLE candleflight_symbol DROP CONSTRAINT candleflight_symbol_pkey, ADD PRIMARY KEY (topic, symbol); \
+    DROP TABLE candleflight_frame; DELETE FROM candleflight_version WHERE version > 4";
+
+#[tokio::test]
+async fn a_symbol_of_an_older_version_may_be_in_any_partition_that_was_read() -> Result<()> {
+    let Some(database) = database("gold_older").await? else { return Ok(()) };
+    let shutdown = CancellationToken::new();
+    let work =
+        [computed(1, 0, 1, gold("BTC-USD", &[(1, 0.5)])), computed(0, 0, 1, gold("ETH-USD", &[(1, 2.5)]))];
+    database.open().await?.write(&work, &shutdown).await?;
+    database.client.batch_execute(VERSION_4).await?;
+    database.client.execute("DELETE FROM candleflight_symbol WHERE symbol = 'BTC-USD'", &[]).await?;
+    let expected = [("BTC-USD", 0), ("BTC-USD", 1), ("ETH-USD", 0)];
+    let expected: Partitions =
+        expected.into_iter().map(|(symbol, partition)| (symbol.to_owned(), partition)).collect();
+    assert_eq!(*database.open().await?.partitions(), expected);
+    assert_eq!(database.rows().await?, ["BTC-USD 1 0.5", "ETH-USD 1 2.5"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_frame_is_refused_once_there_are_rows() -> Result<()> {
+    let Some(database) = database("gold_frame").await? else { return Ok(()) };
+    database.open_with(Frame::Rows).await?;
+    let mut sink = database.open_with(Frame::Time).await?;
+    sink.write(&[computed(0, 0, 1, gold("BTC-USD", &[(1, 0.5)]))], &CancellationToken::new()).await?;
+    let refused = database.open_with(Frame::Rows).await;
+    let Err(error @ Error::Frame { .. }) = refused else { panic!("{refused:?}") };
+    assert!(!error.is_transient() && error.to_string().contains("give --frame time"), "{error}");
+    database.open_with(Frame::Time).await?;
+    // A table of an older version has the frame that it is first opened with.
+    database.client.batch_execute(VERSION_4).await?;
+    database.open_with(Frame::Rows).await?;
+    assert!(matches!(database.open_with(Frame::Time).await, Err(Error::Frame { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_hold_every_character_is_refused() -> Result<()> {
+    let options = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    let Some(database) = database_with("gold_latin", options).await? else { return Ok(()) };
+    let refused = database.open().await;
+    assert!(
+        matches!(&refused, Err(Error::PostgresEncoding { encoding }) if encoding == "LATIN1"),
+        "{refused:?}"
+    );
+    assert!(!refused.unwrap_err().is_transient());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_set_aside_is_a_dead_letter_from_the_moment_that_the_position_passes_it() -> Result<()> {
+    let Some(database) = database("gold_aside").await? else { return Ok(()) };
+    let mut sink = database.open().await?;
+    let aside = |offset| Aside {
+        partition: 0,
+        offset,
+        reason: "bad_symbol",
+        symbol: "A\\0".to_owned(),
+        candle: "close NaN".to_owned(),
+        kafka_time: *schema::gold::TIMES.end(),
+    };
+    let asides: Arc<[Aside]> = (1..10_000).map(aside).collect();
+    let work = Computed { asides, ..computed(0, 0, 10_000, gold("BTC-USD", &[(1, 0.5)])) };
+    // The second time the position holds it already.
+    for _ in 0..2 {
+        sink.write(std::slice::from_ref(&work), &CancellationToken::new()).await?;
+    }
+    let query = "SELECT count(*), min(kafka_offset), max(kafka_offset), min(topic), min(reason), min(key), min(message), \
+                 min(kafka_time)::text FROM bitcoin_dead_letters WHERE kafka_partition = 0";
+    let row = database.client.query_one(query, &[]).await?;
+    assert_eq!((row.get(0), row.get(1), row.get(2)), (9999_i64, 1_i64, 9999_i64));
+    let texts: Vec<String> = (3..8).map(|column| row.get(column)).collect();
+    assert_eq!(texts[..4], [TOPIC, "bad_symbol", "A\\0", "close NaN"]);
+    assert!(texts[4].starts_with("9999-12-31 "), "{}", texts[4]);
+    assert_eq!(database.open().await?.state().position, position(&[(0, 10_000)]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_longer_than_a_statement_may_is_done_once() -> Result<()> {
+    let Some(database) = database("gold_slow").await? else { return Ok(()) };
+    let mut sink = database.open().await?.statement_time_max(std::time::Duration::from_millis(50));
+    let shutdown = CancellationToken::new();
+    // Each row takes a millisecond: a statement of all of them takes many times what it may at first.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                'BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END'; \
+                CREATE TRIGGER slow BEFORE INSERT ON bitcoin_gold_data FOR EACH ROW EXECUTE FUNCTION slow()";
+    database.client.batch_execute(slow).await?;
+    sink.write(&[computed(0, 0, 1, gold("BTC-USD", &numbered(0..400, 1.0)))], &shutdown).await?;
+    sink.write(&[computed(0, 1, 2, gold("BTC-USD", &numbered(0..400, 2.0)))], &shutdown).await?;
+    let query = "SELECT count(*) FILTER (WHERE volume = 2), count(*) FROM bitcoin_gold_data";
+    let row = database.client.query_one(query, &[]).await?;
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (400, 400));
+    assert_eq!(sink.state().position, position(&[(0, 2)]));
     Ok(())
 }
 

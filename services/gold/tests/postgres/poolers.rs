@@ -64,7 +64,7 @@ async fn pooler(name: &str, mode: &str) -> Result<Option<Pooler>> {
 }
 
 async fn open(postgres: &Postgres) -> Result<Sink, Error> {
-    Sink::open(postgres, &origin(), false, Metrics::register(&service::metrics::Metrics::default())).await
+    Sink::open(postgres, &origin(), false, Frame::Time, Metrics::register(&service::metrics::Metrics::default())).await
 }
 
 /// Several golds after and beside each other, each with a COPY, corrections and a second transaction.

@@ -85,9 +85,13 @@ fn missing_repeated_and_wrong_fields_are_told_apart() {
         check(&with("close", wrong), Err("not_a_number"));
     }
     check(&with("timestamp", "\"2025-05-29\""), Err("not_a_number"));
-    for wrong in ["1", "null", "\"\"", &format!("\"{}\"", "x".repeat(65))] {
+    let control =
+        ["\"B\\u0000\"", "\"B\\n\"", "\"\\u001b[31mB\"", "\"B\\u007f\"", "\"B\\u0085\"", "\"B\u{7f}\""];
+    for wrong in ["1", "null", "\"\"", &format!("\"{}\"", "x".repeat(65))].into_iter().chain(control) {
         check(&with("symbol", wrong), Err("bad_symbol"));
     }
+    // Halves of a character are no text.
+    check(&with("symbol", "\"\\ud800\""), Err("not_json"));
 }
 
 #[test]

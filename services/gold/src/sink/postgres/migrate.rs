@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/004_symbols.sql"),
     include_str!("../migrations/005_source.sql"),
     include_str!("../migrations/006_dead_letters.sql"),
+    include_str!("../migrations/007_gold.sql"),
 ];
 /// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;

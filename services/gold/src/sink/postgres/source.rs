@@ -50,7 +50,7 @@ pub(super) async fn empty(client: &mut Object, origin: &Origin) -> Result<(), Er
     let failed = Error::postgres("empty the gold table");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction.batch_execute(&format!("TRUNCATE {TABLE}")).await.map_err(&failed)?;
-    for table in ["candleflight_position", "candleflight_symbol"] {
+    for table in ["candleflight_position", "candleflight_symbol", "candleflight_frame"] {
         let delete = format!("DELETE FROM {table} WHERE topic = $1");
         transaction.execute_typed(&delete, &[(&origin.topic.name, Type::TEXT)]).await.map_err(&failed)?;
     }

@@ -17,6 +17,7 @@ fn gold(symbol: &str, candles: &[(i64, f64)]) -> RecordBatch {
         close: 1.5,
         volume: *volume,
         kafka_time: 7,
+        partition: 0,
     };
     let candles: Vec<Candle> = candles.iter().map(candle).collect();
     let mut rows = Rows::default();

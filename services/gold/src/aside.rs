@@ -1,0 +1,77 @@
+//! Rows of bronze that gold cannot hold.
+//!
+//! Neither ingest nor DoPut takes such a row, but an older server took it. Gold leaves it out, reports it and writes it to PostgreSQL
+//! like a dead letter, in the transaction that passes it. The rule depends on nothing but the row, so all sinks and `verify` agree; the
+//! Flight server applies it to numbers and times when it chooses the candles of a history.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use schema::bronze::column;
+use schema::candle::MAGNITUDE_MAX;
+use schema::gold::TIMES;
+
+use crate::candle::{Candle, decode_all};
+
+/// Longest symbol that gold holds, in bytes: an entry of a PostgreSQL index is at most 2704 bytes, and a topic's name may be in it, too.
+const SYMBOL_BYTES_HELD: usize = 2048;
+/// How much of a symbol a report shows, in characters.
+const SYMBOL_CHARS_SHOWN: usize = 100;
+
+/// A row of bronze that gold leaves out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aside {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Why gold cannot hold it: the stable name of the reason.
+    pub reason: &'static str,
+    /// The beginning of its symbol, escaped.
+    pub symbol: String,
+    /// Its values as text.
+    pub candle: String,
+    /// When it was produced, microseconds UTC; the nearest time that PostgreSQL holds.
+    pub kafka_time: i64,
+}
+
+impl Aside {
+    /// Collects the rows of a bronze batch that gold cannot hold.
+    pub(crate) fn of(batch: &RecordBatch) -> Vec<Aside> {
+        let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+        let rows = decode_all(batch).zip(offsets);
+        let asides = rows.filter_map(|((symbol, candle), offset)| {
+            let reason = reason(symbol, &candle)?;
+            let Candle { event_time, open, high, low, close, volume, kafka_time, partition } = candle;
+            let candle = format!(
+                "event_time {event_time} µs, open {open:?}, high {high:?}, low {low:?}, close {close:?}, volume {volume:?}, \
+                 kafka_time {kafka_time} µs"
+            );
+            let symbol = symbol.escape_debug().take(SYMBOL_CHARS_SHOWN).collect();
+            let kafka_time = kafka_time.clamp(*TIMES.start(), *TIMES.end());
+            Some(Aside { partition, offset: *offset, reason, symbol, candle, kafka_time })
+        });
+        asides.collect()
+    }
+}
+
+/// Returns why gold cannot hold a row, by the stable name of the reason; `None` if it can.
+pub(crate) fn reason(symbol: &str, candle: &Candle) -> Option<&'static str> {
+    let Candle { event_time, open, high, low, close, volume, kafka_time, .. } = candle;
+    let numbers = [open, high, low, close, volume];
+    if symbol.len() > SYMBOL_BYTES_HELD || symbol.contains('\0') {
+        Some("bad_symbol")
+    } else if !TIMES.contains(event_time) {
+        Some("time_out_of_range")
+    } else if !TIMES.contains(kafka_time) {
+        Some("kafka_time_out_of_range")
+    } else if numbers.iter().any(|number| !number.is_finite()) {
+        Some("not_finite")
+    } else if numbers.iter().any(|number| number.abs() > MAGNITUDE_MAX) {
+        Some("number_out_of_range")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

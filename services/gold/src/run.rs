@@ -1,0 +1,64 @@
+//! A run of one partition's offsets: what waits is joined into one, and what changes too much is split.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use position::OffsetRange;
+use schema::bronze::column;
+
+use crate::source::Batch;
+
+/// A run of one partition's offsets, in the order in which they came.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The offsets, all of them.
+    pub(crate) range: OffsetRange,
+    /// Their bronze rows.
+    pub(crate) batches: Vec<RecordBatch>,
+}
+
+impl Run {
+    /// Counts the rows.
+    pub(crate) fn row_count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Splits the run by its offsets into one of at most `rows` rows, one at least, and the rest, if there is one.
+    pub(crate) fn split(&self, rows: usize) -> (Run, Option<Run>) {
+        let mut room = rows.max(1);
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for batch in &self.batches {
+            let taken = room.min(batch.num_rows());
+            room -= taken;
+            if taken > 0 || batch.num_rows() == 0 {
+                first.push(batch.slice(0, taken));
+            }
+            if taken < batch.num_rows() {
+                rest.push(batch.slice(taken, batch.num_rows() - taken));
+            }
+        }
+        let Some(next) = rest.first().map(first_offset) else { return (self.clone(), None) };
+        let first = Run { range: OffsetRange { next, ..self.range }, batches: first };
+        let rest = Run { range: OffsetRange { first: next, ..self.range }, batches: rest };
+        (first, Some(rest))
+    }
+}
+
+/// Joins batches into one run a partition.
+pub(crate) fn join(batches: Vec<Batch>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (range, batch) in batches {
+        match runs.iter_mut().find(|run| run.range.partition == range.partition) {
+            Some(run) => {
+                run.range.next = range.next;
+                run.batches.push(batch);
+            }
+            None => runs.push(Run { range, batches: vec![batch] }),
+        }
+    }
+    runs
+}
+
+/// Returns the offset of a batch's first row.
+fn first_offset(batch: &RecordBatch) -> i64 {
+    batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().value(0)
+}

@@ -1,0 +1,183 @@
+//! One walk: the source, the computing and the sinks, each a task, with a bounded queue between them.
+
+use position::Position;
+use service::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::compute::{CHANGED_ROWS_MAX, Computing, Pieces};
+use crate::config::Config;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::queue;
+use crate::sink::{self, Computed, Newest, Partitions, State};
+use crate::source::{self, Connection, Histories, Source};
+use crate::window::Window;
+
+/// Most rows between two stages: a backlog is worked off in transactions of this size, and three such queues are 40 MB.
+const QUEUE_ROWS_MAX: u32 = 65_536;
+
+/// A durable sink, the last stage of a walk.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    Postgres(sink::postgres::Sink),
+    Lake(sink::lake::Sink),
+}
+
+/// What a task of a walk leaves behind.
+#[expect(clippy::large_enum_variant, reason = "a walk leaves three of them")]
+enum Ended {
+    Sink(Stage),
+    Computing(Pieces),
+    Other,
+}
+
+/// What the walks of a session share.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    config: &'a Config,
+    context: &'a Context,
+    metrics: &'a Metrics,
+    /// The bronze table whose offsets the positions count.
+    table: String,
+    /// Where PostgreSQL is.
+    reached: watch::Sender<Position>,
+    /// The partitions of the symbols, as far as PostgreSQL is, or further.
+    partitions: Partitions,
+    /// The window of the last walk.
+    pieces: Option<Pieces>,
+}
+
+impl Stage {
+    /// Returns where the sink stands.
+    pub(crate) fn state(&self) -> &State {
+        match self {
+            Stage::Postgres(postgres) => postgres.state(),
+            Stage::Lake(lake) => lake.state(),
+        }
+    }
+
+    /// Starts the sink behind `queue`; what PostgreSQL has committed goes to the followers behind `live`.
+    fn start(
+        self,
+        tasks: &mut JoinSet<Result<Ended, Error>>,
+        queue: queue::Receiver<Computed>,
+        reached: watch::Sender<Position>,
+        live: Option<Connection>,
+        stop: CancellationToken,
+    ) {
+        match self {
+            Stage::Postgres(postgres) => {
+                let (to_live, live) = live.map(sink::live::open).unzip();
+                if let Some(live) = live {
+                    let live = live.run(stop.clone());
+                    tasks.spawn(async { live.await.map(|()| Ended::Other) });
+                }
+                let postgres = postgres.run(queue, reached, to_live, stop);
+                tasks.spawn(async { Ok(Ended::Sink(Stage::Postgres(postgres.await?))) });
+            }
+            Stage::Lake(lake) => {
+                // A thread of its own, since it sorts and encodes for many milliseconds at a time.
+                let runtime = tokio::runtime::Handle::current();
+                let lake = lake.run(queue, stop);
+                tasks.spawn_blocking(move || Ok(Ended::Sink(Stage::Lake(runtime.block_on(lake)?))));
+            }
+        }
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Prepares walks of a session that has opened `postgres`.
+    pub(crate) fn new(
+        config: &'a Config,
+        context: &'a Context,
+        metrics: &'a Metrics,
+        table: String,
+        postgres: &sink::postgres::Sink,
+    ) -> Self {
+        let reached = watch::Sender::new(postgres.state().position.clone());
+        let partitions = postgres.partitions().clone();
+        Walk { config, context, metrics, table, reached, partitions, pieces: None }
+    }
+
+    /// Walks from the sinks' common position until `until`, or until the service shuts down; returns the sinks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the first stage that fails.
+    pub(crate) async fn run(
+        &mut self,
+        sinks: Vec<Stage>,
+        until: Option<&Position>,
+    ) -> Result<Vec<Stage>, Error> {
+        let Walk { config, context, metrics, ref reached, ref table, .. } = *self;
+        let (cursor, newest) = common(&sinks);
+        // A window that stands where this walk begins has read what it needs.
+        let pieces = self.pieces.take().filter(|pieces| pieces.is_at(&cursor)).unwrap_or_else(|| {
+            let window = Window::new(config.frame, cursor.clone(), newest, self.partitions.clone());
+            Pieces::new(window, CHANGED_ROWS_MAX)
+        });
+        // Shutdown and failure alike stop the source; what it has sent then drains, stage after stage.
+        let stop = context.shutdown.child_token();
+        let _stop_if_dropped = stop.clone().drop_guard();
+        let identity = &context.access.client;
+        let connection = || Connection::new(&config.flight, identity);
+        let (to_compute, batches) = queue::bounded(QUEUE_ROWS_MAX);
+
+        let mut tasks: JoinSet<Result<Ended, Error>> = JoinSet::new();
+        let source = Source::new(connection(), table, context.metrics.clone());
+        let source = source.follow(cursor, until.cloned(), to_compute, stop.clone());
+        tasks.spawn(async { source.await.map(|()| Ended::Other) });
+        let mut to_sinks = Vec::new();
+        for sink in sinks {
+            let (to_sink, for_sink) = queue::bounded(QUEUE_ROWS_MAX);
+            to_sinks.push(to_sink);
+            // What is caught up with is not live: followers find it in the gold table.
+            let live = until.is_none().then(connection);
+            sink.start(&mut tasks, for_sink, reached.clone(), live, stop.clone());
+        }
+        let computing = Computing {
+            batches,
+            histories: Histories::new(connection(), table, stop.clone()),
+            pieces,
+            sinks: to_sinks,
+            metrics: metrics.clone(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        tasks.spawn_blocking(move || runtime.block_on(computing.run()).map(Ended::Computing));
+        // Ends with the walk.
+        let mut beside = JoinSet::new();
+        let lag = metrics.lag_offsets.clone();
+        beside.spawn(source::measure_lag(connection(), reached.subscribe(), lag, stop.clone()));
+
+        let mut ended = Vec::new();
+        let mut result = Ok(());
+        while let Some(task) = tasks.join_next().await {
+            match task.map_err(Error::from).flatten() {
+                Ok(Ended::Other) => {}
+                Ok(Ended::Computing(pieces)) => self.pieces = Some(pieces),
+                Ok(Ended::Sink(sink)) => {
+                    if let Stage::Postgres(postgres) = &sink {
+                        self.partitions.extend(postgres.partitions());
+                    }
+                    ended.push(sink);
+                }
+                Err(error) => {
+                    stop.cancel();
+                    result = result.and(Err(error));
+                }
+            }
+        }
+        result.map(|()| ended)
+    }
+}
+
+/// Returns the position from which all sinks can go on, and the newest event times that all have there.
+fn common(sinks: &[Stage]) -> (Position, Newest) {
+    let states = sinks.iter().map(|sink| (sink.state().position.clone(), sink.state().newest.clone()));
+    let lesser = |(position, newest): (Position, Newest), (other, others): (Position, Newest)| {
+        (position.lesser(&other), newest.lesser(&others))
+    };
+    states.reduce(lesser).unwrap_or_default()
+}
