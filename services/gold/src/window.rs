@@ -245,7 +245,7 @@ impl Window {
                 partitions.iter().filter_map(|index| Some((*index, self.reached.next(*index)?))).collect()
             }
         };
-        History { symbol: symbol.to_owned(), below, first_micros, last_micros, margin }
+        History { symbol: symbol.to_owned(), below, first_micros, last_micros, margin, table: None }
     }
 }
 

@@ -59,8 +59,7 @@ async fn a_history_is_read_within_the_limits_of_a_query() {
     let caller = Caller { user: "gold".into(), role: Role::Writer };
     let history = History {
         symbol: "BTC-USD".to_owned(),
-        partition: 0,
-        below_offset: 2,
+        below: [(0, 2)].into_iter().collect(),
         first_micros: 0,
         last_micros: i64::MAX,
         margin: Margin::Rows(5),

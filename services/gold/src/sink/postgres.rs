@@ -353,9 +353,8 @@ impl Sink {
     ) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
         // Its statement has a name, but ends within the transaction.
-        let begin = async {
-            transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed)
-        };
+        let begin =
+            async { transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed) };
         let mut data = pin!(in_time(time_max, begin).await?);
         let mut bytes = BytesMut::with_capacity(COPY_BYTES + 1024);
         bytes.extend_from_slice(encode::COPY_HEADER);
@@ -389,8 +388,9 @@ impl Sink {
             let columns = encode::columns(&piece);
             let parameters: Vec<Parameter<'_>> =
                 columns.iter().map(|column| (column as _, column.array_type())).collect();
-            let statement =
-                async { transaction.execute_typed(&self.statements.upsert, &parameters).await.map_err(&failed) };
+            let statement = async {
+                transaction.execute_typed(&self.statements.upsert, &parameters).await.map_err(&failed)
+            };
             in_time(time_max, statement).await?;
         }
         Ok(())

@@ -460,7 +460,7 @@ async fn what_is_set_aside_is_a_dead_letter_from_the_moment_that_the_position_pa
 #[tokio::test]
 async fn a_transaction_that_takes_longer_than_a_statement_may_is_done_once() -> Result<()> {
     let Some(database) = database("gold_slow").await? else { return Ok(()) };
-    let mut sink = database.open().await?.statement_time_max(std::time::Duration::from_millis(50));
+    let mut sink = database.open().await?.statement_time_max(Duration::from_millis(50));
     let shutdown = CancellationToken::new();
     // Each row takes a millisecond: a statement of all of them takes many times what it may at first.
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \

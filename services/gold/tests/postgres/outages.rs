@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gold::Error;
+use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use tokio::sync::oneshot;
@@ -72,7 +73,8 @@ impl Database {
 async fn a_server_that_takes_no_writes_for_a_while_is_waited_out() -> Result<()> {
     let Some(database) = database("gold_read_only").await? else { return Ok(()) };
     let service = service::metrics::Metrics::default();
-    let sink = Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
+    let sink =
+        Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
     database.read_only(true).await?;
     let mut writes = write(sink);
     unready(&service, "read-only transaction").await;
@@ -89,7 +91,8 @@ async fn a_server_that_takes_no_writes_for_a_while_is_waited_out() -> Result<()>
 async fn a_cancelled_statement_is_tried_again() -> Result<()> {
     let Some(database) = database("gold_cancelled").await? else { return Ok(()) };
     let service = service::metrics::Metrics::default();
-    let sink = Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
+    let sink =
+        Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
     let holder = database.lock().await?;
     let mut writes = write(sink);
     let first = database.waiting(None).await;
@@ -107,7 +110,8 @@ async fn a_cancelled_statement_is_tried_again() -> Result<()> {
 async fn a_time_limit_for_statements_is_no_reason_to_end() -> Result<()> {
     let Some(database) = database("gold_statement_timeout").await? else { return Ok(()) };
     let service = service::metrics::Metrics::default();
-    let sink = Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
+    let sink =
+        Sink::open(&database.postgres, &origin(), false, Frame::Time, Metrics::register(&service)).await?;
     let limit = format!("ALTER DATABASE {} SET statement_timeout = '100ms'", database.name);
     database.client.batch_execute(&limit).await?;
     database.end_of_others().await?;
@@ -133,7 +137,8 @@ async fn a_gold_that_stands_still_in_a_transaction_leaves_its_locks_to_the_next(
     let still = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let metrics = Metrics::register(&service::metrics::Metrics::default());
-        let mut sink = runtime.block_on(Sink::open(&postgres, &origin(), false, Frame::Time, metrics)).unwrap();
+        let mut sink =
+            runtime.block_on(Sink::open(&postgres, &origin(), false, Frame::Time, metrics)).unwrap();
         let shutdown = CancellationToken::new();
         let work = [computed(0, 0, 1, gold("BTC-USD", &[(1, 2.0)]))];
         let mut write = Box::pin(sink.write(&work, &shutdown));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use gold::{Error, Postgres};
@@ -64,7 +65,14 @@ async fn pooler(name: &str, mode: &str) -> Result<Option<Pooler>> {
 }
 
 async fn open(postgres: &Postgres) -> Result<Sink, Error> {
-    Sink::open(postgres, &origin(), false, Frame::Time, Metrics::register(&service::metrics::Metrics::default())).await
+    Sink::open(
+        postgres,
+        &origin(),
+        false,
+        Frame::Time,
+        Metrics::register(&service::metrics::Metrics::default()),
+    )
+    .await
 }
 
 /// Several golds after and beside each other, each with a COPY, corrections and a second transaction.
