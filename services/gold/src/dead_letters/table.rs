@@ -25,9 +25,9 @@ const MOVE: &str = "INSERT INTO candleflight_dead_letter_position (topic, partit
     SELECT $1, * FROM unnest($2::int4[], $3::int8[]) \
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset";
 const READ: &str = "SELECT partition, next_offset FROM candleflight_dead_letter_position WHERE topic = $1";
-/// Both go down the index on `kafka_time`.
+/// Both go down the index on `kafka_time`; of letters of one time, those with the higher offsets are the newer ones.
 const DELETE_MANY: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\
-    SELECT ctid FROM bitcoin_dead_letters ORDER BY kafka_time DESC OFFSET $1 LIMIT $2))";
+    SELECT ctid FROM bitcoin_dead_letters ORDER BY kafka_time DESC, kafka_offset DESC OFFSET $1 LIMIT $2))";
 const DELETE_OLD: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\
     SELECT ctid FROM bitcoin_dead_letters WHERE kafka_time < now() - make_interval(secs => $1) ORDER BY kafka_time LIMIT $2))";
 
