@@ -60,8 +60,10 @@ pub fn topic_id<C: ClientContext>(
     if (high, low) == (0, 0) {
         return Ok(None);
     }
-    // SAFETY: the id is part of the description and keeps its text, which ends with a zero byte.
-    let text = unsafe { CStr::from_ptr(c::rd_kafka_Uuid_base64str(id)) };
+    // SAFETY: the id is part of the description.
+    let text = unsafe { c::rd_kafka_Uuid_base64str(id) };
+    // SAFETY: the id keeps its text, which ends with a zero byte.
+    let text = unsafe { CStr::from_ptr(text) };
     Ok(Some(text.to_string_lossy().into_owned()))
 }
 

@@ -468,7 +468,7 @@ async fn in_time<T>(time_max: Duration, action: impl Future<Output = Result<T, E
 /// Checks that the database holds every character: a symbol may have any.
 async fn check_encoding(client: &Object) -> Result<(), Error> {
     let failed = Error::postgres("read the encoding of the database");
-    let row = client.query_one("SHOW server_encoding", &[]).await.map_err(failed)?;
+    let row = client.query_typed_one("SHOW server_encoding", &[]).await.map_err(failed)?;
     let encoding: String = row.get(0);
     if encoding == "UTF8" { Ok(()) } else { Err(Error::PostgresEncoding { encoding }) }
 }

@@ -377,9 +377,9 @@ async fn the_table_has_the_columns_of_the_schema_without_the_date() -> Result<()
     Ok(())
 }
 
-/// Brings the tables back to version 4, before symbols could be in several partitions and the frame was recorded.
-const VERSION_4: &str = "ALTER TABLE candleflight_symbol DROP CONSTRAINT candleflight_symbol_pkey, ADD PRIMARY KEY (topic, symbol); \
-    DROP TABLE candleflight_frame; DELETE FROM candleflight_version WHERE version > 4";
+/// Brings the tables back to version 6, before symbols could be in several partitions and the frame was recorded.
+const VERSION_6: &str = "ALTER TABLE candleflight_symbol DROP CONSTRAINT candleflight_symbol_pkey, ADD PRIMARY KEY (topic, symbol); \
+    DROP TABLE candleflight_frame; DELETE FROM candleflight_version WHERE version > 6";
 
 #[tokio::test]
 async fn a_symbol_of_an_older_version_may_be_in_any_partition_that_was_read() -> Result<()> {
@@ -388,7 +388,7 @@ async fn a_symbol_of_an_older_version_may_be_in_any_partition_that_was_read() ->
     let work =
         [computed(1, 0, 1, gold("BTC-USD", &[(1, 0.5)])), computed(0, 0, 1, gold("ETH-USD", &[(1, 2.5)]))];
     database.open().await?.write(&work, &shutdown).await?;
-    database.client.batch_execute(VERSION_4).await?;
+    database.client.batch_execute(VERSION_6).await?;
     database.client.execute("DELETE FROM candleflight_symbol WHERE symbol = 'BTC-USD'", &[]).await?;
     let expected = [("BTC-USD", 0), ("BTC-USD", 1), ("ETH-USD", 0)];
     let expected: Partitions =
@@ -409,7 +409,7 @@ async fn another_frame_is_refused_once_there_are_rows() -> Result<()> {
     assert!(!error.is_transient() && error.to_string().contains("give --frame time"), "{error}");
     database.open_with(Frame::Time).await?;
     // A table of an older version has the frame that it is first opened with.
-    database.client.batch_execute(VERSION_4).await?;
+    database.client.batch_execute(VERSION_6).await?;
     database.open_with(Frame::Rows).await?;
     assert!(matches!(database.open_with(Frame::Time).await, Err(Error::Frame { .. })));
     Ok(())
