@@ -9,7 +9,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ impl RunReader {
         let failed = Error::new(format!("look up the partitions of topic {}", self.topic));
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_MAX).map_err(failed)?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
-        Ok(partitions.map(|partition| partition.id()).collect())
+        Ok(partitions.map(MetadataPartition::id).collect())
     }
 
     /// Returns the first offset that the partition has, and the one after its last. Blocks its thread.
