@@ -221,7 +221,7 @@ fn check_batch(
         return Err("the columns of a batch are not those of its schema, or not of its length".to_owned());
     }
     let (mut used, mut is_inside) = (0_usize, true);
-    for buffer in batch.buffers().ok_or("a batch has no list of buffers")?.iter() {
+    for buffer in batch.buffers().ok_or("a batch has no list of buffers")? {
         let (start, bytes) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length()));
         let end = start.ok().zip(bytes.ok()).and_then(|(start, bytes)| {
             used = used.saturating_add(bytes);

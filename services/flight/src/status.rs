@@ -36,7 +36,7 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
     let Some(told) = told else { return Status::new(code, sentence(refusal)) };
     match code {
         Code::Unavailable => {
-            tracing::warn!(error = refusal as &dyn Error, "a call failed that may succeed later")
+            tracing::warn!(error = refusal as &dyn Error, "a call failed that may succeed later");
         }
         _ => tracing::error!(error = refusal as &dyn Error, "a call failed"),
     }

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow_flight::FlightData;
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Refusal;
 
@@ -18,7 +18,7 @@ pub(crate) struct Watched {
     shared: Arc<Mutex<Shared>>,
     limit: Duration,
     is_over: bool,
-    _watch: AbortOnDropHandle<()>,
+    _watch: SpawnedTask<()>,
 }
 
 struct Shared {
@@ -36,7 +36,7 @@ impl Watched {
     ) -> Self {
         let shared = Shared { messages: Some(messages.boxed()), untaken_since: Some(Instant::now()) };
         let shared = Arc::new(Mutex::new(shared));
-        let watch = AbortOnDropHandle::new(tokio::spawn(watch(Arc::clone(&shared), limit)));
+        let watch = SpawnedTask::spawn(watch(Arc::clone(&shared), limit));
         Watched { shared, limit, is_over: false, _watch: watch }
     }
 }

@@ -1,3 +1,4 @@
+use datafusion::common::runtime::SpawnedTask;
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ async fn watchers_see_each_change_and_the_end() {
     let answers = HealthService::from_health_reporter(reporter.clone());
     let (is_ready, seen) = watch::channel(false);
     let stopping = CancellationToken::new();
-    tokio::spawn(report(reporter, seen, stopping.clone()));
+    let _reporting = SpawnedTask::spawn(report(reporter, seen, stopping.clone()));
     for name in NAMES {
         while answers.check(request(name)).await.is_err() {
             tokio::task::yield_now().await;

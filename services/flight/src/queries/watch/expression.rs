@@ -26,7 +26,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(inner: &Arc<dyn PhysicalExpr>, guard: &Guard) -> Result<Arc<dyn PhysicalExpr>> {
+    pub(super) fn over(inner: &Arc<dyn PhysicalExpr>, guard: &Guard) -> Result<Arc<dyn PhysicalExpr>> {
         let pace = can_be_slow(inner)?.then(Pace::default);
         Ok(Arc::new(Watched { inner: Arc::clone(inner), guard: guard.clone(), pace }))
     }
@@ -41,7 +41,7 @@ pub(super) fn watch_slow<'a>(
     for expression in expressions {
         let can_be_slow = can_be_slow(expression)?;
         is_slow |= can_be_slow;
-        all.push(if can_be_slow { Watched::new(expression, guard)? } else { Arc::clone(expression) });
+        all.push(if can_be_slow { Watched::over(expression, guard)? } else { Arc::clone(expression) });
     }
     Ok(is_slow.then_some(all))
 }
@@ -98,7 +98,7 @@ impl PhysicalExpr for Watched {
         self: Arc<Self>,
         children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        Watched::new(children.first().unwrap_or(&self.inner), &self.guard)
+        Watched::over(children.first().unwrap_or(&self.inner), &self.guard)
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,10 @@
 //! How many rows are computed between two points at which a query can be stopped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use datafusion::error::Result;
+use tokio::time::Instant;
 
 use super::Watch;
 

@@ -112,7 +112,7 @@ fn watch_inside(plan: &Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Option<A
 }
 
 fn watched_filter(filter: &JoinFilter, guard: &Guard) -> Result<JoinFilter> {
-    let expression = Watched::new(filter.expression(), guard)?;
+    let expression = Watched::over(filter.expression(), guard)?;
     Ok(JoinFilter::new(expression, filter.column_indices().to_vec(), Arc::clone(filter.schema())))
 }
 

@@ -1,7 +1,7 @@
 //! Queries that would compute for hours, each stopped while it does.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use access::{Caller, Role};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -9,13 +9,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProvider as _, CatalogProviderList as _};
 use datafusion::catalog::{MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt as _;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::catalog::{CATALOG, PUBLIC, template};
@@ -28,7 +29,7 @@ const SMALL: i64 = 8_192;
 /// Rows of `large`.
 const LARGE: i64 = 128 * SMALL;
 /// How long a query may take to begin to compute, and to end once it is stopped. The latter is a fraction of a second on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A table of numbers that counts the batches that were read of all tables of a query.
 #[derive(Debug)]
@@ -151,12 +152,12 @@ async fn drain(queries: Queries, session: SessionContext, text: &'static str) ->
 async fn stop(batches: usize, name: &str, text: &'static str) {
     let queries = queries();
     let (session, mut read) = session(&queries);
-    let running = tokio::spawn(drain(queries.clone(), session, text));
+    let running = SpawnedTask::spawn(drain(queries.clone(), session, text));
     let begun = timeout(DEADLINE, read.wait_for(|read| *read >= batches)).await;
     begun.unwrap_or_else(|_| panic!("{name}: its tables are not read")).unwrap();
     let begun = Instant::now();
     queries.running().first().unwrap_or_else(|| panic!("{name}: it has ended by itself")).cancel();
-    let ended: Result<(), Refusal> = running.await.unwrap();
+    let ended: Result<(), Refusal> = running.join().await.unwrap();
     assert!(matches!(ended, Err(Refusal::Cancelled)), "{name}: {ended:?}");
     let free = async {
         while queries.engine.tasks() > 0 {
