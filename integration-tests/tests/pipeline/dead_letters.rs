@@ -48,7 +48,10 @@ impl Kafka {
 
     async fn create(&self, topic: &str, bytes_max: usize) -> anyhow::Result<()> {
         let bytes_max = bytes_max.to_string();
-        let topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes_max);
+        let topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
+            .set("max.message.bytes", &bytes_max)
+            // The records are years old: retention would take them in the middle of a test.
+            .set("retention.ms", "-1");
         for result in self.admin.create_topics([&topic], &AdminOptions::new()).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("create {topic}: {code}"))?;
         }

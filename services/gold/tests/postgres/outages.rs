@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, at, computed, database, eventually, gold, numbered, origin};
 
 /// How long the other side of a channel may take.
-const SIGNAL_MAX: Duration = Duration::from_secs(60);
+const SIGNAL_MAX: Duration = Duration::from_mins(1);
 
 /// A write of one row that goes on beside the test.
 fn write(mut sink: Sink) -> JoinSet<Result<(), Error>> {
