@@ -124,6 +124,11 @@ async fn serve(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<(Process, 
     Ok((flight, connect(&pipeline.flight, &access::Client::default()).await?))
 }
 
+/// Lowest price, in cents.
+const PRICE_MIN: usize = 4_000_000;
+/// How far each price of a candle moves, in cents; the low lies below the others by as much, the high above.
+const PRICE_SPAN: usize = 50_021;
+
 /// Makes candles of one partition, a minute after the other, of so many symbols.
 fn batches(rows: usize, symbols: usize) -> Vec<RecordBatch> {
     (0..rows).step_by(BATCH_ROWS).map(|first| batch(first, BATCH_ROWS.min(rows - first), symbols)).collect()
@@ -134,8 +139,8 @@ fn batch(first: usize, rows: usize, symbols: usize) -> RecordBatch {
     let minutes = || (first..first + rows).map(|row| row / symbols);
     let micros = || minutes().map(|minute| i64::try_from(minute).expect("a few million") * 60_000_000);
     // Prices that move by cents, as real ones do: neither constant nor noise.
-    let price = |shift: usize| -> ArrayRef {
-        let cents = (first..first + rows).map(|row| 4_000_000 + (row * 7919 + shift * 104_729) % 50_021);
+    let price = |shift: usize, least: usize| -> ArrayRef {
+        let cents = (first..first + rows).map(|row| least + (row * 7919 + shift * 104_729) % PRICE_SPAN);
         Arc::new(Float64Array::from_iter_values(
             cents.map(|cents| f64::from(u32::try_from(cents).expect("below 2^32")) / 100.0),
         ))
@@ -146,11 +151,11 @@ fn batch(first: usize, rows: usize, symbols: usize) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values((first..first + rows).map(|row| &names[row % symbols]))),
         time(),
-        price(0),
-        price(1),
-        price(2),
-        price(3),
-        price(4),
+        price(0, PRICE_MIN + PRICE_SPAN),
+        price(1, PRICE_MIN + 2 * PRICE_SPAN),
+        price(2, PRICE_MIN),
+        price(3, PRICE_MIN + PRICE_SPAN),
+        price(4, PRICE_MIN),
         Arc::new(Int32Array::from_value(0, rows)),
         Arc::new(Int64Array::from_iter_values(offsets())),
         time(),
