@@ -155,6 +155,12 @@ impl Process {
         &self.metrics_addr
     }
 
+    /// Returns true if `/ready` says so now.
+    pub async fn is_ready(&self) -> bool {
+        let answer = http::get(&self.metrics_addr, "/ready", &Identity::default()).await;
+        answer.is_ok_and(|(status, _)| status == 200)
+    }
+
     /// Waits until `/ready` says so.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.name());

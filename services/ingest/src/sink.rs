@@ -81,15 +81,19 @@ impl Sink {
         let position = progress.received.clone();
         let start = source.start(Start { assignment, position, polled: polled_sender });
         let Some(started) = shutdown.run_until_cancelled(start).await else { return Ok(()) };
-        started?;
-        self.context.metrics.set_ready(SERVICE, Ok(()));
-        *reached = Reached::Open;
-
-        let ended = exchange(self.forward(polled, messages), results, progress, shutdown, |durable| {
-            *reached = Reached::Results;
-            source.commit(durable);
-        });
-        match (ended.await, same) {
+        let ended = if let Err(error) = started {
+            Err(error)
+        } else {
+            self.context.metrics.set_ready(SERVICE, Ok(()));
+            *reached = Reached::Open;
+            let forward = self.forward(polled, messages);
+            exchange(forward, results, progress, shutdown, |durable| {
+                *reached = Reached::Results;
+                source.commit(durable);
+            })
+            .await
+        };
+        match (ended, same) {
             (Err(Error::TopicRecreated { partition, position, high, .. }), Some(origin)) => {
                 let lost = OffsetRange { partition, first: high, next: position };
                 self.not_ready(format!("writes {lost} back to topic {}, which Kafka has lost", origin.topic));

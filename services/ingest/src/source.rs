@@ -24,7 +24,7 @@ use crate::messages::Messages;
 use crate::metrics::Metrics;
 use crate::source::ends::Ends;
 use crate::source::member::Member;
-use crate::source::reader::Reader;
+use crate::source::reader::{Reader, first_offset};
 use crate::{Config, Error};
 
 /// How long a poll waits for a message: how late a new session or a shutdown is noticed on a quiet topic.
@@ -142,6 +142,12 @@ impl Source {
         self.waiting.abort_all();
         let partitions = start.assignment.partitions.clone().unwrap_or_default();
         let ends = Ends::look_up(&self.consumer, &self.topic, &partitions).await?;
+        // Before the session counts as open: others wait for that until they write to a topic that may have lost its end.
+        for (partition, found) in &ends.found {
+            if let position @ Some(_) = start.position.next(*partition) {
+                first_offset(&self.topic, *partition, position, *found)?;
+            }
+        }
         let returned = CancellationToken::new();
         if !ends.absent.is_empty() {
             tracing::warn!(topic = self.topic, partitions = ?ends.absent, "these have no leader: reading the others meanwhile");

@@ -260,7 +260,7 @@ impl Reader {
 /// # Errors
 ///
 /// The topic is not the one that bronze was read from, or has lost what bronze needs.
-fn first_offset(
+pub(super) fn first_offset(
     topic: &str,
     partition: i32,
     position: Option<i64>,
