@@ -33,7 +33,7 @@ pub struct Follow {
     #[serde(default)]
     pub from: Start,
     /// Where to stop: the stream waits until the table has received that far and then ends. Of bronze, partitions that are absent
-    /// are not read, and nothing beyond; of gold, what has come meanwhile is sent as well. Without it the stream goes on for ever.
+    /// are not read, and nothing beyond; of gold, what has come meanwhile is sent as well. Without it the stream has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Position>,
     /// Only the rows of these symbols; the ranges stay those of all. Without it all rows.
@@ -77,7 +77,7 @@ pub enum Margin {
 }
 
 impl Follow {
-    /// Follows from `position` for ever; a partition that is absent there starts at its beginning.
+    /// Follows from `position` without an end; a partition that is absent there starts at its beginning.
     pub fn from(position: Position) -> Self {
         Follow { from: Start::Position(position), ..Follow::default() }
     }

@@ -33,7 +33,7 @@ const GROUP: &str = "candleflight-gold-dead-letters";
 /// A consumer whose drop does not hold up a shutdown.
 type Consumer = kafka::Closing<StreamConsumer<kafka::Logs>>;
 
-/// Copies dead letters for ever; whatever goes wrong is tried again, and told once.
+/// Copies dead letters without an end; whatever fails is tried again, and logged once.
 pub(crate) async fn run(config: &Config, topic: &str, metrics: &Metrics) -> Infallible {
     let never = CancellationToken::new();
     let mut backoff = Backoff::default();
