@@ -1,6 +1,8 @@
 //! One partition's run of messages as they came: the thread that polls has no time to read them.
 
 use position::OffsetRange;
+use rdkafka::Message as _;
+use rdkafka::message::BorrowedMessage;
 
 /// A message of Kafka's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,17 @@ pub struct Message<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` is a null.
     pub payload: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a BorrowedMessage<'_>> for Message<'a> {
+    fn from(message: &'a BorrowedMessage<'_>) -> Self {
+        Message {
+            offset: message.offset(),
+            kafka_millis: message.timestamp().to_millis(),
+            key: message.key(),
+            payload: message.payload(),
+        }
+    }
 }
 
 /// Messages of one partition, ascending by offset.

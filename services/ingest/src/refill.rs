@@ -15,7 +15,6 @@ use kafka::RunReader;
 use position::{OffsetRange, Position};
 use proto::client::{self, Client};
 use proto::ticket::{Follow, Ticket};
-use rdkafka::Message as _;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -25,7 +24,7 @@ use schema::candle::Candle;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::messages::{Message, Messages};
+use crate::messages::Messages;
 use crate::{Config, Error};
 
 /// Messages before the end of the topic that must be as bronze has them.
@@ -88,12 +87,7 @@ async fn read_end(
         let mut messages = Messages::new(end.partition, end.first);
         if !end.is_empty() {
             reader.read(end.partition, end.first..end.next, &shutdown, |message| {
-                messages.push(Message {
-                    offset: message.offset(),
-                    kafka_millis: message.timestamp().to_millis(),
-                    key: message.key(),
-                    payload: message.payload(),
-                });
+                messages.push(message.into());
             })?;
         }
         Ok((end, Batch::read(end, messages.iter()).rows))

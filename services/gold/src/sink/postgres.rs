@@ -4,6 +4,7 @@ mod asides;
 mod encode;
 pub(crate) mod frame;
 pub(crate) mod migrate;
+mod read;
 mod source;
 
 use std::pin::pin;
@@ -19,7 +20,6 @@ use position::{Origin, Position};
 use service::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_util::sync::CancellationToken;
@@ -30,9 +30,12 @@ use crate::error::Error;
 use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Newest, Partitions, Split, State, live};
+use crate::sink::{Computed, Partitions, Split, State, live};
 
 pub(crate) use encode::Micros;
+pub(crate) use read::{read_position, snapshot};
+
+use read::{check_encoding, read_newest, read_partitions};
 
 /// The gold table.
 pub(crate) const TABLE: &str = "bitcoin_gold_data";
@@ -463,61 +466,6 @@ impl Work {
 async fn in_time<T>(time_max: Duration, action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let result = tokio::time::timeout(time_max, action).await;
     result.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" }))
-}
-
-/// Checks that the database holds every character: a symbol may have any.
-async fn check_encoding(client: &Object) -> Result<(), Error> {
-    let failed = Error::postgres("read the encoding of the database");
-    let row = client.query_typed_one("SHOW server_encoding", &[]).await.map_err(failed)?;
-    let encoding: String = row.get(0);
-    if encoding == "UTF8" { Ok(()) } else { Err(Error::PostgresEncoding { encoding }) }
-}
-
-/// Begins a transaction that reads one snapshot.
-///
-/// # Errors
-///
-/// [`Error::Postgres`].
-pub(crate) async fn snapshot(client: &mut Object) -> Result<Transaction<'_>, Error> {
-    let transaction =
-        client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-    transaction.start().await.map_err(Error::postgres("begin a snapshot"))
-}
-
-/// Reads the position of `topic`.
-///
-/// # Errors
-///
-/// [`Error::Postgres`].
-pub(crate) async fn read_position(transaction: &Transaction<'_>, topic: &str) -> Result<Position, Error> {
-    let query = "SELECT partition, next_offset FROM candleflight_position WHERE topic = $1";
-    let rows = transaction.query_typed(query, &[(&topic, Type::TEXT)]).await;
-    let rows = rows.map_err(Error::postgres("read the position"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
-/// Reads the newest event time of each symbol: two steps in the primary key's index a symbol, however long the table is.
-async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
-    let query = format!(
-        "WITH RECURSIVE symbols AS (
-             (SELECT symbol FROM {TABLE} ORDER BY symbol LIMIT 1)
-             UNION ALL
-             SELECT (SELECT next.symbol FROM {TABLE} next WHERE next.symbol > symbols.symbol ORDER BY next.symbol LIMIT 1)
-             FROM symbols WHERE symbols.symbol IS NOT NULL
-         )
-         SELECT symbol, (SELECT max(event_time) FROM {TABLE} newest WHERE newest.symbol = symbols.symbol)
-         FROM symbols WHERE symbol IS NOT NULL"
-    );
-    let rows = transaction.query_typed(&query, &[]).await.map_err(Error::postgres("read the newest rows"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Micros>(1).0)).collect())
-}
-
-/// Reads the partitions of each symbol of `topic`.
-async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
-    let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
-    let failed = Error::postgres("read the partitions of symbols");
-    let rows = transaction.query_typed(query, &[(&topic, Type::TEXT)]).await.map_err(failed)?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 fn is_unique_violation(error: &Error) -> bool {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::messages::{Message, Messages};
+use crate::messages::Messages;
 use crate::source::ends::Ends;
 use crate::source::member::Member;
 use crate::source::{Assignment, Located, POLL_MAX, Start};
@@ -187,12 +187,7 @@ impl Reader {
         let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.range().next);
         let Some(open) = open else { return };
         let bytes_before = open.bytes();
-        open.push(Message {
-            offset,
-            kafka_millis: message.timestamp().to_millis(),
-            key: message.key(),
-            payload: message.payload(),
-        });
+        open.push(message.into());
         self.open_bytes += open.bytes() - bytes_before;
         let is_full = open.count() >= self.config.batch_rows_max;
         self.opened.get_or_insert_with(Instant::now);
