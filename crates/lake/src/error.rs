@@ -108,7 +108,7 @@ pub enum LakeError {
         table: &'static str,
         /// The first file with such rows.
         file: String,
-        /// What it holds.
+        /// Rows that the file holds.
         holds: String,
         /// The table's position.
         position: Position,
@@ -158,7 +158,7 @@ pub enum LakeError {
         /// The file.
         path: String,
     },
-    /// What several callers waited for together failed.
+    /// A failure that several callers share, since they waited together.
     #[error(transparent)]
     Shared(Arc<LakeError>),
     /// There is no such version of the table, or its log entries were cleaned up.
@@ -246,7 +246,7 @@ impl LakeError {
     }
 }
 
-/// What to do, behind a colon.
+/// Advice on an error, behind a colon.
 struct Advice(Option<Verdict>);
 
 impl fmt::Display for Advice {

@@ -1,4 +1,4 @@
-//! What a table says about itself in its Delta metadata: whose offsets its position counts.
+//! The table's properties in its Delta metadata. They name the topic and the bronze table whose offsets its position counts.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Where AWS credentials come from, in the order of the AWS SDKs: the first of these that is configured.
+//! The origins of AWS credentials, in the order of the AWS SDKs. The first that is configured counts.
 //!
 //! Variables, a web identity, a profile, a container's endpoint, the instance's metadata. The store's client has most of them;
 //! the profile and the endpoint without a token file are in [`super::renewal`].
@@ -13,7 +13,7 @@ use super::variables::Variables;
 /// Hosts of containers' endpoints that may be reached without TLS, besides loopback: those of ECS and EKS.
 const PLAIN_HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 
-/// Where credentials come from.
+/// The origin of credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; the store's client reads them.
@@ -26,16 +26,16 @@ pub(crate) enum Origin {
     Process {
         /// The profile.
         profile: String,
-        /// What the shell runs.
+        /// The command that the shell runs.
         command: String,
     },
     /// A container's endpoint that the store's client reads.
     Container,
     /// A container's endpoint without a token file.
     Endpoint {
-        /// Where it is.
+        /// The address of the endpoint.
         url: String,
-        /// What it is shown.
+        /// The token for the endpoint, where it takes one.
         token: Option<String>,
     },
     /// The metadata of the instance; the store's client reads them.
