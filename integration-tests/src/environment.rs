@@ -3,6 +3,11 @@
 use std::env;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
+/// Kills of the crash test by default.
+const KILLS: usize = 54;
+
 /// The real servers, one each for all tests, and how to have more.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -59,4 +64,14 @@ impl Environment {
 pub fn seed() -> u64 {
     let given = env::var("CANDLEFLIGHT_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(rand::random)
+}
+
+/// Returns how often the crash test kills: `CANDLEFLIGHT_TEST_KILLS`, which `script/test --kills N` sets, by default 54.
+///
+/// # Errors
+///
+/// The variable is no number.
+pub fn kills() -> anyhow::Result<usize> {
+    let Ok(kills) = env::var("CANDLEFLIGHT_TEST_KILLS") else { return Ok(KILLS) };
+    kills.parse().with_context(|| format!("CANDLEFLIGHT_TEST_KILLS={kills} is no number"))
 }

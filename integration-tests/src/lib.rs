@@ -3,6 +3,7 @@
 //! Each test makes a [`Pipeline`]: a topic, a lake and a database that nobody else uses, on the shared servers. Its services are
 //! processes that the test starts, kills and starts again.
 
+pub mod bronze;
 pub mod check;
 pub mod environment;
 pub mod input;

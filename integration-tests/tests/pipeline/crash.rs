@@ -1,4 +1,6 @@
 //! Exactly once: every service is killed at every arrow of the walk and at random times under load, and nothing shows it afterwards.
+//!
+//! `script/test --kills N` kills more often, and `CANDLEFLIGHT_TEST_SEED` repeats the choice of kills.
 
 use std::time::Duration;
 
@@ -10,12 +12,18 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Every failpoint of the walk, with the service that passes it.
-const FAILPOINTS: [(Service, &str); 14] = [
+const FAILPOINTS: [(Service, &str); 15] = [
     (Service::Producer, "producer.sent"),
     (Service::Ingest, "ingest.polled"),
+    (Service::Ingest, "ingest.dead_letter"),
     (Service::Ingest, "ingest.put"),
     (Service::Ingest, "ingest.acknowledged"),
     (Service::Ingest, "ingest.committed"),
@@ -29,10 +37,10 @@ const FAILPOINTS: [(Service, &str); 14] = [
     (Service::Gold, "gold.written"),
     (Service::Gold, "gold.committed"),
 ];
-/// How often each failpoint kills.
-const ROUNDS: usize = 2;
-/// Kills at random times, beside those at failpoints: more than 50 together.
-const RANDOM_KILLS: usize = 24;
+/// Kills at random times that follow on a kill at each failpoint.
+const RANDOM_KILLS: usize = 12;
+/// Pause between two messages that cannot be used.
+const BAD_PAUSE: Duration = Duration::from_millis(50);
 /// Candles a second while services die; slow enough that the replay outlasts the kills.
 const RATE: &str = "400/s";
 /// How long a service may take to pass an armed failpoint under load.
@@ -51,16 +59,18 @@ struct Walk {
     ingest: Process,
     flight: Process,
     gold: Process,
+    bad: BadMessages,
 }
 
 impl Walk {
-    fn start(pipeline: &Pipeline, inputs: &[Input]) -> anyhow::Result<Walk> {
+    fn start(environment: &Environment, pipeline: &Pipeline, inputs: &[Input]) -> anyhow::Result<Walk> {
         let producer = input::producer(inputs, &["--resume", "--rate", RATE, "--quiet"]);
         Ok(Walk {
             flight: pipeline.start(&["flight", "--flush-interval", "300ms"])?,
             producer: pipeline.start(&producer)?,
             ingest: pipeline.start(&["ingest", "--group-instance", "one"])?,
             gold: pipeline.start(&["gold", "--flush-interval", "500ms"])?,
+            bad: BadMessages::start(&environment.kafka, &pipeline.topic)?,
         })
     }
 
@@ -83,38 +93,107 @@ impl Walk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_kills_leave_every_offset_once_and_gold_exact() -> anyhow::Result<()> {
-    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
-    let seed = environment::seed();
-    eprintln!("CANDLEFLIGHT_TEST_SEED={seed} repeats the choice of kills");
-    kill(&environment, &pipeline, StdRng::seed_from_u64(seed)).await
+/// A producer of messages that cannot be used, beside the one that sends candles.
+struct BadMessages {
+    stop: CancellationToken,
+    sent: JoinHandle<anyhow::Result<i64>>,
 }
 
-async fn kill(environment: &Environment, pipeline: &Pipeline, mut random: StdRng) -> anyhow::Result<()> {
-    let inputs = [
-        synthetic(pipeline, "ONE-USD", 30, 1).await?,
-        synthetic(pipeline, "TWO-USD", 30, 2).await?,
-        synthetic(pipeline, "THREE-USD", 30, 3).await?,
-    ];
-    let mut walk = Walk::start(pipeline, &inputs)?;
-    first_gold(pipeline).await;
-    for _round in 0..ROUNDS {
-        for (service, failpoint) in FAILPOINTS {
-            let passes = random.random_range(1..=3);
-            eprintln!("kill at {failpoint}, pass {passes}");
-            walk.kill_at(service, failpoint, passes).await?;
-        }
+impl BadMessages {
+    fn start(kafka: &str, topic: &str) -> anyhow::Result<Self> {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", kafka)
+            .set("enable.idempotence", "true")
+            .set("topic.metadata.refresh.interval.ms", "500")
+            .create()?;
+        let (stop, topic) = (CancellationToken::new(), topic.to_owned());
+        let stopped = stop.clone();
+        let send = async move {
+            let mut sent = 0;
+            while stopped.run_until_cancelled(tokio::time::sleep(BAD_PAUSE)).await.is_some() {
+                let record = FutureRecord::to(&topic).key("BAD-USD").payload("not a candle");
+                producer.send(record, KILL_DEADLINE).await.map_err(|(error, _)| error)?;
+                sent += 1;
+            }
+            Ok(sent)
+        };
+        #[expect(clippy::disallowed_methods, reason = "its end is awaited by `finish`")]
+        let sent = tokio::spawn(send);
+        Ok(BadMessages { stop, sent })
     }
-    for _kill in 0..RANDOM_KILLS {
-        let service =
-            [Service::Producer, Service::Ingest, Service::Flight, Service::Gold][random.random_range(0..4)];
-        let pause = Duration::from_millis(random.random_range(0..700));
-        eprintln!("kill {service:?} after {pause:?}");
-        // The random moment is the point of this test, not a wait for something.
-        tokio::time::sleep(pause).await;
-        walk.service(service).kill().await?;
-        walk.service(service).restart()?;
+
+    /// Returns how many messages were sent.
+    async fn finish(&mut self) -> anyhow::Result<i64> {
+        self.stop.cancel();
+        (&mut self.sent).await?
+    }
+}
+
+/// A kill to come.
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// The process kills itself at a failpoint.
+    At(Service, &'static str),
+    /// The process is killed at a random time.
+    Random,
+}
+
+/// Returns kills: all failpoints in a random order, then some at random times, and so on.
+fn kills(count: usize, random: &mut StdRng) -> Vec<Kill> {
+    let mut kills = Vec::new();
+    while kills.len() < count {
+        let mut failpoints = FAILPOINTS;
+        failpoints.shuffle(random);
+        kills.extend(failpoints.map(|(service, failpoint)| Kill::At(service, failpoint)));
+        kills.extend([Kill::Random; RANDOM_KILLS]);
+    }
+    kills.truncate(count);
+    kills
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_every_offset_once_and_gold_exact() -> anyhow::Result<()> {
+    let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
+    let (seed, count) = (environment::seed(), environment::kills()?);
+    eprintln!("{count} kills; CANDLEFLIGHT_TEST_SEED={seed} repeats their choice");
+    kill(&environment, &pipeline, count, StdRng::seed_from_u64(seed)).await?;
+    eprintln!("{count} kills survived, seed {seed}");
+    Ok(())
+}
+
+async fn kill(
+    environment: &Environment,
+    pipeline: &Pipeline,
+    count: usize,
+    mut random: StdRng,
+) -> anyhow::Result<()> {
+    // So many candles that the replay outlasts the kills.
+    let days = 30 + u32::try_from(count)? / 8;
+    let inputs = [
+        synthetic(pipeline, "ONE-USD", days, 1).await?,
+        synthetic(pipeline, "TWO-USD", days, 2).await?,
+        synthetic(pipeline, "THREE-USD", days, 3).await?,
+    ];
+    let mut walk = Walk::start(environment, pipeline, &inputs)?;
+    first_gold(pipeline).await;
+    for (number, kill) in (1..).zip(kills(count, &mut random)) {
+        match kill {
+            Kill::At(service, failpoint) => {
+                let passes = random.random_range(1..=3);
+                eprintln!("kill {number} at {failpoint}, pass {passes}");
+                walk.kill_at(service, failpoint, passes).await?;
+            }
+            Kill::Random => {
+                let services = [Service::Producer, Service::Ingest, Service::Flight, Service::Gold];
+                let service = services[random.random_range(0..services.len())];
+                let pause = Duration::from_millis(random.random_range(0..700));
+                eprintln!("kill {number}: {service:?} after {pause:?}");
+                // The random moment is the point of this test, not a wait for something.
+                tokio::time::sleep(pause).await;
+                walk.service(service).kill().await?;
+                walk.service(service).restart()?;
+            }
+        }
     }
     finish(environment, pipeline, &mut walk, &inputs).await
 }
@@ -130,8 +209,9 @@ async fn finish(
     let rest = input::producer(inputs, &["--resume", "--rate", "max", "--quiet"]);
     let produced = pipeline.run(&rest).await?;
     ensure!(produced.status.success(), "producer: {}", String::from_utf8_lossy(&produced.stderr));
+    let bad = walk.bad.finish().await?;
     drained(pipeline, &environment.kafka).await?;
-    offsets_tile(pipeline, &environment.kafka, 0).await?;
+    offsets_tile(pipeline, &environment.kafka, bad).await?;
     gold_is_exact(pipeline, &[]).await?;
     let expected: usize = inputs.iter().map(Input::row_count).sum::<anyhow::Result<usize>>()?;
     let rows: i64 =

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use access::Client as Identity;
 use anyhow::{Context as _, ensure};
-use arrow::array::{
-    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -16,12 +12,11 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use futures::TryStreamExt as _;
+use integration_tests::bronze::{candle, connect, put, put_run};
 use integration_tests::check::pipeline;
-use integration_tests::pipeline::Pipeline;
 use position::OffsetRange;
 use prost::Message as _;
-use proto::client::Client;
-use proto::stream::{encode_batch, encode_schema};
+use proto::stream::encode_schema;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -30,10 +25,6 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// What the parameters of a prepared statement claim to take, in bytes.
 const CLAIM: i64 = 1 << 62;
-
-async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
-    Ok(proto::client::connect(&pipeline.flight, &Identity::default()).await?)
-}
 
 fn compressed() -> anyhow::Result<IpcWriteOptions> {
     Ok(IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?)
@@ -55,16 +46,6 @@ fn claiming_handle() -> anyhow::Result<Vec<u8>> {
     let at = handle.windows(8).rposition(|bytes| bytes == honest).context("a compressed buffer")?;
     handle[at..at + 8].copy_from_slice(&CLAIM.to_le_bytes());
     Ok(handle)
-}
-
-/// Puts messages, and returns how the put ends.
-async fn put(
-    client: &mut Client,
-    descriptor: FlightDescriptor,
-    mut messages: Vec<FlightData>,
-) -> Result<(), Status> {
-    messages[0].flight_descriptor = Some(descriptor);
-    client.do_put(futures::stream::iter(messages)).await?.into_inner().try_collect::<Vec<_>>().await.map(drop)
 }
 
 #[track_caller]
@@ -102,7 +83,7 @@ async fn nothing_that_a_message_claims_ends_the_server() -> anyhow::Result<()> {
     let answer = put(&mut client, prepared, encoded(parameters()?).await?).await;
     check("parameters", answer, Code::InvalidArgument, "compressed")?;
     let path = |table: &str| FlightDescriptor::new_path(vec![table.to_owned()]);
-    let answer = put(&mut client, path("bronze"), encoded(candle(0)?).await?).await;
+    let answer = put(&mut client, path("bronze"), encoded(candle(0)).await?).await;
     check("bronze", answer, Code::InvalidArgument, "compressed")?;
     let gold = RecordBatch::new_empty(schema::gold::schema());
     let gold = [vec![encode_schema(&gold.schema())], encoded(parameters()?).await?.split_off(1)].concat();
@@ -117,44 +98,19 @@ async fn nothing_that_a_message_claims_ends_the_server() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One candle, at the beginning of 2024 and of partition 0.
-fn candle(minute: i64) -> anyhow::Result<RecordBatch> {
-    let time = 19_723 * schema::DAY_MICROS + minute * schema::MINUTE_MICROS;
-    let number = || Arc::new(Float64Array::from(vec![1.0])) as ArrayRef;
-    let time = || Arc::new(TimestampMicrosecondArray::from(vec![time]).with_timezone("UTC")) as ArrayRef;
-    let columns = vec![
-        Arc::new(StringArray::from(vec!["PUT-USD"])) as ArrayRef,
-        time(),
-        number(),
-        number(),
-        number(),
-        number(),
-        number(),
-        Arc::new(Int32Array::from(vec![0])),
-        Arc::new(Int64Array::from(vec![minute])),
-        time(),
-        Arc::new(Date32Array::from(vec![19_723])),
-    ];
-    Ok(RecordBatch::try_new(schema::bronze::schema(), columns)?)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
     let Some((_, pipeline)) = pipeline().await? else { return Ok(()) };
     let mut flight = pipeline.start(&["flight"])?;
     flight.ready().await;
     let mut client = connect(&pipeline).await?;
-    let bronze = || FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
-    let encode = |rows: &RecordBatch, range| {
-        Ok::<_, anyhow::Error>([vec![encode_schema(&rows.schema())], encode_batch(rows, range)?].concat())
-    };
     let range = |partition, first, next| OffsetRange { partition, first, next };
 
     // The metadata that pandas writes; the put ends when its row is durable.
     let metadata = [("pandas".to_owned(), "{}".to_owned())].into();
     let pandas = schema::bronze::schema().as_ref().clone().with_metadata(metadata);
-    let rows = candle(0)?.with_schema(Arc::new(pandas))?;
-    put(&mut client, bronze(), encode(&rows, range(0, 0, 1))?).await?;
+    let rows = candle(0).with_schema(Arc::new(pandas))?;
+    put_run(&mut client, &rows, range(0, 0, 1)).await?;
 
     let nothing = RecordBatch::new_empty(schema::bronze::schema());
     for (range, reason) in [
@@ -162,7 +118,7 @@ async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
         (range(0, 1, 1 << 40), "too long a range"),
         (range(i32::MAX, 0, 1), "beyond all topics"),
     ] {
-        let answer = put(&mut client, bronze(), encode(&nothing, range)?).await;
+        let answer = put_run(&mut client, &nothing, range).await;
         check(&range.to_string(), answer, Code::InvalidArgument, reason)?;
     }
     for (index, column, reason) in [
@@ -174,13 +130,13 @@ async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
         (0, Arc::new(StringArray::from(vec!["PUT\0USD"])), "bad_symbol"),
         (2, Arc::new(Float64Array::from(vec![f64::NAN])), "not_finite"),
     ] {
-        let mut columns = candle(1)?.columns().to_vec();
+        let mut columns = candle(1).columns().to_vec();
         columns[index] = column;
         let rows = RecordBatch::try_new(schema::bronze::schema(), columns)?;
-        let answer = put(&mut client, bronze(), encode(&rows, range(0, 1, 2))?).await;
+        let answer = put_run(&mut client, &rows, range(0, 1, 2)).await;
         check(reason, answer, Code::InvalidArgument, reason)?;
     }
-    put(&mut client, bronze(), encode(&candle(1)?, range(0, 1, 2))?).await?;
+    put_run(&mut client, &candle(1), range(0, 1, 2)).await?;
 
     // What is durable opens again.
     flight.kill().await?;

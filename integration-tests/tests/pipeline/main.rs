@@ -20,3 +20,4 @@ mod resume;
 mod secured;
 mod snapshots;
 mod status;
+mod verify;

@@ -32,6 +32,14 @@ pub enum Error {
         /// What came.
         range: OffsetRange,
     },
+    /// The Flight server has all of bronze that was asked for, and does not send it.
+    #[error(
+        "the Flight server sent nothing of bronze for {patience:?}, which it has: read its log, and try again"
+    )]
+    BronzeSilent {
+        /// How long it was silent.
+        patience: std::time::Duration,
+    },
     /// The Flight server does not name its bronze: it is of version 0.1.
     #[error("the Flight server does not name its bronze table: upgrade the server, then gold goes on")]
     ServerOutdated,
@@ -159,7 +167,10 @@ impl Error {
             Error::Kafka(source) => source.is_transient(),
             // It may be the server that is wrong, and is put right.
             Error::PostgresTls(_) | Error::PostgresRefused(_) => true,
-            Error::PostgresTimeout { .. } | Error::Moved | Error::ServerOutdated => true,
+            Error::PostgresTimeout { .. }
+            | Error::Moved
+            | Error::ServerOutdated
+            | Error::BronzeSilent { .. } => true,
             Error::Schema { .. }
             | Error::Gap { .. }
             | Error::OtherTopic { .. }

@@ -1,22 +1,27 @@
-//! `candleflight verify`: computes gold again from bronze and compares both sinks with it, bit by bit.
+//! `candleflight verify`: compares bronze with the topic, and both sinks with the gold that follows from bronze, bit by bit.
 //!
 //! Each sink is read in one snapshot, with the position that it says it has reached, and bronze up to exactly there: so it works on
-//! a pipeline that runs.
+//! a pipeline that runs. What should be there is computed by code of its own; verify shares with the services only the reading of
+//! Flight streams, Delta tables and PostgreSQL, and the names and bounds of [`schema`].
 
 mod bronze;
 mod compare;
+pub(crate) mod reference;
 mod report;
+mod topic;
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use deadpool_postgres::{Object, Transaction};
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use lake::{Lake, Table};
 use position::Position;
 use schema::gold::COMPUTED_AT;
 use schema::{DATE, EVENT_TIME, SYMBOL};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -25,7 +30,8 @@ use crate::error::Error;
 use crate::kernel::Frame;
 use crate::sink::{lake as lake_sink, postgres};
 use crate::verify::bronze::Bronze;
-pub use crate::verify::report::{Difference, Report, TableReport};
+use crate::verify::reference::Reference;
+pub use crate::verify::report::{Difference, Report, TableReport, TopicReport};
 
 /// Rows that are taken from PostgreSQL together.
 const BATCH_ROWS: usize = 8192;
@@ -43,18 +49,27 @@ pub struct Config {
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
-    /// The Kafka topic that bronze comes from.
-    #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
-    pub topic: String,
+    /// The topic that bronze comes from, and the Kafka that has it.
+    #[command(flatten)]
+    pub kafka: kafka::Args,
+    /// Topic of the messages that could not be used; by default the topic's name with _dlq.
+    #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Leave the topic out, where Kafka is gone: what is missing from bronze is then not noticed.
+    #[arg(long)]
+    pub no_topic: bool,
     /// What a window of length w counts [default: as gold has recorded it]
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum)]
     pub frame: Option<Frame>,
+    /// How long bronze may stand still before a sink that is ahead of it is reported.
+    #[arg(long, env = "CANDLEFLIGHT_VERIFY_PATIENCE", default_value = "30s", value_parser = service::duration)]
+    pub patience: Duration,
     /// Who it is to the Flight server.
     #[command(flatten)]
     pub access: access::Client,
 }
 
-/// Compares PostgreSQL and the lake with what bronze says they should hold.
+/// Compares bronze with the topic, and PostgreSQL and the lake with what bronze says they should hold.
 ///
 /// # Errors
 ///
@@ -63,51 +78,65 @@ pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
     Box::pin(async move {
         let mut client = connect(&config.postgres.pool()?).await?;
         let frame = frame(config, &mut client).await?;
-        let postgres = verify_postgres(config, frame, &mut client).await?;
-        Ok(Report { tables: vec![postgres, verify_lake(config, frame).await?] })
+        let mut bronze = Bronze::connect(config).await?;
+        let topic = if config.no_topic { None } else { Some(topic::compare(config, &mut bronze).await?) };
+        let postgres = verify_postgres(config, frame, &mut bronze, &mut client).await?;
+        let lake = verify_lake(config, frame, &mut bronze).await?;
+        Ok(Report { topic, tables: vec![postgres, lake] })
     })
 }
 
 /// Returns the frame that gold's rows are of.
 async fn frame(config: &Config, client: &mut Object) -> Result<Frame, Error> {
-    match (postgres::frame::read(client, &config.topic).await?, config.frame) {
+    match (postgres::frame::read(client, &config.kafka.topic).await?, config.frame) {
         (Some(recorded), Some(given)) if recorded != given => Err(Error::Frame { recorded, given }),
         (recorded, given) => Ok(recorded.or(given).unwrap_or(Frame::Time)),
     }
 }
 
-async fn verify_postgres(config: &Config, frame: Frame, client: &mut Object) -> Result<TableReport, Error> {
+async fn verify_postgres(
+    config: &Config,
+    frame: Frame,
+    bronze: &mut Bronze,
+    client: &mut Object,
+) -> Result<TableReport, Error> {
     let transaction = postgres::snapshot(client).await?;
-    let position = postgres::read_position(&transaction, &config.topic).await?;
-    let bronze = Bronze::read(&config.flight, &config.access, &position).await?;
-    let found = read_postgres(&transaction).await?;
-    report("PostgreSQL", frame, position, bronze, found).await
+    let position = postgres::read_position(&transaction, &config.kafka.topic).await?;
+    let report = TableReport { name: "PostgreSQL", position, ..TableReport::default() };
+    verify(bronze, frame, report, async || Ok(read_postgres(&transaction).await?.boxed())).await
 }
 
-async fn verify_lake(config: &Config, frame: Frame) -> Result<TableReport, Error> {
+async fn verify_lake(config: &Config, frame: Frame, bronze: &mut Bronze) -> Result<TableReport, Error> {
     let failed = Error::lake("open");
     let lake = Lake::open(&config.lake).await.map_err(&failed)?;
-    let snapshot = Table::open(&lake, lake::gold(&config.topic)).await.map_err(&failed)?.snapshot();
+    let snapshot = Table::open(&lake, lake::gold(&config.kafka.topic)).await.map_err(&failed)?.snapshot();
     let position = snapshot.position().clone();
-    let bronze = Bronze::read(&config.flight, &config.access, &position).await?;
-    let (session, table) = lake_sink::session(snapshot)?;
-    let query = format!("SELECT {} FROM {table} ORDER BY {SYMBOL}, {EVENT_TIME}", columns().join(", "));
-    let found = session.sql(&query).await?.execute_stream().await?.map_err(Error::from);
-    report("lake", frame, position, bronze, found).await
+    let report = TableReport { name: "lake", position, ..TableReport::default() };
+    verify(bronze, frame, report, async || {
+        let (session, table) = lake_sink::session(snapshot)?;
+        let query = format!("SELECT {} FROM {table} ORDER BY {SYMBOL}, {EVENT_TIME}", columns().join(", "));
+        Ok(session.sql(&query).await?.execute_stream().await?.map_err(Error::from).boxed())
+    })
+    .await
 }
 
-async fn report(
-    name: &'static str,
+/// Compares a sink with the gold that follows from bronze below its position.
+async fn verify<'a>(
+    bronze: &mut Bronze,
     frame: Frame,
-    position: Position,
-    bronze: Bronze,
-    found: impl Stream<Item = Result<RecordBatch, Error>> + Send,
+    mut report: TableReport,
+    read: impl AsyncFnOnce() -> Result<BoxStream<'a, Result<RecordBatch, Error>>, Error>,
 ) -> Result<TableReport, Error> {
-    let mut report =
-        TableReport { name, position, offset_faults: bronze.faults.clone(), ..TableReport::default() };
-    report.bronze_rows = bronze.rows;
-    report.aside_rows = bronze.asides;
-    compare::compare(bronze.into_gold(frame), found, &mut report).await?;
+    if let Some(received) = bronze.await_position(&report.position).await? {
+        report.behind = Some(received);
+        return Ok(report);
+    }
+    let mut reference = Reference::default();
+    let until = report.position.clone();
+    let reading = bronze.read(&Position::default(), &until, |batch| reference.push(batch)).await?;
+    (report.bronze_rows, report.offset_faults) = (reading.rows, reading.faults);
+    report.aside_rows = reference.asides;
+    compare::compare(reference.into_gold(frame), read().await?, &mut report).await?;
     Ok(report)
 }
 
@@ -119,7 +148,7 @@ fn columns() -> Vec<String> {
 }
 
 /// Keeps the columns of a gold batch that are compared.
-fn project(batch: &RecordBatch) -> RecordBatch {
+pub(crate) fn project(batch: &RecordBatch) -> RecordBatch {
     let indices: Vec<usize> =
         columns().iter().filter_map(|name| batch.schema_ref().index_of(name).ok()).collect();
     batch.project(&indices).expect("the indices are the batch's own")

@@ -1,103 +1,149 @@
-//! All of bronze up to a position, and the gold that follows from it.
+//! Bronze, as verify reads it from the Flight server: checked for its offsets, and never waited for without a bound.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
+use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::TryStreamExt;
-use position::{OffsetRange, Position};
-use proto::client;
+use position::{OffsetRange, Origin, Position};
+use proto::client::{self, Client};
 use proto::ticket::{Follow, Ticket};
-use schema::bronze::column;
+use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
+use tokio::time::{Instant, timeout};
 
-use crate::candle::{self, Candle};
+use super::Config;
 use crate::error::Error;
-use crate::kernel::Frame;
-use crate::rows::Rows;
+use crate::source;
 
-/// Gold rows that are computed together.
-const BATCH_ROWS: usize = 65_536;
+/// Pause between two questions how far bronze is.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bronze below a position.
-#[derive(Debug, Default)]
+/// The bronze of a Flight server.
 pub(super) struct Bronze {
+    client: Client,
+    /// The topic and the table that its positions count in.
+    pub(super) origin: Origin,
+    /// How long it may stand still.
+    patience: Duration,
+}
+
+/// A reading of bronze.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Rows that were read.
     pub(super) rows: u64,
-    /// Rows that gold cannot hold.
-    pub(super) asides: u64,
-    /// Where offsets are missing, double or out of place.
+    /// Places where offsets are missing, double or out of order.
     pub(super) faults: Vec<String>,
     reached: Position,
-    symbols: BTreeMap<String, Vec<Candle>>,
 }
 
 impl Bronze {
-    /// Reads all offsets below `until`, waiting until bronze has received them.
+    /// Connects to the server, which must have bronze of the topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`], [`Error::ServerOutdated`], [`Error::OtherTopic`].
+    pub(super) async fn connect(config: &Config) -> Result<Self, Error> {
+        let mut connection = source::Connection::new(&config.flight, &config.access);
+        let origin = source::origin(&mut connection, &config.kafka.topic).await?;
+        Ok(Bronze { client: connection.client().await?.clone(), origin, patience: config.patience })
+    }
+
+    /// Returns how far bronze is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`].
+    pub(super) async fn received(&mut self) -> Result<Position, Error> {
+        Ok(client::progress(&mut self.client).await?.received)
+    }
+
+    /// Waits until bronze has all offsets below `until`. Returns the position at which it stands still instead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`].
+    pub(super) async fn await_position(&mut self, until: &Position) -> Result<Option<Position>, Error> {
+        let mut received = self.received().await?;
+        let mut moved = Instant::now();
+        while !source::is_there(&received, until) {
+            if moved.elapsed() >= self.patience {
+                return Ok(Some(received));
+            }
+            tokio::time::sleep(PROGRESS_PAUSE).await;
+            let now = self.received().await?;
+            if now != received {
+                (received, moved) = (now, Instant::now());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the offsets from `from` to `until` and passes each batch on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flight`], [`Error::Schema`], [`Error::BronzeSilent`].
     pub(super) async fn read(
-        address: &str,
-        identity: &access::Client,
+        &mut self,
+        from: &Position,
         until: &Position,
-    ) -> Result<Self, Error> {
-        let mut client = client::connect(address, identity).await?;
-        let ticket = Ticket::Bronze(Follow::default().until(until.clone()));
-        let mut stream = pin!(client::read(&mut client, &ticket).await?);
-        let mut bronze = Bronze::default();
-        while let Some((range, batch)) = stream.try_next().await? {
-            bronze.push(range, &batch)?;
+        mut each: impl FnMut(&RecordBatch),
+    ) -> Result<Reading, Error> {
+        let follow = Follow::from(from.clone()).until(until.clone());
+        let ticket = Ticket::Bronze(follow.of_table(self.origin.table.clone()));
+        let mut stream = pin!(client::read(&mut self.client, &ticket).await?);
+        let mut reading = Reading::default();
+        let silent = |_| Error::BronzeSilent { patience: self.patience };
+        while let Some((range, batch)) = timeout(self.patience, stream.try_next()).await.map_err(silent)?? {
+            reading.push(range, &batch)?;
+            each(&batch);
         }
-        for (partition, next) in until.iter() {
-            let reached = bronze.reached.next(partition).unwrap_or(0);
-            if reached != next {
-                bronze.faults.push(format!("partition {partition}: bronze ends at {reached}, not at {next}"));
-            }
-        }
-        bronze.symbols.values_mut().for_each(candle::sort);
-        Ok(bronze)
+        reading.check_end(until);
+        Ok(reading)
     }
+}
 
+impl Reading {
     fn push(&mut self, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
-        // A gap is a fault to report here, not an error: the check is against the range's own begin.
-        crate::source::check(&Position::default(), range, batch)?;
-        self.check_offsets(range, batch);
-        self.reached.advance(range);
-        self.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
-        self.asides += u64::try_from(batch.num_rows()).unwrap_or(0);
-        for (symbol, candle) in candle::decode(batch) {
-            self.asides -= 1;
-            if !self.symbols.contains_key(symbol) {
-                self.symbols.insert(symbol.to_owned(), Vec::new());
-            }
-            self.symbols.get_mut(symbol).expect("just inserted").push(candle);
-        }
-        Ok(())
-    }
-
-    /// Checks that the range joins the one before, and that the rows' offsets ascend strictly within it: none missing, none double.
-    fn check_offsets(&mut self, range: OffsetRange, batch: &RecordBatch) {
+        // A gap is a fault to report here and not an error, so the range is compared with its own begin.
+        source::check(&Position::default(), range, batch)?;
         if let Some(expected) = self.reached.next(range.partition).filter(|expected| *expected != range.first)
         {
             self.faults.push(format!("bronze sent {range} where offset {expected} was expected"));
         }
-        let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
-        let partitions = batch.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
-        let ascends = offsets.windows(2).all(|pair| pair[0] < pair[1]);
-        let inside = offsets.first().is_none_or(|first| *first >= range.first)
-            && offsets.last().is_none_or(|last| *last < range.next);
-        if !ascends || !inside || partitions.iter().any(|partition| *partition != range.partition) {
+        if !has_own_offsets(range, batch) {
             self.faults
                 .push(format!("the rows of {range} have offsets that are double, out of order or outside"));
         }
+        self.reached.advance(range);
+        self.rows += batch.num_rows() as u64;
+        Ok(())
     }
 
-    /// Returns the gold rows of all candles, ordered by symbol and event time.
-    pub(super) fn into_gold(self, frame: Frame) -> impl Iterator<Item = RecordBatch> + Send {
-        self.symbols.into_iter().flat_map(move |(symbol, candles)| {
-            let candles = candle::winners(&candles).into_owned();
-            (0..candles.len()).step_by(BATCH_ROWS).map(move |first| {
-                let mut rows = Rows::default();
-                rows.append(&symbol, &candles, first..(first + BATCH_ROWS).min(candles.len()), frame);
-                rows.finish(0)
-            })
-        })
+    fn check_end(&mut self, until: &Position) {
+        for (partition, next) in until.iter() {
+            let reached = self.reached.next(partition).unwrap_or(0);
+            if reached != next {
+                self.faults.push(format!("partition {partition}: bronze ends at {reached}, not at {next}"));
+            }
+        }
     }
+}
+
+/// Returns true if the offsets of the rows ascend strictly and lie in the range. A hole between two of them is a dead letter or a row that is
+/// missing: only the topic shows which.
+fn has_own_offsets(range: OffsetRange, batch: &RecordBatch) -> bool {
+    let offsets = column(batch, KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+    let partitions = column(batch, KAFKA_PARTITION).as_primitive::<Int32Type>().values();
+    offsets.windows(2).all(|pair| pair[0] < pair[1])
+        && offsets.first().is_none_or(|first| *first >= range.first)
+        && offsets.last().is_none_or(|last| *last < range.next)
+        && partitions.iter().all(|partition| *partition == range.partition)
+}
+
+/// Returns a column of a bronze batch by its name.
+pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a dyn Array {
+    batch.column_by_name(name).expect("the batch has the schema of bronze")
 }

@@ -5,19 +5,42 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
-use position::Position;
+use position::{Position, Topic};
 
-/// Differences that are shown of each table; all are counted.
+/// Findings that are shown of the topic and of each table; all are counted.
 const SHOWN_MAX: usize = 20;
 
-/// What verify found.
+/// The findings of verify.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// One for each sink.
+    /// The topic against bronze; `None` if it was left out.
+    pub topic: Option<TopicReport>,
+    /// The sinks against the gold that follows from bronze.
     pub tables: Vec<TableReport>,
 }
 
-/// What verify found of one sink.
+/// The findings of the topic against bronze.
+#[derive(Clone, Debug)]
+pub struct TopicReport {
+    /// The topic.
+    pub topic: Topic,
+    /// How far bronze was.
+    pub position: Position,
+    /// Messages that the topic has below the position.
+    pub messages: u64,
+    /// Rows of bronze among them.
+    pub rows: u64,
+    /// Messages without a row that are dead letters.
+    pub dead_letters: u64,
+    /// Messages that are neither in bronze nor dead letters.
+    pub missing: u64,
+    /// Number of findings, missing messages included.
+    pub faults: u64,
+    /// The first findings.
+    pub shown: Vec<String>,
+}
+
+/// The findings of one sink.
 #[derive(Clone, Debug, Default)]
 pub struct TableReport {
     /// The sink.
@@ -40,8 +63,10 @@ pub struct TableReport {
     pub different_rows: u64,
     /// The first differences.
     pub differences: Vec<Difference>,
-    /// Where the offsets of bronze do not tile the topic.
+    /// Places where the offsets of bronze do not tile the topic.
     pub offset_faults: Vec<String>,
+    /// The position of bronze, where it stands still below that of the sink: then nothing was compared.
+    pub behind: Option<Position>,
 }
 
 /// A value that is not as it should be.
@@ -60,16 +85,40 @@ pub struct Difference {
 }
 
 impl Report {
-    /// Tells whether nothing differs.
+    /// Returns true if nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.tables.iter().all(TableReport::is_empty)
+        self.topic.iter().all(|topic| topic.faults == 0) && self.tables.iter().all(TableReport::is_empty)
+    }
+}
+
+impl TopicReport {
+    pub(super) fn new(topic: Topic) -> Self {
+        TopicReport {
+            topic,
+            position: Position::default(),
+            messages: 0,
+            rows: 0,
+            dead_letters: 0,
+            missing: 0,
+            faults: 0,
+            shown: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, fault: String) {
+        self.faults += 1;
+        if self.shown.len() < SHOWN_MAX {
+            self.shown.push(fault);
+        }
     }
 }
 
 impl TableReport {
-    /// Tells whether nothing differs.
+    /// Returns true if nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.missing_rows + self.extra_rows + self.different_rows == 0 && self.offset_faults.is_empty()
+        self.missing_rows + self.extra_rows + self.different_rows == 0
+            && self.offset_faults.is_empty()
+            && self.behind.is_none()
     }
 
     pub(super) fn missing(&mut self, difference: impl FnOnce() -> Difference) {
@@ -111,19 +160,69 @@ impl Difference {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.topic {
+            Some(topic) => topic.fmt(f)?,
+            None => writeln!(f, "topic: not compared (--no-topic)")?,
+        }
         self.tables.iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl fmt::Display for TopicReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "topic {}: {}; {} messages below {}, {} in bronze, {} dead letters; {} missing, {} findings",
+            self.topic,
+            verdict(self.faults == 0),
+            self.messages,
+            text(&self.position),
+            self.rows,
+            self.dead_letters,
+            self.missing,
+            self.faults,
+        )?;
+        list(f, &self.shown, self.faults)
+    }
+}
+
+fn verdict(is_ok: bool) -> &'static str {
+    if is_ok { "ok" } else { "DIFFERENT" }
+}
+
+fn text(position: &Position) -> String {
+    if position.is_empty() { "the beginning".to_owned() } else { position.to_string() }
+}
+
+/// Writes the first findings, and how many more there are.
+fn list(f: &mut fmt::Formatter<'_>, findings: &[String], count: u64) -> fmt::Result {
+    let shown = &findings[..findings.len().min(SHOWN_MAX)];
+    shown.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
+    match count.saturating_sub(shown.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(f, "  … {more} more"),
     }
 }
 
 impl fmt::Display for TableReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_empty() { "ok" } else { "DIFFERENT" };
+        if let Some(received) = &self.behind {
+            return writeln!(
+                f,
+                "{}: NOT COMPARED; it is at {}, but bronze stands still at {}: let ingest run until bronze is there, or, if this bronze \
+                 is not the one that gold was computed from, run `candleflight gold --rebuild`",
+                self.name,
+                text(&self.position),
+                text(received)
+            );
+        }
         writeln!(
             f,
-            "{}: {verdict}; {} rows at {}, {} expected from {} of bronze, {} set aside; {} missing, {} extra, {} different",
+            "{}: {}; {} rows at {}, {} expected from {} of bronze, {} set aside; {} missing, {} extra, {} different",
             self.name,
+            verdict(self.is_empty()),
             self.found_rows,
-            if self.position.is_empty() { "the beginning".to_owned() } else { self.position.to_string() },
+            text(&self.position),
             self.expected_rows,
             self.bronze_rows,
             self.aside_rows,
@@ -131,12 +230,7 @@ impl fmt::Display for TableReport {
             self.extra_rows,
             self.different_rows,
         )?;
-        for fault in self.offset_faults.iter().take(SHOWN_MAX) {
-            writeln!(f, "  {fault}")?;
-        }
-        if self.offset_faults.len() > SHOWN_MAX {
-            writeln!(f, "  … {} more", self.offset_faults.len() - SHOWN_MAX)?;
-        }
+        list(f, &self.offset_faults, self.offset_faults.len() as u64)?;
         if self.differences.is_empty() {
             return Ok(());
         }

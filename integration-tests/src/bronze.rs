@@ -1,0 +1,83 @@
+//! Bronze as a client of the Flight server puts it, without ingest.
+
+use std::sync::Arc;
+
+use access::Client as Identity;
+use arrow::array::{
+    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow_flight::{FlightData, FlightDescriptor};
+use futures::TryStreamExt as _;
+use position::OffsetRange;
+use proto::client::Client;
+use proto::stream::{encode_batch, encode_schema};
+use tonic::Status;
+
+use crate::pipeline::Pipeline;
+
+/// Day of [`candle`], the beginning of 2024, in days since the epoch.
+const DAY: i32 = 19_723;
+
+/// Connects to the pipeline's Flight server.
+///
+/// # Errors
+///
+/// Nobody answers.
+pub async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
+    Ok(proto::client::connect(&pipeline.flight, &Identity::default()).await?)
+}
+
+/// Returns a batch of one candle at an offset of partition 0, so many minutes after the beginning of 2024; all its numbers are 1.
+///
+/// # Panics
+///
+/// Never: the columns are those of bronze.
+pub fn candle(offset: i64) -> RecordBatch {
+    let time = i64::from(DAY) * schema::DAY_MICROS + offset * schema::MINUTE_MICROS;
+    let number = || Arc::new(Float64Array::from(vec![1.0])) as ArrayRef;
+    let time = || Arc::new(TimestampMicrosecondArray::from(vec![time]).with_timezone("UTC")) as ArrayRef;
+    let columns = vec![
+        Arc::new(StringArray::from(vec!["PUT-USD"])) as ArrayRef,
+        time(),
+        number(),
+        number(),
+        number(),
+        number(),
+        number(),
+        Arc::new(Int32Array::from(vec![0])),
+        Arc::new(Int64Array::from(vec![offset])),
+        time(),
+        Arc::new(Date32Array::from(vec![DAY])),
+    ];
+    RecordBatch::try_new(schema::bronze::schema(), columns).expect("the columns are those of bronze")
+}
+
+/// Puts messages to a table, and returns how the put ends: the rows are durable then.
+///
+/// # Errors
+///
+/// The server's answer.
+pub async fn put(
+    client: &mut Client,
+    descriptor: FlightDescriptor,
+    mut messages: Vec<FlightData>,
+) -> Result<(), Status> {
+    messages[0].flight_descriptor = Some(descriptor);
+    client.do_put(futures::stream::iter(messages)).await?.into_inner().try_collect::<Vec<_>>().await.map(drop)
+}
+
+/// Puts a run of offsets to bronze.
+///
+/// # Errors
+///
+/// The server's answer.
+///
+/// # Panics
+///
+/// Never: the batch can be encoded.
+pub async fn put_run(client: &mut Client, rows: &RecordBatch, range: OffsetRange) -> Result<(), Status> {
+    let batch = encode_batch(rows, range).expect("a batch of bronze can be encoded");
+    let bronze = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
+    put(client, bronze, [vec![encode_schema(&rows.schema())], batch].concat()).await
+}
