@@ -4,7 +4,6 @@ check_interop.py --lake s3://bucket/prefix --flight grpc://host:port --postgres 
 """
 
 import argparse
-import os
 
 import adbc_driver_flightsql.dbapi
 import deltalake
@@ -14,13 +13,9 @@ import pyarrow.dataset
 import pyarrow.flight
 import pyarrow.fs
 
-OPTIONS = {
-    "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
-    "AWS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"],
-    "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"],
-    "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1"),
-    "AWS_ALLOW_HTTP": "true",
-}
+from options import s3_options
+
+OPTIONS = s3_options()
 
 
 def flight_rows(address, query):

@@ -129,7 +129,7 @@ impl Table {
 
     /// Deletes the data files that were replaced longer than `retention` ago, and those that no entry of the log names: our own when
     /// they are older than it, as a crash has left them, those of other engines after a week, as their commit may be to come. Returns
-    /// how many.
+    /// how many. With the next commit the log, and so each other engine, remembers replaced files for that long.
     ///
     /// # Errors
     ///
@@ -138,12 +138,16 @@ impl Table {
         Box::pin(async move {
             // The files of a commit whose outcome is open must not look unused.
             self.settle().await?;
-            let doing = || format!("vacuum the {} table", self.spec.name);
+            let name = self.spec.name;
+            let doing = || format!("vacuum the {name} table");
             let now = now_millis();
             let before =
                 |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             let table = load_table(&self.store).await.map_err(LakeError::delta(doing()))?;
             let known = known_files(&table, before(retention)).await.map_err(LakeError::delta(doing()))?;
+            if known.remembered < retention {
+                self.claim_retention(retention);
+            }
             let foreign = before(retention.max(UNKNOWN_RETENTION));
             // A log that forgets earlier than that cannot tell a replaced file from one that never was in it.
             let own = if known.remembered >= retention { before(retention) } else { foreign };

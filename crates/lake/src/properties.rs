@@ -14,6 +14,8 @@ pub(crate) const TOPIC: &str = "candleflight.topic";
 pub(crate) const TOPIC_ID: &str = "candleflight.topicId";
 /// Property of gold that holds the id of the bronze table it is computed from.
 pub(crate) const BRONZE: &str = "candleflight.bronze";
+/// Delta's property that says how long replaced files stay.
+pub(crate) const FILE_RETENTION: &str = "delta.deletedFileRetentionDuration";
 /// Delta's property that lets an engine drop application transactions, and the position with them.
 const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
 

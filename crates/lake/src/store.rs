@@ -34,10 +34,12 @@ const STAGED_AGE_MIN: Duration = Duration::from_hours(1);
 /// A folder or an S3 bucket that holds the tables; clones share it.
 #[derive(Clone, Debug)]
 pub struct Lake {
-    /// Rooted where the URL's path begins, as the Delta log reader wants it.
+    /// Rooted where the path of [`Self::base`] begins, as the Delta log reader wants it.
     pub(crate) root: Arc<dyn ObjectStore>,
-    /// Ends with a slash.
-    url: Url,
+    /// The place of the tables in `root`; ends with a slash. Of a folder it is `folder:///`, whatever characters its name has.
+    base: Url,
+    /// The whole address, for people.
+    address: String,
     /// The folder, when the lake is one.
     folder: Option<PathBuf>,
 }
@@ -66,7 +68,7 @@ impl Lake {
                 let store = bucket::open(&url, variables).await?;
                 let path = format!("{}/", url.path().trim_end_matches('/'));
                 url.set_path(&path);
-                Ok(Lake { root: Arc::new(store), url, folder: None })
+                Ok(Lake { root: Arc::new(store), address: url.to_string(), base: url, folder: None })
             }
             Some(("file", _)) => {
                 let path = parse()?.to_file_path();
@@ -90,20 +92,20 @@ impl Lake {
             let mut outcomes = vec![create(store, &twice).await, create(store, &twice).await];
             outcomes.extend(<[_; 2]>::from(join(create(store, &raced), create(store, &raced)).await));
             let removed = table.delete(vec![twice, raced]).await;
-            removed.map_err(LakeError::store(format!("remove the probe objects from {}", self.url)))?;
+            removed.map_err(LakeError::store(format!("remove the probe objects from {}", self.address)))?;
             let mut created = 0;
             for outcome in outcomes {
                 match outcome {
                     Ok(()) => created += 1,
                     Err(object_store::Error::AlreadyExists { .. }) => (),
                     Err(source) => {
-                        return Err(LakeError::store(format!("create a probe object in {}", self.url))(
+                        return Err(LakeError::store(format!("create a probe object in {}", self.address))(
                             source,
                         ));
                     }
                 }
             }
-            if created == 2 { Ok(()) } else { Err(LakeError::NoPutIfAbsent { url: self.url.to_string() }) }
+            if created == 2 { Ok(()) } else { Err(LakeError::NoPutIfAbsent { url: self.address.clone() }) }
         })
     }
 
@@ -115,21 +117,23 @@ impl Lake {
         };
         std::fs::create_dir_all(&path).map_err(wrong)?;
         let folder = path.canonicalize().map_err(wrong)?;
-        let url = Url::from_directory_path(&folder).expect("a canonical path is absolute");
-        Ok(Lake { root: Arc::new(Folder::new(folder.clone())), url, folder: Some(folder) })
+        let root = Folder::open(folder.clone())
+            .map_err(|source| LakeError::Location { url: url.to_owned(), reason: source.to_string() })?;
+        let base = Url::parse("folder:///").expect("a URL");
+        Ok(Lake { root: Arc::new(root), base, address: folder.display().to_string(), folder: Some(folder) })
     }
 
     /// Returns the part of the lake below `prefix`.
     pub(crate) fn table(&self, prefix: &str) -> Result<TableStore, LakeError> {
-        let wrong = |reason: String| LakeError::Location { url: self.url.to_string(), reason };
-        let url = self.url.join(&format!("{prefix}/")).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |reason: String| LakeError::Location { url: self.address.clone(), reason };
+        let url = self.base.join(&format!("{prefix}/")).map_err(|error| wrong(error.to_string()))?;
         let path = Path::from_url_path(url.path()).map_err(|error| wrong(error.to_string()))?;
         let objects: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root), path));
         let log =
             default_logstore(Arc::clone(&objects), Arc::clone(&self.root), &url, &StorageConfig::default());
         let folder = self.folder.as_ref().map(|folder| folder.join(prefix));
         let mut hasher = DefaultHasher::new();
-        url.hash(&mut hasher);
+        (&self.address, &url).hash(&mut hasher);
         let name = format!("lake://{:016x}", hasher.finish());
         Ok(TableStore { objects, log, name, folder })
     }

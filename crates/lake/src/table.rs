@@ -20,7 +20,7 @@ use crate::LakeError;
 use crate::file::DataFile;
 use crate::log::{self, PutCommit};
 use crate::maintain;
-use crate::properties::{BRONZE, Claims, TOPIC_ID, with_claims};
+use crate::properties::{BRONZE, Claims, FILE_RETENTION, TOPIC_ID, with_claims};
 use crate::snapshot::Snapshot;
 use crate::store::{Lake, TableStore};
 use crate::transactions::{check_files, transactions};
@@ -145,6 +145,11 @@ impl Table {
     /// Names the bronze table that this one is computed from; the next commit makes it durable.
     pub fn set_bronze_id(&mut self, id: &str) {
         self.claims.insert(BRONZE, id.to_owned());
+    }
+
+    /// Names how long replaced files stay; the next commit makes it durable.
+    pub(crate) fn claim_retention(&mut self, retention: Duration) {
+        self.claims.insert(FILE_RETENTION, format!("interval {} seconds", retention.as_secs()));
     }
 
     /// Takes all rows out of the table and its position back to the beginning, in one commit. Older versions stay readable until vacuum.

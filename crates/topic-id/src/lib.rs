@@ -64,7 +64,8 @@ pub fn topic_id<C: ClientContext>(
     let text = unsafe { c::rd_kafka_Uuid_base64str(id) };
     // SAFETY: the id keeps its text, which ends with a zero byte.
     let text = unsafe { CStr::from_ptr(text) };
-    Ok(Some(text.to_string_lossy().into_owned()))
+    // Kafka's tools use the alphabet of URLs, librdkafka the older one.
+    Ok(Some(text.to_string_lossy().replace('+', "-").replace('/', "_")))
 }
 
 /// Asks a broker to describe the topic; `None` when none answers in time.

@@ -44,7 +44,7 @@ async fn equals_the_independent_recomputation(
 ) -> anyhow::Result<()> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/check_gold.py");
     let output = Command::new(&environment.python)
-        .args([script, "--postgres", &pipeline.postgres, "--frame", frame])
+        .args([script, "--postgres", &pipeline.postgres, "--lake", &pipeline.lake, "--frame", frame])
         .args(inputs.iter().map(Input::flag))
         .output()
         .await?;

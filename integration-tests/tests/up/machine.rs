@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 /// How long `up` may take for what a test waits for: many times what it takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 /// A folder name full of characters with a meaning in some configuration, URL or shell.
-const NAME: &str = "Jos\u{e9}'s, \"data\" #1";
+const NAME: &str = "Jos\u{e9}'s, \"data\" #1 %41 \\";
 
 /// A folder that `up` runs in, and what stands beside its data.
 pub(crate) struct Machine {

@@ -48,7 +48,8 @@ enum Command {
     Flight(Service<flight::Config>),
     /// Computes gold from bronze, into PostgreSQL and the gold table.
     Gold(Service<gold::Config>),
-    /// Recomputes gold from bronze and compares PostgreSQL and the lake bit by bit; exit code 1 where they differ.
+    /// Compares bronze with the topic, and gold in PostgreSQL and the lake with what follows from bronze; exit code 1 where they differ.
+    #[command(after_help = VERIFY_INDEPENDENCE)]
     Verify(gold::verify::Config),
     /// Runs a Flight SQL query on the tables `bronze`, `gold` and `system.*`, and prints the result.
     #[command(after_help = SQL_EXAMPLES)]
@@ -70,6 +71,11 @@ const UP_EXAMPLES: &str = "Examples:
 const PRODUCER_EXAMPLES: &str = "Examples:
   candleflight producer --input data/sample.csv=SAMPLE-USD
   candleflight producer --input archive.zip=BTC-USD --rate max --resume";
+
+const VERIFY_INDEPENDENCE: &str = "Each finding comes from a second implementation, which shares no decoding and no arithmetic with ingest and gold:
+  topic              each message is a row of bronze, value by value, or a dead letter
+  PostgreSQL, lake   each row of gold is computed again from bronze, bit by bit
+Bronze is read through the Flight server; the comparison with the topic shows whether it answers right.";
 
 const SQL_EXAMPLES: &str = "Examples:
   candleflight sql 'SELECT symbol, count(*) FROM bronze GROUP BY symbol'

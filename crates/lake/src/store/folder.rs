@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -61,7 +62,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The folder of a lake, rooted where the file system is, as the Delta log reader wants it.
+/// The folder of a lake, as a store whose paths begin in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     files: LocalFileSystem,
@@ -70,9 +71,13 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Returns the store of the folder `top`.
-    pub(crate) fn new(top: PathBuf) -> Folder {
-        Folder { files: LocalFileSystem::new(), top }
+    /// Returns the store of the folder `top`, a canonical path.
+    ///
+    /// # Errors
+    ///
+    /// The folder is not there.
+    pub(crate) fn open(top: PathBuf) -> Result<Folder> {
+        Ok(Folder { files: LocalFileSystem::new_with_prefix(&top)?, top })
     }
 
     fn put(&self, path: &FilePath, payload: &PutPayload, is_new: bool) -> Result<(), FileError> {
@@ -127,6 +132,16 @@ impl Folder {
             synced.map_err(|source| FileError { step: Step::Sync, path: folder.to_owned(), source })
         })
     }
+}
+
+/// Sorts a list by path, as object stores answer and the Delta log reader expects.
+fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let sort = async {
+        let mut objects: Vec<ObjectMeta> = list.try_collect().await?;
+        objects.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        Ok(stream::iter(objects.into_iter().map(Ok)))
+    };
+    sort.try_flatten_stream().boxed()
 }
 
 /// Removes what killed puts have left below `folder`, older than `age_min`; a put takes seconds. Returns how many files.
@@ -211,7 +226,7 @@ impl ObjectStore for Folder {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list(prefix)
+        sorted(self.files.list(prefix))
     }
 
     fn list_with_offset(
@@ -219,7 +234,7 @@ impl ObjectStore for Folder {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list_with_offset(prefix, offset)
+        sorted(self.files.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -23,6 +23,9 @@ mod upsert;
 use lake::Lake;
 use tempfile::TempDir;
 
+/// Beginning of a folder's name, with characters that a URL writes otherwise.
+const ODD: &str = "a %41 \\ é,#?&+ ";
+
 /// A lake that goes away with the test; on S3 its objects stay, under a prefix of its own.
 struct TestLake {
     lake: Lake,
@@ -31,7 +34,7 @@ struct TestLake {
 
 /// Returns an empty lake on each kind of store there is.
 async fn lakes() -> Vec<TestLake> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix(ODD).tempdir().unwrap();
     let mut urls = vec![(folder.path().to_str().unwrap().to_owned(), Some(folder))];
     if let Ok(endpoint) = std::env::var("CANDLEFLIGHT_TEST_S3_ENDPOINT") {
         assert_eq!(

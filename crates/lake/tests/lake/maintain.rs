@@ -155,3 +155,28 @@ async fn vacuum_deletes_the_files_of_a_commit_that_never_was() {
         assert_eq!(read(&table.snapshot(), OffsetRange { partition: 0, first: 0, next: 2 }).await, [0, 1]);
     }
 }
+
+#[tokio::test]
+async fn other_engines_keep_replaced_files_as_long_as_the_vacuum_does() {
+    for test in lakes().await {
+        let Some(folder) = &test.folder else { continue };
+        let mut table = Table::open(&test.lake, lake::bronze("a")).await.unwrap();
+        for (retention, expected) in
+            [(1, "interval 1 hours"), (36, "interval 129600 seconds"), (2, "interval 129600 seconds")]
+        {
+            table.vacuum(Duration::from_hours(retention)).await.unwrap();
+            let next = table.snapshot().position().next(0).unwrap_or(0);
+            let rows = [bronze_run(0, next..next + 1, DAY)];
+            table.append(&rows, &position(&[(0, next + 1)])).await.unwrap();
+            let entries = folder.path().join("streaming_raw/_delta_log");
+            let mut entries: Vec<_> =
+                std::fs::read_dir(entries).unwrap().map(|entry| entry.unwrap().path()).collect();
+            entries.sort();
+            let log: Vec<String> =
+                entries.iter().map(|entry| std::fs::read_to_string(entry).unwrap()).collect();
+            let metadata = log.iter().rev().find(|entry| entry.contains("metaData")).unwrap();
+            let property = format!(r#""delta.deletedFileRetentionDuration":"{expected}""#);
+            assert!(metadata.contains(&property), "{metadata}");
+        }
+    }
+}
