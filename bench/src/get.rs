@@ -20,10 +20,11 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use position::{OffsetRange, Position};
-use proto::client::{Client, connect, progress, put, read};
+use proto::Message as _;
 use proto::metadata::Progress;
 use proto::ticket::{Follow, Ticket};
 use tokio::time::Instant;
+use transport::client::{Client, connect, progress, put, read};
 
 use crate::Setting;
 use crate::figure::{Aim, Figure};
@@ -166,7 +167,7 @@ fn batch(first: usize, rows: usize, symbols: usize) -> RecordBatch {
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn gigabytes(batches: &[RecordBatch]) -> anyhow::Result<f64> {
-    let bytes: usize = batches.iter().map(proto::stream::batch_bytes).sum::<Result<usize, _>>()?;
+    let bytes: usize = batches.iter().map(transport::stream::batch_bytes).sum::<Result<usize, _>>()?;
     Ok(bytes as f64 / 1e9)
 }
 
@@ -177,13 +178,13 @@ async fn put_all(
     reached: fn(&Progress) -> Position,
 ) -> anyhow::Result<()> {
     let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
-    let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
+    let schema = transport::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
     let mut messages: Vec<FlightData> = vec![schema];
     let mut next = 0;
     for batch in batches {
         let first = next;
         next += i64::try_from(batch.num_rows())?;
-        messages.extend(proto::stream::encode_batch(batch, OffsetRange { partition: 0, first, next })?);
+        messages.extend(transport::stream::encode_batch(batch, OffsetRange { partition: 0, first, next })?);
     }
     let end: Position = [(0, next)].into_iter().collect();
     let mut answers = put(client, futures::stream::iter(messages)).await?;

@@ -19,13 +19,13 @@ use futures::future::LocalBoxFuture;
 use integration_tests::process::{Process, free_port};
 use lake::{Lake, Table};
 use position::{OffsetRange, Position};
-use proto::client::{Client, Login};
-use proto::stream::{encode_batch, encode_schema};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use transport::client::{Client, Login};
+use transport::stream::{encode_batch, encode_schema};
 
 use crate::Setting;
 use crate::engines::Engines;
@@ -74,7 +74,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         // Its future is not known to be Send, since it looks by an async closure.
         tokio::task::block_in_place(|| Handle::current().block_on(flight.ready()));
         let mut client =
-            proto::client::connect(&format!("grpc://{listen}"), &access::Client::default()).await?;
+            transport::client::connect(&format!("grpc://{listen}"), &access::Client::default()).await?;
         bronze.put_hot(&mut client).await.context("put hot rows")?;
         let mut ours = FlightSqlServiceClient::new_from_inner(client);
         let mut engines = Engines::start(&setting.environment)?;
@@ -176,9 +176,9 @@ impl Bronze {
             let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
             let mut messages = vec![encode_schema(&batch.schema()).with_descriptor(descriptor)];
             messages.extend(encode_batch(&batch, OffsetRange { partition: 0, first, next })?);
-            let _answers = proto::client::put(client, futures::stream::iter(messages)).await?;
+            let _answers = transport::client::put(client, futures::stream::iter(messages)).await?;
             let deadline = Instant::now() + DEADLINE;
-            while proto::client::progress(client).await?.received.next(0) != Some(next) {
+            while transport::client::progress(client).await?.received.next(0) != Some(next) {
                 ensure!(Instant::now() < deadline, "the hot rows do not arrive");
                 sleep(LOOK_PAUSE).await;
             }

@@ -10,9 +10,9 @@ use arrow::array::{
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::TryStreamExt as _;
 use position::OffsetRange;
-use proto::client::Client;
-use proto::stream::{encode_batch, encode_schema};
 use tonic::Status;
+use transport::client::Client;
+use transport::stream::{encode_batch, encode_schema};
 
 use crate::pipeline::Pipeline;
 
@@ -25,7 +25,7 @@ const DAY: i32 = 19_723;
 ///
 /// Nobody answers.
 pub async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
-    Ok(proto::client::connect(&pipeline.flight, &Identity::default()).await?)
+    Ok(transport::client::connect(&pipeline.flight, &Identity::default()).await?)
 }
 
 /// Returns a batch of one candle at an offset of partition 0, so many minutes after the beginning of 2024; all its numbers are 1.

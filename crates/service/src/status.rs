@@ -5,6 +5,7 @@
 
 mod events;
 mod history;
+mod message;
 mod numbers;
 mod view;
 

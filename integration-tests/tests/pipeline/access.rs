@@ -108,18 +108,18 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     // The server looks at the file every second; an argument goes before the environment's password.
     let identity = Client { token: Some(Secret::from(token)), ..Client::default() };
     eventually("the token of the users file lets in", DEADLINE, async || {
-        let mut client = proto::client::connect(&pipeline.flight, &identity).await.ok()?;
-        proto::client::progress(&mut client).await.ok()
+        let mut client = transport::client::connect(&pipeline.flight, &identity).await.ok()?;
+        transport::client::progress(&mut client).await.ok()
     })
     .await;
     let refused = ask(&pipeline, &["--password", "guess"]).await?.err().context("a guess is refused")?;
     ensure!(refused.contains("user or password is wrong (Unauthenticated)"), "{refused}");
 
-    let mut reader = proto::client::connect(&pipeline.flight, &login("ada", "lovelace")).await?;
+    let mut reader = transport::client::connect(&pipeline.flight, &login("ada", "lovelace")).await?;
     let put = FlightData::new().with_descriptor(FlightDescriptor::new_path(vec!["bronze".to_owned()]));
     let refused = reader.do_put(futures::stream::iter([put])).await.err().context("a reader puts nothing")?;
     ensure!(refused.code() == Code::PermissionDenied && refused.message().contains("reader"), "{refused}");
-    let report = proto::client::report(&mut reader, "{}".into()).await.err().context("nor reports")?;
+    let report = transport::client::report(&mut reader, "{}".into()).await.err().context("nor reports")?;
     ensure!(report.to_string().contains("writer"), "{report}");
 
     for address in [flight.address(), gold.address(), ingest.address()] {
@@ -181,8 +181,8 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
     {
         // With TLS 1.3 a server refuses a certificate after the handshake, so the first call tells.
         let asked = async {
-            let mut client = proto::client::connect(&pipeline.flight, &identity).await?;
-            proto::client::progress(&mut client).await
+            let mut client = transport::client::connect(&pipeline.flight, &identity).await?;
+            transport::client::progress(&mut client).await
         };
         ensure!(asked.await.is_ok() == comes_in, "a client with a certificate {who}");
         ensure!(
@@ -191,7 +191,7 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
         );
     }
     let distrustful = Client { tls_ca: Some(others.authority.clone()), ..with(&ours) };
-    let refused = proto::client::connect(&pipeline.flight, &distrustful)
+    let refused = transport::client::connect(&pipeline.flight, &distrustful)
         .await
         .err()
         .context("the server is not trusted")?;
@@ -218,7 +218,7 @@ async fn a_token_outlives_the_server_that_gave_it() -> anyhow::Result<()> {
     let key = pipeline.folder.path().join("token.key").display().to_string();
     let mut flight = pipeline.start(&["flight", "--token-key", &key])?;
     flight.ready().await;
-    let mut client = proto::client::connect(&pipeline.flight, &login("candleflight", PASSWORD)).await?;
+    let mut client = transport::client::connect(&pipeline.flight, &login("candleflight", PASSWORD)).await?;
     let answer = client.handshake(futures::stream::empty()).await?;
     let header =
         answer.metadata().get("authorization").context("a token in the header")?.to_str()?.to_owned();
@@ -232,7 +232,7 @@ async fn a_token_outlives_the_server_that_gave_it() -> anyhow::Result<()> {
     flight.restart()?;
     flight.ready().await;
     let identity = Client { token: Some(Secret::from(token)), ..Client::default() };
-    let mut client = proto::client::connect(&pipeline.flight, &identity).await?;
-    proto::client::progress(&mut client).await?;
+    let mut client = transport::client::connect(&pipeline.flight, &identity).await?;
+    transport::client::progress(&mut client).await?;
     Ok(())
 }

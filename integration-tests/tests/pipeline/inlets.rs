@@ -16,12 +16,12 @@ use integration_tests::bronze::{candle, connect, put, put_run};
 use integration_tests::check::pipeline;
 use position::OffsetRange;
 use prost::Message as _;
-use proto::stream::encode_schema;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use transport::stream::encode_schema;
 
 /// What the parameters of a prepared statement claim to take, in bytes.
 const CLAIM: i64 = 1 << 62;
@@ -142,7 +142,7 @@ async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
     flight.kill().await?;
     flight.restart()?;
     flight.ready().await;
-    let progress = proto::client::progress(&mut connect(&pipeline).await?).await?;
+    let progress = transport::client::progress(&mut connect(&pipeline).await?).await?;
     ensure!(progress.durable.to_string() == "0:2", "{progress:?}");
     ensure!(pipeline.sql("SELECT count(*) FROM bronze").await?.contains('2'));
     Ok(())

@@ -24,7 +24,6 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
 use prost::Message as _;
-use proto::client::Client;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::AsyncWriteExt as _;
@@ -34,6 +33,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{self, StdError};
 use tonic::{Code, Status};
+use transport::client::Client;
 
 /// Long enough for every machine that the tests run on.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -55,7 +55,7 @@ async fn server(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<Process> 
 }
 
 async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
-    Ok(proto::client::connect(&pipeline.flight, &Identity::default()).await?)
+    Ok(transport::client::connect(&pipeline.flight, &Identity::default()).await?)
 }
 
 /// Runs a query to its end; its batches, or the status that it ends with.
@@ -238,7 +238,7 @@ async fn thousands_of_connections_come_and_go() -> anyhow::Result<()> {
                         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
                         .await?;
                 }
-                _ => drop(proto::client::progress(&mut connect(pipeline).await?).await?),
+                _ => drop(transport::client::progress(&mut connect(pipeline).await?).await?),
             }
             anyhow::Ok(())
         }
@@ -344,7 +344,7 @@ async fn send(mut client: Client, kind: &str, message: Vec<u8>) -> Result<(), St
             client.do_put(futures::stream::iter([put])).await?.into_inner().message().await.map(drop)
         }
         "put" => {
-            let schema = proto::stream::encode_schema(&schema::bronze::schema());
+            let schema = transport::stream::encode_schema(&schema::bronze::schema());
             let schema = schema.with_descriptor(FlightDescriptor::new_path(vec!["bronze".to_owned()]));
             let bent = FlightData::new()
                 .with_data_header(message.clone())

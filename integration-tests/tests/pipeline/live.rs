@@ -18,14 +18,14 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::program;
 use integration_tests::wait::eventually;
 use position::{OffsetRange, Position};
-use proto::client::{self, connect};
-use proto::stream::{encode_batch, encode_schema};
 use proto::ticket::{Follow, Start, Ticket};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::process::{Child, Command};
+use transport::client::{self, connect};
+use transport::stream::{encode_batch, encode_schema};
 
 /// How long a row may take to a follower, and anything else here; far more than it takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);

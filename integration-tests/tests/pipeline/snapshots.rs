@@ -11,10 +11,10 @@ use futures::TryStreamExt as _;
 use integration_tests::check::{pipeline, topic_ends};
 use integration_tests::input::{self, synthetic};
 use position::Position;
-use proto::client::{connect, read};
-use proto::stream::offset_at;
 use proto::ticket::{Follow, Ticket};
 use tokio::task::JoinSet;
+use transport::client::{connect, read};
+use transport::stream::offset_at;
 
 /// Clients that query at the same time.
 const CLIENTS: usize = 8;

@@ -18,9 +18,10 @@ use anyhow::Context as _;
 use arrow::json::LineDelimitedWriter;
 use clap::Parser;
 use futures::TryStreamExt as _;
-use proto::client::{self, ClientError};
+use proto::Message as _;
 use proto::ticket::Ticket;
 use serde_json::{Value, json};
+use transport::client::{self, ClientError};
 
 /// Pause before connecting again.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use proto::client::Client;
+use proto::{Encoding, Message as _};
 use service::Context as Service;
-use service::status::INTERVAL;
+use service::status::{INTERVAL, Report};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use transport::client::Client;
 
 /// How long one exchange may take; the next one connects anew.
 const EXCHANGE_MAX: Duration = Duration::from_secs(3);
@@ -31,11 +32,11 @@ pub(crate) async fn run(flight: &str, service: &Service) -> Infallible {
 async fn exchange(client: &mut Option<Client>, flight: &str, service: &Service) -> anyhow::Result<()> {
     let client = match client {
         Some(client) => client,
-        None => client.insert(proto::client::connect(flight, &service.access.client).await?),
+        None => client.insert(transport::client::connect(flight, &service.access.client).await?),
     };
-    let own = serde_json::to_vec(&service.status.own())?;
-    for report in proto::client::report(client, own.into()).await? {
-        service.status.hear(serde_json::from_slice(&report)?);
+    let own = service.status.own().encode(Encoding::Protobuf);
+    for report in transport::client::report(client, own).await? {
+        service.status.hear(Report::decode(&report)?);
     }
     Ok(())
 }

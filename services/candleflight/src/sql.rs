@@ -13,7 +13,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt as _;
 use parquet::arrow::ArrowWriter;
-use proto::client::hint;
+use transport::client::hint;
 
 /// Rows of one printed table: enough for eyes, and what bounds memory; a longer result continues in a next table.
 const TABLE_ROWS_MAX: usize = 10_000;
@@ -47,7 +47,7 @@ enum Format {
 /// Runs the query and prints its result as it arrives.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let query = if args.query == "-" { io::read_to_string(io::stdin())? } else { args.query };
-    let client = proto::client::connect(&args.flight, &args.access).await?;
+    let client = transport::client::connect(&args.flight, &args.access).await?;
     let mut client = FlightSqlServiceClient::new_from_inner(client);
     let result = client.execute(query, None).await.map_err(server_error)?;
     let schema = SchemaRef::new(result.clone().try_decode_schema().context("read the schema of the result")?);

@@ -14,9 +14,9 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use lake::{LakeError, Snapshot};
 use position::{OffsetRange, Position};
-use proto::stream::{encode_batch, encode_schema};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::stream::{encode_batch, encode_schema};
 
 use self::turn::Turn;
 use crate::error::Refusal;

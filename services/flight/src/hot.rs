@@ -12,9 +12,9 @@ use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lake::Snapshot;
 use position::{OffsetRange, Origin, Position, Topic};
 use proto::metadata::Progress;
-use proto::stream::offset_at;
 use schema::bronze::column;
 use tokio::sync::watch;
+use transport::stream::offset_at;
 
 /// Largest batch that merging makes, in rows: one Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;

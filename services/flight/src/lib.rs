@@ -133,7 +133,7 @@ pub fn run_on(
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .concurrency_limit_per_connection(CALLS_MAX)
             .max_concurrent_streams(STREAMS_MAX)
-            .max_frame_size(Some(proto::FRAME_BYTES_MAX))
+            .max_frame_size(Some(transport::FRAME_BYTES_MAX))
             .layer(LoginLayer { guard: Arc::clone(&context.access.guard), metrics: metrics.clone() })
             .add_service(BySize::new(server))
             .add_service(health)

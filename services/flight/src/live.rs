@@ -13,10 +13,10 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use lake::{LakeError, Snapshot};
 use position::{OffsetRange, Position};
-use proto::stream::{encode_schema, encode_upserts};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transport::stream::{encode_schema, encode_upserts};
 
 use self::ring::{Kept, Ring};
 use crate::error::Refusal;

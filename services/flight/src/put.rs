@@ -8,6 +8,7 @@ use arrow_flight::FlightData;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use position::{OffsetRange, Position};
+use proto::Message as _;
 use proto::metadata::{BatchMetadata, Progress, RANGE_OFFSETS_MAX};
 use schema::bronze::column;
 use tokio::sync::watch;

@@ -12,14 +12,16 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
-use position::{OffsetRange, Position};
+use position::{OffsetRange, Position, Topic};
 use prost::Message as _;
-use proto::metadata::Progress;
-use proto::stream::{encode_batch, encode_schema};
+use proto::metadata::{BatchMetadata, Progress};
+use proto::put::Put;
 use proto::ticket::History;
+use proto::{Encoding, Message as _};
 use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use transport::stream::{encode_batch, encode_schema};
 
 use crate::actions::{self, Done};
 use crate::catalog::{Catalog, PUBLIC};
@@ -59,41 +61,42 @@ pub(crate) struct Server {
 
 impl Server {
     async fn read(&self, request: &Request<Ticket>) -> Result<Messages, Refusal> {
-        let ticket = proto::ticket::Ticket::decode(&request.get_ref().ticket).map_err(|error| {
-            Refusal::BadRequest(
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
-            )
-        })?;
-        match ticket {
+        let encoding = Encoding::of(&request.get_ref().ticket);
+        let ticket = proto::ticket::Ticket::decode(&request.get_ref().ticket)
+            .map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        let messages = match ticket {
             proto::ticket::Ticket::Bronze(ticket) => {
                 let caller = login::caller(request.extensions());
                 let place = self.sql.queries.follow(&caller)?;
                 let wanted = start::bronze(ticket, &caller, &self.hot, &self.sql).await?;
                 let messages = follow(Arc::clone(&self.hot), wanted, self.shutdown.clone());
-                Ok(held(place, messages))
+                held(place, messages)
             }
             proto::ticket::Ticket::Gold(ticket) => {
                 let caller = login::caller(request.extensions());
                 let place = self.sql.queries.follow(&caller)?;
                 let wanted = start::gold(ticket, &caller, &self.hot, &self.ring, &self.sql).await?;
                 let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(self.sql.catalog.gold()));
-                Ok(held(place, live::follow(ring, gold, wanted, self.shutdown.clone())))
+                held(place, live::follow(ring, gold, wanted, self.shutdown.clone()))
             }
             proto::ticket::Ticket::History(ticket) => {
                 require(request.extensions(), Role::Writer)?;
-                self.history(&login::caller(request.extensions()), ticket).await
+                self.history(&login::caller(request.extensions()), ticket).await?
             }
-        }
+        };
+        Ok(match encoding {
+            Encoding::Json => Box::pin(messages.map_ok(in_json)),
+            Encoding::Protobuf => messages,
+        })
     }
 
     /// Takes in a process's report and answers with those of all.
     fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, Refusal> {
-        let bad =
-            |error| Refusal::BadRequest(format!("the report is not JSON of the expected shape: {error}"));
-        self.known.hear(serde_json::from_slice(body).map_err(bad)?);
-        let encode = |report: &Report| serde_json::to_vec(report).expect("a report has string keys");
+        let report = Report::decode(body).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        self.known.hear(report);
+        let encode = |report: &Report| report.encode(Encoding::of(body));
         let results = self.known.reports();
-        Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report).into() }).collect())
+        Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report) }).collect())
     }
 
     async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, Refusal> {
@@ -159,11 +162,20 @@ fn held(
 }
 
 /// Checks that a put is of bronze's topic, where its descriptor names one.
-fn check_topic(descriptor: &FlightDescriptor, hot: &Hot) -> Result<(), Refusal> {
-    match proto::descriptor::topic_of(&descriptor.path).map_err(Refusal::BadRequest)? {
+fn check_topic(topic: Option<Topic>, hot: &Hot) -> Result<(), Refusal> {
+    match topic {
         Some(topic) => Ok(hot.admit(&topic)?),
         None => Ok(()),
     }
+}
+
+/// Writes the metadata of a batch in JSON, for a client that wrote its ticket so.
+fn in_json(message: FlightData) -> FlightData {
+    if message.app_metadata.is_empty() {
+        return message;
+    }
+    let metadata = BatchMetadata::decode(&message.app_metadata).expect("the metadata is ours");
+    FlightData { app_metadata: metadata.encode(Encoding::Json), ..message }
 }
 
 /// Returns the table a path descriptor names, `None` for a command.
@@ -228,7 +240,7 @@ impl FlightService for Server {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        if request.get_ref().ticket.starts_with(b"{") {
+        if proto::ticket::Ticket::is_ours(&request.get_ref().ticket) {
             return self.read(&request).await.map(Response::new).map_err(|refusal| status(&refusal));
         }
         check_command(&request.get_ref().ticket)?;
@@ -249,12 +261,14 @@ impl FlightService for Server {
                 return Err(status(&Refusal::BadRequest(missing.to_owned())));
             }
         };
-        match table_of(&descriptor) {
-            Some(_) if descriptor.path.first().is_some_and(|table| table == proto::BRONZE) => {
+        let opened = transport::descriptor::put_of(&descriptor);
+        let encoding = match opened.map_err(|reason| status(&Refusal::BadRequest(reason)))? {
+            Some((Put::Bronze { topic }, encoding)) => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
-                check_topic(&descriptor, &self.hot).map_err(|refusal| status(&refusal))?;
+                check_topic(topic, &self.hot).map_err(|refusal| status(&refusal))?;
+                encoding
             }
-            Some(table) if table == proto::GOLD => {
+            Some((Put::Gold {}, _)) => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
                 let (hot, ring) = (Arc::clone(&self.hot), Arc::clone(&self.ring));
                 let taken = live::put::put(hot, ring, messages, self.shutdown.clone());
@@ -262,14 +276,16 @@ impl FlightService for Server {
                 let answers = futures::stream::once(taken).filter_map(async |taken| taken.err());
                 return Ok(Response::new(Box::pin(answers.map(|refusal| Err(status(&refusal))))));
             }
-            Some(table) => return Err(status(&Refusal::Unsupported(format!("a put to {table:?}")))),
             None => {
+                if let Some(table) = table_of(&descriptor) {
+                    return Err(status(&Refusal::Unsupported(format!("a put to {table:?}"))));
+                }
                 let bound =
                     self.sql.put(&descriptor.cmd, messages).await.map_err(|refusal| status(&refusal))?;
                 let result = PutResult { app_metadata: bound.encode_to_vec().into() };
                 return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
             }
-        }
+        };
         let answers = put(
             Arc::clone(&self.hot),
             self.hot_bytes_max,
@@ -277,14 +293,15 @@ impl FlightService for Server {
             self.metrics.clone(),
             self.shutdown.clone(),
         );
-        let result = |progress: Progress| PutResult { app_metadata: progress.encode() };
+        let result = move |progress: Progress| PutResult { app_metadata: progress.encode(encoding) };
         Ok(Response::new(Box::pin(answers.map_ok(result).map_err(|refusal| status(&refusal)))))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         if request.get_ref().r#type == proto::PROGRESS_ACTION {
             let progress = Progress { origin: Some(self.hot.origin()), ..self.hot.progress() };
-            let result = arrow_flight::Result { body: progress.encode() };
+            let result =
+                arrow_flight::Result { body: progress.encode(Encoding::of(&request.get_ref().body)) };
             return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
         }
         if request.get_ref().r#type == proto::REPORT_ACTION {

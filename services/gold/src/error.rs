@@ -2,8 +2,8 @@
 
 use datafusion::error::DataFusionError;
 use position::{OffsetRange, Origin};
-use proto::client::ClientError;
 use tokio_postgres::error::SqlState;
+use transport::client::ClientError;
 
 use crate::sqlstate::{self, Verdict};
 

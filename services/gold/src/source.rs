@@ -8,12 +8,12 @@ use futures::TryStreamExt;
 use position::{OffsetRange, Origin, Position};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use proto::client::{self, Client, ClientError};
 use proto::ticket::{Follow, History, Ticket};
 use service::backoff::Backoff;
 use service::metrics::Metrics;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
+use transport::client::{self, Client, ClientError};
 
 use crate::error::Error;
 use crate::metrics::PartitionLabel;

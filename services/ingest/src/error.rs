@@ -2,9 +2,9 @@
 
 use arrow::error::ArrowError;
 use position::{OffsetRange, Topic};
-use proto::client::ClientError;
 use rdkafka::error::KafkaError;
 use tonic::Code;
+use transport::client::ClientError;
 
 /// Why a session ended; transient ones are followed by another session, which starts from the server's position.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,6 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt as _;
 use kafka::RunReader;
 use position::{OffsetRange, Position};
-use proto::client::{self, Client};
 use proto::ticket::{Follow, Ticket};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -22,6 +21,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use schema::bronze::column;
 use schema::candle::Candle;
 use tokio_util::sync::CancellationToken;
+use transport::client::{self, Client};
 
 use crate::batch::Batch;
 use crate::messages::Messages;

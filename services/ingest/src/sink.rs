@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow_flight::{FlightData, PutResult};
 use futures::StreamExt as _;
 use position::{OffsetRange, Origin, Position, Topic};
+use proto::Message as _;
 use proto::metadata::Progress;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -98,7 +99,7 @@ impl Sink {
                 let lost = OffsetRange { partition, first: high, next: position };
                 self.not_ready(format!("writes {lost} back to topic {}, which Kafka has lost", origin.topic));
                 let mut client =
-                    proto::client::connect(&self.config.flight, &self.context.access.client).await?;
+                    transport::client::connect(&self.config.flight, &self.context.access.client).await?;
                 refill(&mut client, &self.config, &origin.table, lost, shutdown).await?;
                 Err(Error::Refilled { lost })
             }
@@ -115,14 +116,14 @@ impl Sink {
         let assignment = self.assignment(source).await?;
         let topic = kafka::describe_topic(&self.config.kafka).await?;
         self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
-        let mut client = proto::client::connect(&self.config.flight, &self.context.access.client).await?;
-        let origin = check_origin(&topic, proto::client::progress(&mut client).await?.origin)?;
+        let mut client = transport::client::connect(&self.config.flight, &self.context.access.client).await?;
+        let origin = check_origin(&topic, transport::client::progress(&mut client).await?.origin)?;
         let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        let descriptor = proto::descriptor::put_bronze(&topic);
-        let schema = proto::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
+        let descriptor = transport::descriptor::put_bronze(&topic);
+        let schema = transport::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
         messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
         let results = client.do_put(ReceiverStream::new(queued)).await.map_err(Error::put)?.into_inner();
-        let progress = proto::client::progress(&mut client).await?;
+        let progress = transport::client::progress(&mut client).await?;
         let same = (topic.id.is_some() && origin.topic.id == topic.id).then_some(origin);
         Ok(Opened { assignment, messages, results, progress, same })
     }
@@ -158,7 +159,7 @@ impl Sink {
             let Batch { range, rows, dead_letters } =
                 read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             self.dead_letters.deliver(range, &dead_letters).await?;
-            for message in proto::stream::encode_put(&rows, range)? {
+            for message in transport::stream::encode_put(&rows, range)? {
                 self.metrics.bytes.inc_by(message.data_body.len() as u64);
                 messages.send(message).await.map_err(|_closed| Error::PutEnded)?;
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use access::{Caller, Role};
 use futures::{Stream, StreamExt};
 use position::{OffsetRange, Position};
+use proto::Message as _;
 use proto::metadata::BatchMetadata;
 use tokio_util::sync::CancellationToken;
 

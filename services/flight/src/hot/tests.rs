@@ -7,7 +7,7 @@ use arrow::array::{
 use lake::{Lake, Table};
 use position::{OffsetRange, Position};
 use proptest::prelude::{Strategy, prop_assert_eq, proptest};
-use proto::stream::offset_at;
+use transport::stream::offset_at;
 
 use super::{Gap, Hot, Next};
 

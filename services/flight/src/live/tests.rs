@@ -12,9 +12,10 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use futures::{Stream, StreamExt, TryStreamExt};
 use lake::{Lake, Table};
 use position::{OffsetRange, Position};
+use proto::Message as _;
 use proto::metadata::BatchMetadata;
-use proto::stream::{encode_schema, encode_upserts};
 use tokio_util::sync::CancellationToken;
+use transport::stream::{encode_schema, encode_upserts};
 
 use super::follow;
 use super::put::put;

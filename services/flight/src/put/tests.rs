@@ -6,10 +6,10 @@ use arrow_flight::FlightData;
 use futures::{StreamExt, poll};
 use position::OffsetRange;
 use proto::metadata::RANGE_OFFSETS_MAX;
-use proto::stream::{batch_bytes, encode_batch, encode_schema};
 use schema::bronze::column;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use transport::stream::{batch_bytes, encode_batch, encode_schema};
 
 use super::{OFFSETS_MAX, PARTITIONS_MAX, put};
 use crate::error::Refusal;

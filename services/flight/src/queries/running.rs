@@ -10,10 +10,10 @@ use access::{Caller, Role};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use prometheus_client::metrics::gauge::Gauge;
-use proto::stream::batch_bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transport::stream::batch_bytes;
 use uuid::Uuid;
 
 use crate::error::Refusal;

@@ -3,12 +3,12 @@
 //! Only what is committed, so that no follower sees a row that a crash takes back. And only as far as it goes by itself: nothing waits for
 //! the server, and what cannot be sent at once is left out, since followers find it in the gold table after its next flush.
 
-use arrow_flight::FlightDescriptor;
 use futures::{SinkExt, StreamExt};
-use proto::client::{self, ClientError};
-use proto::stream::{encode_schema, encode_upserts};
 use service::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
+use transport::client::{self, ClientError};
+use transport::descriptor::put_gold;
+use transport::stream::{encode_schema, encode_upserts};
 
 use crate::error::Error;
 use crate::queue;
@@ -83,8 +83,7 @@ impl Sink {
 
     /// Puts until gold ends or the put does.
     async fn put(&mut self, backoff: &mut Backoff) -> Result<(), ClientError> {
-        let descriptor = FlightDescriptor::new_path(vec![proto::GOLD.to_owned()]);
-        let schema = encode_schema(&schema::gold::schema()).with_descriptor(descriptor);
+        let schema = encode_schema(&schema::gold::schema()).with_descriptor(put_gold());
         let (mut messages, queued) = futures::channel::mpsc::channel(1);
         messages.send(schema).await.map_err(|_| ClientError::Ended)?;
         let mut answers = client::put(self.connection.client().await?, queued).await?;

@@ -7,10 +7,10 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::TryStreamExt;
 use position::{OffsetRange, Origin, Position};
-use proto::client::{self, Client};
 use proto::ticket::{Follow, Ticket};
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 use tokio::time::{Instant, timeout};
+use transport::client::{self, Client};
 
 use super::Config;
 use crate::error::Error;

@@ -8,7 +8,8 @@ use arrow_flight::{FlightData, SchemaAsIpc};
 use position::OffsetRange;
 use schema::bronze::column;
 
-use crate::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
+use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
+use proto::{Encoding, Message as _};
 
 /// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as arrow-flight's own encoder does.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -104,7 +105,7 @@ fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData,
         &IpcWriteOptions::default(),
         &mut IpcWriteContext::default(),
     )?;
-    Ok(FlightData::from(encoded).with_app_metadata(BatchMetadata { range }.encode()))
+    Ok(FlightData::from(encoded).with_app_metadata(BatchMetadata { range }.encode(Encoding::Protobuf)))
 }
 
 #[cfg(test)]

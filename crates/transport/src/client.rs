@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::{Action, FlightData};
+use arrow_flight::{Action, FlightData, Ticket};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -18,9 +18,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::metadata::{BatchMetadata, Progress};
-use crate::ticket::Ticket;
-use crate::{DecodeError, FRAME_BYTES_MAX, PROGRESS_ACTION, REPORT_ACTION};
+use proto::metadata::{BatchMetadata, Progress};
+use proto::v1::ProgressRequest;
+use proto::{DecodeError, Encoding, Message as _, PROGRESS_ACTION, REPORT_ACTION};
+
+use crate::FRAME_BYTES_MAX;
 
 /// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -179,7 +181,8 @@ fn url(address: &str) -> (String, bool) {
 /// [`ClientError`]; see [`ClientError::is_transient`].
 pub async fn progress(client: &mut Client) -> Result<Progress, ClientError> {
     let action = "ask for the progress of bronze";
-    let request = Action { r#type: PROGRESS_ACTION.to_owned(), body: Bytes::new() };
+    let body = prost::Message::encode_to_vec(&ProgressRequest { version: proto::VERSION }).into();
+    let request = Action { r#type: PROGRESS_ACTION.to_owned(), body };
     let mut results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
     let result = results.message().await.map_err(ClientError::status(action))?;
     Ok(Progress::decode(&result.map(|result| result.body).unwrap_or_default())?)
@@ -204,7 +207,7 @@ pub async fn report(client: &mut Client, report: Bytes) -> Result<Vec<Bytes>, Cl
 /// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
 pub async fn read(
     client: &mut Client,
-    ticket: &Ticket,
+    ticket: &proto::ticket::Ticket,
 ) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
     let batches = follow(client, ticket).await?;
     let has_news = |(range, batch): &(OffsetRange, RecordBatch)| !range.is_empty() || batch.num_rows() > 0;
@@ -219,10 +222,13 @@ pub async fn read(
 /// [`ClientError`], of the call or as an item of the stream; see [`ClientError::is_transient`].
 pub async fn follow(
     client: &mut Client,
-    ticket: &Ticket,
+    ticket: &proto::ticket::Ticket,
 ) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
-    let messages =
-        client.do_get(ticket.encode()).await.map_err(ClientError::status("read a table"))?.into_inner();
+    let messages = client
+        .do_get(Ticket::new(ticket.encode(Encoding::Protobuf)))
+        .await
+        .map_err(ClientError::status("read a table"))?
+        .into_inner();
     let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
     Ok(FlightDataDecoder::new(messages).filter_map(async |decoded| {
         let decoded = match decoded {

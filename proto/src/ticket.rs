@@ -2,14 +2,19 @@
 
 mod start;
 
-use arrow_flight::Ticket as FlightTicket;
 use position::Position;
 use serde::{Deserialize, Serialize};
 
 pub use self::start::Start;
-use crate::DecodeError;
+use crate::Message;
+use crate::metadata::position_of;
+use crate::v1;
 
-/// What a DoGet reads, as JSON. Flight SQL's own tickets are protobuf and never begin with `{`.
+/// The first bytes of the tickets of [`Ticket`] in either encoding: `{`, and the tags of [`v1::Ticket`]'s fields. Those of Flight SQL
+/// begin with the tag of field 1.
+const FIRST_BYTES: [u8; 4] = [b'{', crate::tag(2), crate::tag(3), crate::tag(4)];
+
+/// The ticket of a DoGet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "read", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ticket {
@@ -94,35 +99,132 @@ impl Follow {
 }
 
 impl Ticket {
-    /// Writes the ticket.
-    pub fn encode(&self) -> FlightTicket {
-        FlightTicket::new(crate::encode(self))
+    /// Returns true if the bytes are a ticket of ours, and none of Flight SQL's.
+    pub fn is_ours(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|first| FIRST_BYTES.contains(first))
     }
+}
 
-    /// Reads a ticket.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] when the bytes are no ticket of ours: the client's mistake.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        crate::decode("ticket", bytes)
+impl Message for Ticket {
+    type Protobuf = v1::Ticket;
+
+    const NAME: &'static str = "ticket";
+
+    fn to_protobuf(&self) -> v1::Ticket {
+        use v1::ticket::Read;
+        let read = match self {
+            Ticket::Bronze(follow) => Read::Bronze(follow.to_protobuf()),
+            Ticket::Gold(follow) => Read::Gold(follow.to_protobuf()),
+            Ticket::History(history) => Read::History(history.to_protobuf()),
+        };
+        v1::Ticket { read: Some(read) }
+    }
+}
+
+impl TryFrom<v1::Ticket> for Ticket {
+    type Error = String;
+
+    fn try_from(ticket: v1::Ticket) -> Result<Self, String> {
+        use v1::ticket::Read;
+        Ok(match ticket.read.ok_or("the ticket reads nothing: it has none of bronze, gold and history")? {
+            Read::Bronze(follow) => Ticket::Bronze(follow.try_into()?),
+            Read::Gold(follow) => Ticket::Gold(follow.try_into()?),
+            Read::History(history) => Ticket::History(history.try_into()?),
+        })
+    }
+}
+
+impl Follow {
+    fn to_protobuf(&self) -> v1::Follow {
+        use v1::follow::From;
+        let from = match &self.from {
+            Start::Position(position) => From::Position(position.into()),
+            Start::Now => From::Now(v1::Now {}),
+            Start::Time(micros) => From::TimeMicros(*micros),
+        };
+        v1::Follow {
+            from: Some(from),
+            until: self.until.as_ref().map(Into::into),
+            symbols: self.symbols.clone().map(|symbols| v1::Symbols { symbols }),
+            table: self.table.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Follow> for Follow {
+    type Error = String;
+
+    fn try_from(follow: v1::Follow) -> Result<Self, String> {
+        use v1::follow::From;
+        let from = match follow.from {
+            None => Start::default(),
+            Some(From::Position(position)) => Start::Position(position_of(position)?),
+            Some(From::Now(_)) => Start::Now,
+            Some(From::TimeMicros(micros)) => Start::Time(micros),
+        };
+        Ok(Follow {
+            from,
+            until: follow.until.map(position_of).transpose()?,
+            symbols: follow.symbols.map(|symbols| symbols.symbols),
+            table: follow.table,
+        })
+    }
+}
+
+impl History {
+    fn to_protobuf(&self) -> v1::History {
+        let margin = match self.margin {
+            Margin::Micros(micros) => v1::history::Margin::MarginMicros(micros),
+            Margin::Rows(rows) => v1::history::Margin::MarginRows(rows),
+        };
+        v1::History {
+            symbol: self.symbol.clone(),
+            below: Some((&self.below).into()),
+            first_micros: self.first_micros,
+            last_micros: self.last_micros,
+            margin: Some(margin),
+            table: self.table.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::History> for History {
+    type Error = String;
+
+    fn try_from(history: v1::History) -> Result<Self, String> {
+        let margin = match history.margin.ok_or("a history has a margin: margin_micros or margin_rows")? {
+            v1::history::Margin::MarginMicros(micros) => Margin::Micros(micros),
+            v1::history::Margin::MarginRows(rows) => Margin::Rows(rows),
+        };
+        Ok(History {
+            symbol: history.symbol,
+            below: position_of(history.below.ok_or("a history has a position: below")?)?,
+            first_micros: history.first_micros,
+            last_micros: history.last_micros,
+            margin,
+            table: history.table,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Follow, History, Margin, Start, Ticket};
+    use crate::{Encoding, Message as _};
 
     #[track_caller]
     fn check(json: &str, ticket: &Ticket) {
         assert_eq!(Ticket::decode(json.as_bytes()).unwrap(), *ticket);
-        assert_eq!(Ticket::decode(&ticket.encode().ticket).unwrap(), *ticket);
+        for encoding in [Encoding::Json, Encoding::Protobuf] {
+            let bytes = ticket.encode(encoding);
+            assert_eq!(Ticket::decode(&bytes).unwrap(), *ticket);
+            assert!(Encoding::of(&bytes) == encoding && Ticket::is_ours(&bytes));
+        }
     }
 
     #[track_caller]
     fn check_refused(json: &str, reason: &str) {
-        let error = Ticket::decode(json.as_bytes()).unwrap_err();
-        let cause = std::error::Error::source(&error).unwrap().to_string();
+        let cause = Ticket::decode(json.as_bytes()).unwrap_err().to_string();
         assert!(cause.contains(reason), "{json}: {cause}");
     }
 

@@ -7,7 +7,8 @@ use arrow::array::{
 use position::OffsetRange;
 
 use super::encode_put;
-use crate::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
+use proto::Message as _;
+use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
 
 fn rows(offsets: &[i64]) -> RecordBatch {
     let count = offsets.len();
