@@ -2,6 +2,7 @@
 //
 //	check grpc://HOST:PORT full ROWS [OPTION=VALUE…]       ROWS: candles of ONE-USD from 2025-01-01 in bronze, none of another symbol
 //	check grpc://HOST:PORT count ROWS [OPTION=VALUE…]      no more than a query
+//	check grpc://HOST:PORT follow 0                        the tickets and metadata of proto/, by generated code
 //	check grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in is refused as unauthenticated, by a sentence that has WORD
 //
 // OPTION: the driver's, such as username; @FILE as VALUE stands for what the file holds.
@@ -36,6 +37,9 @@ func main() {
 func run(ctx context.Context, arguments []string) error {
 	if len(arguments) < 3 {
 		return errors.New("usage: check URI full|count ROWS [OPTION=VALUE…] or check URI refused WORD [OPTION=VALUE…]")
+	}
+	if arguments[1] == "follow" {
+		return checkFollow(ctx, arguments[0])
 	}
 	connection, err := connect(ctx, arguments[0], arguments[3:])
 	if arguments[1] == "refused" {

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod certificates;
 mod clients;
+mod contract;
 mod crash;
 mod dead_letters;
 mod flight_sql;
