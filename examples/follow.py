@@ -1,10 +1,10 @@
-"""Follows gold into a SQLite file: each row as it changes, corrections included, whatever is stopped or killed when.
+"""Follows gold into a SQLite file, which holds each row as it was last changed, whatever is stopped or killed.
 
-follow.py gold.sqlite                                   goes on where the file ends; a new one begins with what comes from now on
-follow.py gold.sqlite --from '{}'                       a new one begins with all of gold
+follow.py gold.sqlite                  continues where the file ends; a new file starts with the rows that come from now on
+follow.py gold.sqlite --from '{}'      a new file starts with all of gold
 follow.py gold.sqlite --from '{"time":"2026-01-01T00:00:00Z"}'
 
-Needs pyarrow. With a password in CANDLEFLIGHT_PASSWORD it logs in.
+Needs pyarrow. Logs in if CANDLEFLIGHT_PASSWORD is set, as CANDLEFLIGHT_USER.
 """
 
 import argparse
@@ -19,12 +19,16 @@ from pyarrow import flight
 PASSING = (flight.FlightUnavailableError, flight.FlightInternalError, flight.FlightCancelledError, flight.FlightTimedOutError)
 
 
-def follow(address, database, start):
+def connect(address):
     client = flight.FlightClient(address)
     options = flight.FlightCallOptions()
     if password := os.environ.get("CANDLEFLIGHT_PASSWORD"):
         token = client.authenticate_basic_token(os.environ.get("CANDLEFLIGHT_USER", "candleflight"), password)
         options = flight.FlightCallOptions(headers=[token])
+    return client, options
+
+
+def follow(client, options, database, start):
     position = dict(database.execute("SELECT partition, next_offset FROM position"))
     ticket = {"read": "gold", "from": position or start}
     for chunk in client.do_get(flight.Ticket(json.dumps(ticket).encode()), options):
@@ -46,8 +50,8 @@ def readable(batch):
     return pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def create(database, address):
-    schema = flight.FlightClient(address).get_flight_info(flight.FlightDescriptor.for_path("gold")).schema
+def create(client, options, database):
+    schema = client.get_flight_info(flight.FlightDescriptor.for_path("gold"), options).schema
     with database:
         database.execute(f"CREATE TABLE IF NOT EXISTS gold ({', '.join(schema.names)}, PRIMARY KEY (symbol, event_time))")
         database.execute("CREATE TABLE IF NOT EXISTS position (partition PRIMARY KEY, next_offset)")
@@ -62,8 +66,9 @@ def main():
     database = sqlite3.connect(arguments.database)
     while True:
         try:
-            create(database, arguments.flight)
-            follow(arguments.flight, database, arguments.start)
+            client, options = connect(arguments.flight)
+            create(client, options, database)
+            follow(client, options, database, arguments.start)
         except PASSING as error:
             print("connecting again:", str(error).splitlines()[0], flush=True)
         time.sleep(0.5)
