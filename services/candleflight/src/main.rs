@@ -1,5 +1,7 @@
 //! The `candleflight` command: composes the services, holds no logic of the walk.
 
+#[cfg(test)]
+mod documents;
 mod numbers;
 mod probe;
 mod report;
