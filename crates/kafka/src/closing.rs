@@ -1,16 +1,16 @@
-//! Closing a consumer within a bound.
+//! Closing a consumer within a time limit.
 
 use std::ops::Deref;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long a consumer may take to leave its group; a healthy broker answers within milliseconds.
+/// Longest time that a consumer may take to leave its group. A healthy broker answers within milliseconds.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
 
-/// A consumer that is dropped within three seconds.
+/// A consumer whose drop takes at most three seconds.
 ///
-/// librdkafka leaves the group first and waits for its coordinator without a bound: after a broker has been away, for ever. What
-/// takes longer goes on closing on a thread of its own, which nobody waits for.
+/// librdkafka first leaves the group and waits for the group's coordinator without a limit. After a broker has been away, that wait may
+/// never end. A consumer that takes longer goes on closing on its own thread, and nothing waits for that thread.
 #[derive(Debug)]
 pub struct Closing<C: Send + 'static>(Option<C>);
 
@@ -25,7 +25,7 @@ impl<C: Send + 'static> Deref for Closing<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.0.as_ref().expect("the consumer is present until drop")
     }
 }
 
@@ -35,11 +35,11 @@ impl<C: Send + 'static> Drop for Closing<C> {
         let (closed, is_closed) = mpsc::channel();
         std::thread::spawn(move || {
             drop(consumer);
-            // Nobody may be waiting any more.
+            // The receiver is gone if the wait has timed out.
             let _too_late = closed.send(());
         });
         if is_closed.recv_timeout(CLOSE_MAX).is_err() {
-            tracing::warn!("a Kafka consumer does not leave its group, going on without it");
+            tracing::warn!("a Kafka consumer does not leave its group in time; continuing without it");
         }
     }
 }
@@ -51,7 +51,7 @@ mod tests {
 
     use super::Closing;
 
-    /// Waits for a word in its drop, as librdkafka does.
+    /// Blocks in its drop until a message arrives, as librdkafka does.
     struct Stuck(mpsc::Receiver<()>, mpsc::Sender<()>);
 
     impl Drop for Stuck {

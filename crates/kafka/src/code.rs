@@ -1,58 +1,60 @@
-//! The one table of Kafka's error codes: which errors pass by themselves, and which end a service with what to do.
+//! The only table of Kafka's error codes. It separates errors that pass by themselves from errors that end a service with advice.
 //!
-//! Brokers that are away, elect, move partitions or are out of room pass, and so does a topic that is not there yet. A refused log-in or
-//! certificate is waited out as well, since as often as not it is put right at the broker (see [`refused`](crate::refused)). Rights, limits and
-//! settings do not pass: a person must change them.
+//! Some errors pass: brokers are away, elect a leader, move partitions or have no space, or a topic does not exist yet. Services wait out a
+//! rejected log-in or certificate as well, because people often correct it at the broker (see [`refused`](crate::refused)). Errors about
+//! permissions, limits and settings do not pass: a person must change something.
 
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Says what a person must do, if `code` does not pass by itself.
+/// Returns what a person must do, if `code` does not pass by itself.
 pub(crate) fn advice(code: RDKafkaErrorCode) -> Option<&'static str> {
     use RDKafkaErrorCode as Code;
     Some(match code {
         Code::TopicAuthorizationFailed => {
-            "let the user read, write and describe the topic and the dead-letter topic (ACLs of the brokers)"
+            "allow the user to read, write and describe the topic and the dead-letter topic (ACLs of the brokers)"
         }
         Code::GroupAuthorizationFailed => {
-            "let the user read the consumer group (ACLs of the brokers), or name another by --group"
+            "allow the user to read the consumer group (ACLs of the brokers), or name another by --group"
         }
         Code::ClusterAuthorizationFailed => {
-            "let the user write idempotently and create topics (ACLs of the brokers), or create the topics"
+            "allow the user to write idempotently and to create topics (ACLs of the brokers), or create the topics"
         }
-        Code::TransactionalIdAuthorizationFailed => "let the user write idempotently (ACLs of the brokers)",
+        Code::TransactionalIdAuthorizationFailed => {
+            "allow the user to write idempotently (ACLs of the brokers)"
+        }
         Code::InvalidTopic => "name a topic of letters, digits, dots, dashes and underscores, 249 at most",
-        Code::InvalidPartitions => "ask for at least one partition (--partitions)",
+        Code::InvalidPartitions => "request at least one partition (--partitions)",
         Code::InvalidReplicationFactor => {
             "create the topic with as many replicas as there are brokers, or lower the brokers' default.replication.factor"
         }
         Code::InvalidReplicaAssignment | Code::InvalidConfig | Code::PolicyViolation => {
-            "the brokers' policy does not allow such a topic: create it as they want it"
+            "the brokers' policy does not allow this topic: create one that it allows"
         }
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             "raise max.message.bytes of the topic, or lower message.max.bytes by --kafka-option"
         }
         Code::InvalidRecord | Code::InvalidTimestamp => {
-            "the topic takes no such records: check its cleanup.policy and message.timestamp.type"
+            "the topic does not accept these records: check its cleanup.policy and message.timestamp.type"
         }
         Code::InvalidRequiredAcks => "the brokers are too old for acks=all",
         Code::InconsistentGroupProtocol => {
-            "another program, or an ingest of another version, is in the consumer group: name a group of its own by --group"
+            "another program, or another version of ingest, is in the consumer group: name a separate group by --group"
         }
         Code::InvalidGroupId => "name a consumer group by --group",
         Code::InvalidSessionTimeout => {
-            "set session.timeout.ms by --kafka-option to what the brokers allow (group.min.session.timeout.ms and …max…)"
+            "set session.timeout.ms by --kafka-option to a value that the brokers allow (group.min.session.timeout.ms and …max…)"
         }
         Code::UnsupportedVersion
         | Code::UnsupportedForMessageFormat
         | Code::UnsupportedFeature
-        | Code::NotImplemented => "use Kafka 2.1 or newer, and a librdkafka with that feature",
+        | Code::NotImplemented => "use Kafka 2.1 or newer, and a librdkafka with this feature",
         Code::UnsupportedCompressionType | Code::BadCompression => {
-            "have producers use zstd, lz4, snappy or gzip"
+            "configure producers to use zstd, lz4, snappy or gzip"
         }
-        Code::SecurityDisabled => "the brokers have no authorizer: leave out what needs one",
+        Code::SecurityDisabled => "the brokers have no authorizer: remove the options that need one",
         Code::InvalidArgument | Code::UnknownProtocol | Code::Conflict => "check --kafka-option",
         Code::Fatal | Code::GaplessGuarantee | Code::Inconsistent => {
-            "start the process again: librdkafka has given this client up"
+            "restart the process: librdkafka has shut down this client"
         }
         _ => return None,
     })

@@ -1,31 +1,31 @@
-//! Where unusable messages go, and what their headers are called.
+//! The dead-letter topic for unusable messages, and the names of its headers.
 
 use crate::Error;
 
-/// Header: topic that the message came from.
+/// Header that holds the topic of the message.
 pub const SOURCE_TOPIC: &str = "source_topic";
-/// Header: its partition.
+/// Header that holds the partition of the message.
 pub const SOURCE_PARTITION: &str = "source_partition";
-/// Header: its offset.
+/// Header that holds the offset of the message.
 pub const SOURCE_OFFSET: &str = "source_offset";
-/// Header: when it was produced, in Unix milliseconds, as Kafka has it.
+/// Header that holds the time at which the message was produced, in Unix milliseconds, as recorded by Kafka.
 pub const SOURCE_TIMESTAMP: &str = "source_timestamp";
-/// Header: its key.
+/// Header that holds the key of the message.
 pub const SOURCE_KEY: &str = "source_key";
-/// Header: why it cannot be used, one of a few words.
+/// Header that holds the short reason why the message cannot be used: one of a few words.
 pub const REASON: &str = "reason";
-/// Header: why, in full.
+/// Header that holds the full error.
 pub const ERROR: &str = "error";
-/// Header: size of the message's value.
+/// Header that holds the size of the message's value.
 pub const PAYLOAD_BYTES: &str = "payload_bytes";
 /// Header: whether the dead letter holds only the beginning of it.
 pub const TRUNCATED: &str = "truncated";
 
-/// Returns the dead-letter topic of `topic`, unless another was `given`.
+/// Returns the dead-letter topic of `topic`: `given`, or by default the topic's name with `_dlq`.
 ///
 /// # Errors
 ///
-/// [`Error::DeadLetterTopic`] where both are one topic: each dead letter would be read as a message, and become a dead letter again.
+/// [`Error::DeadLetterTopic`] if both are the same topic. Each dead letter would then be read as a message and become a dead letter again.
 pub fn topic_of(topic: &str, given: Option<&str>) -> Result<String, Error> {
     let dead_letter_topic = given.map_or_else(|| format!("{topic}_dlq"), str::to_owned);
     if dead_letter_topic == topic {

@@ -1,29 +1,29 @@
-//! What can go wrong with a Kafka client, and whether to try again.
+//! Errors of Kafka clients, and whether to retry.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::code::advice;
 use crate::refusal::ADVICE;
 
-/// A question or an order to Kafka failed.
+/// An error of a Kafka client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It failed.
+    /// A call to Kafka failed.
     #[error("{action}{}", what_to_do(source))]
     Failed {
-        /// What was being done, and to what.
+        /// The action that failed, and its target.
         action: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: KafkaError,
     },
-    /// A broker refuses us.
-    #[error("Kafka refuses us: {reason}; {ADVICE}")]
+    /// A broker rejects the connection.
+    #[error("Kafka rejects the connection: {reason}; {ADVICE}")]
     Refused {
-        /// Which broker, and why.
+        /// The broker, and its reason.
         reason: String,
     },
-    /// Messages that cannot be used would go back to the topic that they came from.
+    /// The dead-letter topic is the topic itself, so unusable messages would return to it.
     #[error("topic {topic} cannot be its own dead-letter topic: name another one by --dead-letter-topic")]
     DeadLetterTopic {
         /// The topic.
@@ -32,13 +32,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names what failed; for `map_err`.
+    /// Returns a function for `map_err` that adds `action` to an error.
     pub fn new(action: impl Into<String>) -> impl FnOnce(KafkaError) -> Self {
         let action = action.into();
         move |source| Error::Failed { action, source: without_value(source) }
     }
 
-    /// Tells whether the same may succeed later.
+    /// Returns true if the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Failed { source, .. } => !is_fatal(source),
@@ -48,7 +48,7 @@ impl Error {
     }
 }
 
-/// Takes the value out of an error about an option: it may be a password under a mistyped name.
+/// Removes the value from an error about an option. The value may be a password under a mistyped name.
 fn without_value(error: KafkaError) -> KafkaError {
     match error {
         KafkaError::ClientConfig(result, description, key, value) => {
@@ -59,20 +59,20 @@ fn without_value(error: KafkaError) -> KafkaError {
     }
 }
 
-/// Returns true if a person must act before this can succeed: the configuration, a right, or the data itself is wrong.
+/// Returns true if a person must act before the call can succeed: the configuration, a permission or the data is wrong.
 pub fn is_fatal(error: &KafkaError) -> bool {
     match error {
         KafkaError::ClientConfig(..)
         | KafkaError::ClientCreation(_)
         | KafkaError::AdminOpCreation(_)
         | KafkaError::Nul(_) => true,
-        // Another member has our name, or a broker that was away takes us for one: joining again decides.
+        // Another member has the same name, or a broker that was away mistakes this member for another. Joining again decides.
         KafkaError::MessageConsumptionFatal(code) => *code != RDKafkaErrorCode::FencedInstanceId,
         _ => code(error).and_then(advice).is_some(),
     }
 }
 
-/// Returns what a person can do about an error that does not pass by itself, to be put behind its message.
+/// Returns advice on an error that does not pass by itself. The advice goes behind the error's message.
 pub fn what_to_do(error: &KafkaError) -> String {
     code(error).and_then(advice).map_or_else(String::new, |advice| format!("; {advice}"))
 }

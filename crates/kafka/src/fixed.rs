@@ -1,56 +1,68 @@
-//! Options of librdkafka that are not the user's to set: exactly once rests on them, or a flag of ours sets them.
+//! Options of librdkafka that the user may not set: exactly-once delivery depends on them, or a flag sets them.
 
-/// Says why `key` cannot have `value`, if it is such an option; one that has the value which we give it anyway is taken.
+/// Returns the reason why `key` cannot have `value`, if `key` is a fixed option. The value that our clients use anyway is accepted.
 pub(crate) fn refusal(key: &str, value: &str) -> Option<&'static str> {
     let (_, values, reason) = FIXED.iter().find(|(keys, ..)| keys.contains(&key))?;
     (!values.contains(&value)).then_some(reason)
 }
 
-/// Names of an option, the values that it may have, and why no other.
+/// Names of each fixed option, its allowed values, and the reason for the limit.
 const FIXED: &[(&[&str], &[&str], &str)] = &[
     (&["bootstrap.servers", "metadata.broker.list"], &[], "--kafka names the brokers"),
     (&["group.id"], &[], "--group names the consumer group"),
     (&["group.instance.id"], &[], "--group-instance names the member"),
-    (&["acks", "request.required.acks"], &["all", "-1"], "a record counts once all replicas in sync have it"),
+    (
+        &["acks", "request.required.acks"],
+        &["all", "-1"],
+        "a record counts only once all in-sync replicas have it",
+    ),
     (&["enable.idempotence"], &["true"], "without it, a retry writes a record twice"),
     (&["enable.gapless.guarantee"], &["true"], "without it, a record may be missing between two others"),
     (
         &["max.in.flight.requests.per.connection", "max.in.flight"],
         &["1"],
-        "of several requests a broker may refuse the first and take the second, and a record is missing",
+        "with several requests in flight, a broker may reject the first and accept the second, and records are lost",
     ),
-    (&["retries", "message.send.max.retries"], &["2147483647"], "a record is sent until its time is over"),
-    (&["queuing.strategy"], &["fifo"], "records keep their order"),
+    (
+        &["retries", "message.send.max.retries"],
+        &["2147483647"],
+        "a record is retried until its delivery times out",
+    ),
+    (&["queuing.strategy"], &["fifo"], "records must keep their order"),
     (
         &["transactional.id"],
         &[],
-        "the producer needs no transactions: --resume goes on after the last record",
+        "the producer needs no transactions: --resume continues after the last record",
     ),
-    (&["delivery.report.only.error"], &["false"], "the producer counts what is acknowledged"),
-    (&["partitioner"], PARTITIONERS, "a symbol's candles stay in one partition"),
+    (&["delivery.report.only.error"], &["false"], "the producer counts acknowledged records"),
+    (&["partitioner"], PARTITIONERS, "a symbol's candles must stay in one partition"),
     (
         &["enable.auto.commit", "auto.commit.enable"],
         &["false"],
         "an offset is committed once its rows are durable",
     ),
     (&["enable.auto.offset.store"], &["false"], "an offset is committed once its rows are durable"),
-    (&["auto.offset.reset"], &["error"], "reading starts where bronze ends, and lost messages are an error"),
+    (
+        &["auto.offset.reset"],
+        &["error"],
+        "ingest starts reading where bronze ends, and lost messages are an error",
+    ),
     (&["offset.store.method"], &["broker"], "offsets are committed to the brokers"),
-    (&["isolation.level"], &["read_committed"], "records of aborted transactions are no candles"),
-    (&["check.crcs"], &["true"], "a damaged record is no candle"),
-    (&["enable.partition.eof"], &["false"], "the end of a partition is no error"),
+    (&["isolation.level"], &["read_committed"], "records of aborted transactions are not candles"),
+    (&["check.crcs"], &["true"], "a damaged record is not a candle"),
+    (&["enable.partition.eof"], &["false"], "the end of a partition is not an error"),
     (&["group.protocol"], &["classic"], "sessions follow the classic protocol's rebalances"),
     (&["group.protocol.type"], &["consumer"], "sessions follow the classic protocol's rebalances"),
     (&["group.remote.assignor"], &[], "sessions follow the classic protocol's rebalances"),
     (
         &["partition.assignment.strategy"],
         &["range", "roundrobin", "range,roundrobin", "roundrobin,range"],
-        "an assignment is taken as a whole, which cooperative ones are not",
+        "ingest needs each assignment as a whole, and cooperative assignors send only changes",
     ),
     (&["test.mock.num.brokers"], &["0"], "candles go to real brokers"),
 ];
 
-/// Partitioners that find the partition by the key; `random` alone does not.
+/// Partitioners that choose the partition by the key. `random` does not.
 const PARTITIONERS: &[&str] =
     &["consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"];
 

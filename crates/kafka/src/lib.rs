@@ -1,4 +1,24 @@
-//! The only crate that knows how a Kafka client is configured: every option that decides durability, size or time is set here.
+//! Configuration and errors of Kafka clients.
+//!
+//! This is the only crate that configures a Kafka client. [`Args`] sets every option that decides durability, size or time, and the user may
+//! not change the options that exactly-once delivery depends on. [`Error`] separates failures that pass by themselves from failures that a
+//! person must correct.
+//!
+//! This crate is not a client library: services use `rdkafka` with the options from here. It neither encodes nor decodes candles.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! let args = kafka::Args {
+//!     brokers: "127.0.0.1:9092".to_owned(),
+//!     topic: "bitcoin_data".to_owned(),
+//!     options: Vec::new(),
+//! };
+//! let producer = args.producer(Duration::from_millis(5));
+//! assert_eq!(producer.get("acks"), Some("all"));
+//! let consumer = args.consumer("candleflight-ingest");
+//! assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
+//! ```
 
 mod closing;
 mod code;
@@ -26,27 +46,28 @@ use crate::refusal::{ADVICE, refusal};
 pub use crate::run::RunReader;
 pub use crate::topic::{describe_topic, ensure_topic};
 
-/// Header of a record that was lost at the end of a topic and written back from bronze.
+/// Header of a record that was lost at the end of a topic and restored from bronze.
 pub const REFILLED: &str = "refilled_from";
 
-/// How long a question to a broker (metadata, watermarks, creating a topic) may take: several leader elections.
+/// Longest time for one request to a broker (metadata, watermarks, topic creation): enough for several leader elections.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// How long a record waits for its acknowledgement while brokers are away, then the producer fails: a long restart of a cluster.
+/// Longest wait for a record's acknowledgement while brokers are away: a long restart of a cluster. Then the producer fails.
 const DELIVERY_MAX: Duration = Duration::from_mins(5);
-/// Largest record that can be read, in bytes: well above the 10 MB that brokers are at times configured for.
+/// Largest record that can be read, in bytes: well above the 10 MB that some brokers are configured for.
 const RECORD_BYTES_MAX: usize = 64 << 20;
-/// Records that wait in a producer to be acknowledged: a third of a second at the fastest rate.
+/// Records that may wait in a producer for their acknowledgement: a third of a second at the fastest rate.
 const PRODUCER_RECORDS_MAX: usize = 100_000;
-/// Bytes that wait in a producer, in KiB.
+/// Bytes that may wait in a producer, in KiB.
 const PRODUCER_KIB_MAX: usize = 64 << 10;
-/// Bytes that a consumer holds ready ahead of poll, in KiB: a fifth of a second at the fastest rate.
+/// Bytes that a consumer keeps ready for poll, in KiB: a fifth of a second at the fastest rate.
 const CONSUMER_KIB_MAX: usize = 16 << 10;
-/// Records that a consumer wants ready in each partition before it fetches less eagerly.
+/// Records that a consumer keeps ready per partition before it fetches less eagerly.
 const CONSUMER_RECORDS_MIN: usize = 20_000;
-/// After so long without a heartbeat a member is dead and its partitions go to others: the least that brokers allow by default.
+/// Longest time without a heartbeat before a member counts as dead and its partitions go to others. Brokers allow no shorter time by
+/// default.
 const SESSION_MAX: Duration = Duration::from_secs(6);
 
-/// Where Kafka is, which topic, and how to get in.
+/// The address of Kafka, the topic, and the options of the clients.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "kafka")]
 pub struct Args {
@@ -61,8 +82,8 @@ pub struct Args {
     /// Topic of the candles.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
-    /// Passed on to librdkafka as it is, such as `security.protocol=SASL_SSL`; repeatable. What exactly once rests on is refused. Passwords are better set by the variable, one
-    /// option a line, which other users of the machine do not see.
+    /// librdkafka option, passed on unchanged, such as `security.protocol=SASL_SSL`; repeatable. Options that exactly-once delivery depends
+    /// on are rejected. Set passwords in the variable, one option per line: other users of the machine cannot read it.
     #[arg(
         long = "kafka-option",
         env = "CANDLEFLIGHT_KAFKA_OPTIONS",
@@ -75,23 +96,24 @@ pub struct Args {
 }
 
 impl Args {
-    /// Returns the options of a producer whose records are in the topic once and in order, whatever brokers or networks do.
+    /// Returns the options of a producer that writes each record to the topic once and in order, despite failures of brokers and networks.
     ///
-    /// `linger` is how long a record waits for others to share its batch.
+    /// `linger` is the time that a record waits for others to share its batch.
     pub fn producer(&self, linger: Duration) -> ClientConfig {
         let mut config = self.client();
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("enable.gapless.guarantee", "true")
-            // Of two requests at once to a partition that was just made a broker may refuse the first and take the second (KAFKA-15591):
-            // then the first one's records are missing for good. It costs nothing that could be measured, 300,000 records/s either way.
+            // With two requests in flight to a new partition, a broker may reject the first and accept the second (KAFKA-15591). The
+            // records of the first request are then lost. The limit has no measurable cost: 300,000 records/s either way.
             .set("max.in.flight.requests.per.connection", "1")
             .set("compression.type", "lz4")
-            // As Java clients do: a symbol's candles are in one partition whoever sends them.
+            // Java clients use the same partitioner, so a symbol's candles are in one partition whichever client sends them.
             .set("partitioner", "murmur2_random")
             .set("linger.ms", linger.as_millis().to_string())
-            // A broker that comes back may have no leader for us at first, and librdkafka may then not ask again: by default for 5 minutes.
+            // A broker that comes back may have no leader at first. librdkafka may then wait before it asks again, by default for 5
+            // minutes.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("message.timeout.ms", DELIVERY_MAX.as_millis().to_string())
             .set("queue.buffering.max.messages", PRODUCER_RECORDS_MAX.to_string())
@@ -99,7 +121,7 @@ impl Args {
         self.with_options(config)
     }
 
-    /// Returns the options of a consumer that is told where to start, and never commits or skips by itself.
+    /// Returns the options of a consumer that starts at a given offset and never commits or skips by itself.
     pub fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client();
         config
@@ -112,14 +134,15 @@ impl Args {
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false")
-            // New topics and partitions are seen within this time.
+            // The consumer sees new topics and partitions within this time.
             .set("topic.metadata.refresh.interval.ms", "250")
-            // A broker answers a fetch at the first byte; the wait only bounds how long a newly assigned partition is held up.
+            // A broker answers a fetch at the first byte. The wait only bounds the delay of a newly assigned partition.
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
-            // A partition's share of an answer and the whole: JSON unpacks to several times as much, which comes on top of the queue.
+            // These limit one partition's part of an answer, and the whole answer. JSON unpacks to several times as much, in addition to
+            // the queue.
             .set("fetch.message.max.bytes", (1 << 20).to_string())
             .set("fetch.max.bytes", (4 << 20).to_string())
             .set("queued.min.messages", CONSUMER_RECORDS_MIN.to_string())
@@ -127,7 +150,7 @@ impl Args {
         self.with_options(config)
     }
 
-    /// Returns the options that all clients have.
+    /// Returns the options that all clients share.
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -142,7 +165,7 @@ impl Args {
         config
     }
 
-    /// Adds the user's options, which win; those that may not are refused by their parser.
+    /// Adds the user's options, which override ours. The parser has already rejected options that may not be set.
     fn with_options(&self, mut config: ClientConfig) -> ClientConfig {
         for option in &self.options {
             option.set(&mut config);
@@ -151,7 +174,7 @@ impl Args {
     }
 }
 
-/// A client's log to ours.
+/// A client context that writes librdkafka's log to ours.
 #[derive(Clone, Copy, Debug)]
 pub struct Logs;
 
@@ -167,10 +190,10 @@ impl ClientContext for Logs {
 
 impl ConsumerContext for Logs {}
 
-/// Writes a line of librdkafka's log to ours, a level lower: connections that come and go are its daily business.
+/// Writes a line of librdkafka's log to ours, one level lower: for librdkafka, lost and new connections are routine.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        // Said of the gapless guarantee at every start.
+        // librdkafka logs this about the gapless guarantee at every start.
         _ if facility == "CONFWARN" => tracing::debug!(facility, "{message}"),
         _ if refusal(message).is_some() => tracing::warn!(facility, "{message}; {ADVICE}"),
         RDKafkaLogLevel::Emerg
@@ -184,12 +207,12 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Writes an error that librdkafka gets over by itself; its log has it too, in more words.
+/// Writes an error that librdkafka recovers from by itself. Its log describes the same error in more detail.
 pub fn log_error(error: &KafkaError, reason: &str) {
-    // Said of no broker, so that the log has it not.
+    // No broker causes this error, so librdkafka's log does not contain it.
     if reason.starts_with("Failed to acquire SASL") {
-        tracing::warn!(%error, reason, "a Kafka client is trying again");
+        tracing::warn!(%error, reason, "a Kafka client retries");
     } else {
-        tracing::debug!(%error, reason, "a Kafka client is trying again");
+        tracing::debug!(%error, reason, "a Kafka client retries");
     }
 }

@@ -1,4 +1,4 @@
-//! Options that are passed on to librdkafka.
+//! User options that are passed on to librdkafka.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,22 +10,22 @@ use rdkafka::ClientConfig;
 
 use crate::fixed;
 
-/// One option of librdkafka. Its value may be a password: it is never printed.
+/// One option of librdkafka. Its value may be a password and is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientOption {
-    /// Empty for an empty line of the variable, which says nothing.
+    /// Empty for an empty line of the variable, which sets nothing.
     key: String,
     value: String,
 }
 
 impl ClientOption {
-    /// Returns `None` where there is no equals sign.
+    /// Parses `KEY=VALUE`. Returns `None` if there is no equals sign.
     fn parse(text: &str) -> Option<Self> {
         let (key, value) = if text.trim().is_empty() { ("", "") } else { text.split_once('=')? };
         Some(ClientOption { key: key.trim().to_owned(), value: value.trim_end_matches('\r').to_owned() })
     }
 
-    /// Sets the option in a client's.
+    /// Sets the option in a client's configuration.
     pub(crate) fn set(&self, config: &mut ClientConfig) {
         if !self.key.is_empty() {
             config.set(&self.key, &self.value);
@@ -39,7 +39,7 @@ impl fmt::Debug for ClientOption {
     }
 }
 
-/// Parses an option for clap, whose own errors would print it.
+/// A parser of options for clap. The errors of clap's own parsers would print the value.
 #[derive(Clone)]
 pub(crate) struct Parser;
 
@@ -55,7 +55,7 @@ impl TypedValueParser for Parser {
         let refused =
             |message: String| clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command);
         let option = value.to_str().and_then(ClientOption::parse).ok_or_else(|| {
-            let message = "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS, one a line) is written KEY=VALUE; what was given is not shown, since \
+            let message = "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS, one per line) must be KEY=VALUE; the given text is not shown, because \
                            it may be secret\n";
             refused(message.to_owned())
         })?;

@@ -1,7 +1,7 @@
-//! When brokers refuse us: a login, a certificate or a protocol is wrong.
+//! Detection of brokers that reject the connection: a log-in, a certificate or a protocol is wrong.
 //!
-//! librdkafka tries again for ever and calls it a time-out. So do we, since it may be the broker that is wrong and put right, but we say
-//! what it is.
+//! librdkafka retries without end and reports a time-out. Services retry as well, since the broker may be wrong and a person may correct
+//! it. But they report the cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use rdkafka::{ClientConfig, ClientContext};
 
 use crate::{Args, Error};
 
-/// What a person can do.
+/// Advice to the person who runs the service.
 pub(crate) const ADVICE: &str =
     "check --kafka-option: security.protocol, ssl.ca.location, sasl.mechanisms, sasl.username, sasl.password";
 
-/// How long an answer may take before it is looked whether we are refused: many times what a healthy broker takes.
+/// Longest wait for a broker's answer before checking whether it rejects the connection: many times what a healthy broker takes.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Pause between two such looks.
+/// Pause between two checks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// What librdkafka's texts say in such cases.
+/// Parts of librdkafka's messages that show a rejection.
 const SIGNS: [&str; 3] = ["SASL ", "SSL handshake", "security.protocol"];
-/// A broker that hangs up sooner than this has not been idle, in milliseconds.
+/// Age of a connection, in milliseconds, below which it was not idle when the broker closed it.
 const YOUNG_MILLIS: u64 = 1000;
 
-/// Returns what of librdkafka's `text` a person must know, if it says that a broker refuses us.
+/// Returns the part of librdkafka's `text` that a person needs, if the text reports a rejection by a broker.
 pub(crate) fn refusal(text: &str) -> Option<&str> {
-    // It ends with how long the connection was there, each time another time.
+    // The text ends with the age of the connection, which differs each time.
     let (what, ended) = text.split_once(" (after ").unwrap_or((text, ""));
-    // A broker that wants TLS does not answer the first request without, one that wants a login the second.
+    // A broker that requires TLS does not answer the first request without it. A broker that requires a log-in does not answer the second.
     let is_young =
         ended.split_once("ms").is_some_and(|(age, _)| age.parse().is_ok_and(|age: u64| age < YOUNG_MILLIS));
     let is_hung_up = what.contains("Disconnected")
@@ -38,11 +38,11 @@ pub(crate) fn refusal(text: &str) -> Option<&str> {
     (is_hung_up || SIGNS.iter().any(|sign| what.contains(sign))).then_some(what)
 }
 
-/// Awaits `answer`, which comes from a client whose errors nobody sees, or else the error that brokers refuse us.
+/// Awaits `answer`, but stops as soon as a broker rejects the connection. It serves clients whose errors nothing else reads.
 ///
 /// # Errors
 ///
-/// [`Error::Refused`], or those of `answer`.
+/// The error of [`refused`], or an error of `answer`.
 pub async fn unless_refused<T, E: From<Error>>(
     args: &Args,
     answer: impl Future<Output = Result<T, E>>,
@@ -53,7 +53,7 @@ pub async fn unless_refused<T, E: From<Error>>(
     }
 }
 
-/// Connects until brokers refuse us, and returns that; or at once why no client can be made.
+/// Connects until a broker rejects the connection, and returns that error. Returns another error if no client can be created.
 pub async fn refused(args: &Args) -> Error {
     tokio::time::sleep(PATIENCE).await;
     let opened = BaseProducer::from_config_and_context(&probing(args), Probe::default());
@@ -71,14 +71,14 @@ pub async fn refused(args: &Args) -> Error {
     }
 }
 
-/// Returns the options of a client that tells of every connection that ends: a broker that speaks TLS hangs up on one that does not.
+/// Returns the options of a client that logs each connection that ends. A broker with TLS closes the connection of a client without it.
 fn probing(args: &Args) -> ClientConfig {
     let mut config = args.with_options(args.client());
     config.set("log.connection.close", "true").set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
-/// Takes in the first refusal.
+/// A client context that keeps a rejection.
 #[derive(Default)]
 struct Probe(Mutex<Option<String>>);
 
@@ -93,7 +93,7 @@ impl Probe {
 impl ClientContext for Probe {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "{message}");
-        // It begins with the name of a thread.
+        // The message begins with the name of a thread.
         self.look(message.split_once("]: ").map_or(message, |(_, text)| text));
     }
 

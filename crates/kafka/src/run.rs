@@ -1,4 +1,4 @@
-//! Reading a run of a partition's offsets, outside of any group.
+//! Reading a run of a partition's offsets, outside any group.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Args, Error, Logs, REQUEST_MAX, is_fatal};
 
-/// Longest wait of one poll: a shutdown is noticed within it.
+/// Longest wait of one poll. A shutdown is noticed within this time.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
-/// A consumer that reads runs of offsets; it joins no group and commits nothing.
+/// A consumer that reads runs of offsets. It joins no group and commits nothing.
 pub struct RunReader {
     consumer: BaseConsumer<Logs>,
     topic: String,
@@ -31,11 +31,11 @@ impl fmt::Debug for RunReader {
 }
 
 impl RunReader {
-    /// Opens a consumer whose group id, for the brokers' access rules, is `group`.
+    /// Opens a consumer with the group id `group`, which the brokers' access rules apply to.
     ///
     /// # Errors
     ///
-    /// [`Error`]: an option is wrong.
+    /// [`Error`] if an option is wrong.
     pub fn open(args: &Args, group: &str) -> Result<Self, Error> {
         let mut config = args.consumer(group);
         config.set("enable.partition.eof", "true");
@@ -44,7 +44,7 @@ impl RunReader {
         Ok(RunReader { consumer, topic: args.topic.clone() })
     }
 
-    /// Returns the partitions of the topic. Blocks its thread.
+    /// Returns the partitions of the topic. Blocks the calling thread.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl RunReader {
         Ok(partitions.map(MetadataPartition::id).collect())
     }
 
-    /// Returns the first offset that the partition has, and the one after its last. Blocks its thread.
+    /// Returns the first offset of the partition, and the offset after its last. Blocks the calling thread.
     ///
     /// # Errors
     ///
@@ -66,11 +66,11 @@ impl RunReader {
         self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_MAX).map_err(failed)
     }
 
-    /// Reads the messages of a run of offsets, in their order. Blocks its thread.
+    /// Reads the messages of a run of offsets in order, and passes each to `each`. Blocks the calling thread.
     ///
     /// # Errors
     ///
-    /// [`Error`]: fatal ones, no message for [`REQUEST_MAX`], or `shutdown`.
+    /// [`Error`] if a failure is fatal, if no message arrives for [`REQUEST_MAX`], or after `shutdown`.
     pub fn read(
         &self,
         partition: i32,
@@ -96,7 +96,7 @@ impl RunReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) if is_fatal(&error) => return Err(failed()(error)),
-                Some(Err(error)) => tracing::debug!(%error, "librdkafka is trying again"),
+                Some(Err(error)) => tracing::debug!(%error, "librdkafka retries"),
                 None => silence += POLL_MAX,
             }
             if silence >= REQUEST_MAX {

@@ -1,4 +1,4 @@
-//! Creating topics, and telling one life of a topic from another.
+//! Creation of topics, and the ids that distinguish a topic from an earlier one of the same name.
 
 use position::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -7,16 +7,17 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::{Args, Error, Logs, REQUEST_MAX, unless_refused};
 
-/// As many replicas as the brokers make by default.
+/// Number of replicas: the brokers' default.
 const REPLICAS: TopicReplication<'static> = TopicReplication::Fixed(-1);
 
-/// Creates `topic` with so many partitions; one that exists is left as it is.
+/// Creates `topic` with `partitions` partitions. A topic that exists stays unchanged.
 ///
-/// Returns whether it was created. Where we may not create topics, one is expected to exist: whoever uses it will be told if not.
+/// Returns true if the topic was created. A user who may not create topics gets false: the topic is then expected to exist, and later calls
+/// fail if it does not.
 ///
 /// # Errors
 ///
-/// [`Error`]; transient while no broker answers within [`REQUEST_MAX`], or while brokers refuse us.
+/// [`Error`], transient while no broker answers within [`REQUEST_MAX`], or while brokers reject the connection.
 pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<bool, Error> {
     let failed = || Error::new(format!("create topic {topic} at {}", args.brokers));
     let config = args.with_options(args.client());
@@ -33,7 +34,7 @@ pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<b
                 _,
                 RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
             )) => {
-                tracing::debug!(topic, "not allowed to create topics: expecting it to exist");
+                tracing::debug!(topic, "the user may not create topics; the topic is expected to exist");
                 return Ok(false);
             }
             Err((_, code)) => return Err(failed()(KafkaError::AdminOp(code))),
@@ -42,15 +43,16 @@ pub async fn ensure_topic(args: &Args, topic: &str, partitions: i32) -> Result<b
     Ok(true)
 }
 
-/// Returns the topic that `args` name, with its id where the brokers give topics one.
+/// Returns the topic that `args` names, with its id if the brokers give topics ids.
 ///
 /// # Errors
 ///
-/// [`Error`]; transient while the topic is not there, no broker answers within [`REQUEST_MAX`], or brokers refuse us.
+/// [`Error`], transient while the topic does not exist, while no broker answers within [`REQUEST_MAX`], or while brokers reject the
+/// connection.
 pub async fn describe_topic(args: &Args) -> Result<Topic, Error> {
     let failed = || Error::new(format!("look up the id of topic {} at {}", args.topic, args.brokers));
     let (config, name) = (args.with_options(args.client()), args.topic.clone());
-    // librdkafka blocks its caller.
+    // librdkafka blocks the calling thread.
     let id = tokio::task::spawn_blocking(move || {
         let client = AdminClient::from_config_and_context(&config, Logs)?;
         topic_id::topic_id(client.inner(), &name, REQUEST_MAX)

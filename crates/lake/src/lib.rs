@@ -1,8 +1,35 @@
-//! The lake: bronze and gold as Delta tables of Parquet files, in a folder or an S3 bucket. The only crate that knows any of these.
+//! Bronze and gold as Delta tables of Parquet files, in a folder or an S3 bucket.
 //!
-//! A commit is one put-if-absent of one log entry that adds and removes files and carries the position they reach, so rows and
-//! position are one. `deltalake-core` reads the log, creates tables and writes checkpoints; commits and files are written here,
-//! because a single writer that knows its own files pays one request a commit instead of a log replay.
+//! This is the only crate that uses Parquet, object stores and Delta. A [`Table`] has one writer. Each commit puts one log entry, which
+//! must not exist yet. The entry adds and removes files, and it carries the position that they reach, so rows and position always agree.
+//! [`Snapshot`] reads one version, and [`provider`] makes it a table of SQL.
+//!
+//! `deltalake-core` reads the log, creates tables and writes checkpoints. This crate writes commits and data files itself: a single writer
+//! knows its own files, so a commit takes one request instead of a replay of the log.
+//!
+//! This crate is not a general Delta writer. It supports tables with the two schemas of Candleflight, and no newer Delta features such as
+//! deletion vectors. It does not decide which rows to write: callers remove duplicates and compute gold.
+//!
+//! ```
+//! use lake::{Lake, Table};
+//! use position::Position;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let lake = Lake::open(&folder.path().display().to_string()).await?;
+//! let mut bronze = Table::open(&lake, lake::bronze("bitcoin_data")).await?;
+//!
+//! // A commit without rows moves only the position.
+//! let position = Position::from_iter([(0, 128)]);
+//! bronze.append(&[], &position).await?;
+//!
+//! let reopened = Table::open(&lake, lake::bronze("bitcoin_data")).await?;
+//! assert_eq!(reopened.snapshot().position(), &position);
+//! assert_eq!(reopened.snapshot().row_count(), 0);
+//! # Ok(())
+//! # }
+//! ```
 
 mod changes;
 mod encoders;

@@ -1,4 +1,10 @@
-//! The one idea of Candleflight: a position is a set of Kafka offsets, for each partition of the topic the next offset to read.
+//! Progress in a Kafka topic: a [`Position`] holds the next offset to read in each partition.
+//!
+//! Ingest, bronze, gold, PostgreSQL and the lake all record their progress as a position. Each stage can therefore be killed at any moment,
+//! and continues exactly where its own durable state ends.
+//!
+//! This crate holds values and their JSON form only. It does not read Kafka, and it does not store or check positions: each stage does that
+//! for its own state.
 //!
 //! ```
 //! use position::{OffsetRange, Position};
@@ -18,27 +24,27 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::topic::{Origin, Topic};
 
-/// A run of one partition's offsets, from `first` up to and without `next`.
+/// A run of offsets of one partition, from `first` up to, but not including, `next`.
 ///
-/// The rows that travel with a range may be fewer than its offsets: dead letters, transaction markers and compacted records leave
-/// holes in the rows, never in the range.
+/// A range may cover more offsets than the rows that travel with it. Dead letters, transaction markers and compacted records leave holes in
+/// the rows, never in the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffsetRange {
     /// The Kafka partition.
     pub partition: i32,
     /// The first offset of the run.
     pub first: i64,
-    /// The offset after the last of the run.
+    /// The offset after the last one of the run.
     pub next: i64,
 }
 
 impl OffsetRange {
-    /// Tells whether the range holds no offset.
+    /// Returns true if the range holds no offset.
     pub fn is_empty(&self) -> bool {
         self.next <= self.first
     }
 
-    /// Counts the offsets of the range.
+    /// Returns the number of offsets in the range.
     pub fn offset_count(&self) -> u64 {
         u64::try_from(self.next - self.first).unwrap_or(0)
     }
@@ -50,13 +56,13 @@ impl fmt::Display for OffsetRange {
     }
 }
 
-/// For each partition of a topic, the next offset to read; a partition that is absent has not been read at all.
+/// The next offset to read, for each partition of a topic. A partition that is absent has not been read at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(#[serde(deserialize_with = "from_text_keys")] BTreeMap<i32, i64>);
 
 impl Position {
-    /// Returns the next offset to read of `partition`, `None` when nothing of it was read yet.
+    /// Returns the next offset to read of `partition`, or `None` if nothing of it has been read.
     pub fn next(&self, partition: i32) -> Option<i64> {
         self.0.get(&partition).copied()
     }
@@ -66,7 +72,7 @@ impl Position {
         self.0.insert(partition, next);
     }
 
-    /// Moves past `range`; the caller has made sure that it joins.
+    /// Moves past `range`. The caller has checked that the range continues this position.
     pub fn advance(&mut self, range: OffsetRange) {
         self.set(range.partition, range.next);
     }
@@ -76,23 +82,23 @@ impl Position {
         self.0.iter().map(|(partition, next)| (*partition, *next))
     }
 
-    /// Tells whether no partition was read yet.
+    /// Returns true if no partition has been read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells whether this position has reached `other` in every partition of `other`.
+    /// Returns true if this position has reached `other` in every partition of `other`.
     pub fn covers(&self, other: &Position) -> bool {
         other.iter().all(|(partition, next)| self.next(partition).is_some_and(|ours| ours >= next))
     }
 
-    /// Returns, partition by partition, the lesser of the two; a partition that either lacks is absent.
+    /// Returns the lesser next offset of each partition. A partition that either position lacks is absent.
     pub fn lesser(&self, other: &Position) -> Position {
         let both = |(partition, next)| Some((partition, other.next(partition)?.min(next)));
         self.iter().filter_map(both).collect()
     }
 
-    /// Returns, partition by partition, the greater of the two.
+    /// Returns the greater next offset of each partition. A partition that only one position has is included.
     pub fn greater(&self, other: &Position) -> Position {
         let mut greater = self.clone();
         for (partition, next) in other.iter() {
@@ -118,7 +124,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Reads the keys as the text that they are in JSON: inside a tagged enum serde would not parse them by itself.
+/// Reads the partitions as text, their form as keys in JSON. Inside a tagged enum, serde does not parse text keys as numbers.
 fn from_text_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<i32, i64>, D::Error> {
     let pairs = BTreeMap::<String, i64>::deserialize(deserializer)?;
     let parse =

@@ -1,35 +1,35 @@
-//! The topic that a position counts the offsets of.
+//! The topic whose offsets a position counts, and the bronze table that belongs to it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A Kafka topic in one of its lives: a topic that is deleted and created again keeps its name and gets another id.
+/// One incarnation of a Kafka topic. A topic that is deleted and created again keeps its name but gets another id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
     /// The topic's name.
     pub name: String,
-    /// The id that Kafka gave the topic when it was created, as Kafka's tools print it; absent where it is not known.
+    /// The id that Kafka gave the topic when it was created, as Kafka's tools print it. Absent if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
-/// The place that positions count in: the offsets of one topic, in one bronze table.
+/// The origin of a position: the topic whose offsets it counts, and the bronze table that holds their rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The topic.
     pub topic: Topic,
-    /// The id of the bronze table, which Delta Lake gives each table when it is created.
+    /// The id of the bronze table. Delta Lake assigns it when the table is created.
     pub table: String,
 }
 
 impl Topic {
-    /// Returns the topic `name`, whose id is not known.
+    /// Returns the topic `name` with an unknown id.
     pub fn named(name: impl Into<String>) -> Self {
         Topic { name: name.into(), id: None }
     }
 
-    /// Returns true if both can be the same topic: the names are equal, and so are the ids where both are known.
+    /// Returns true if both can be the same topic. The names must be equal, and so must the ids if both are known.
     pub fn matches(&self, other: &Topic) -> bool {
         let same_life = match (&self.id, &other.id) {
             (Some(ours), Some(theirs)) => ours == theirs,

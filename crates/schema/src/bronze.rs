@@ -1,4 +1,4 @@
-//! Bronze: every usable candle message, once, as it came.
+//! Bronze: every usable candle message, stored once and unchanged.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,12 +6,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::{CLOSE, DATE, EVENT_TIME, HIGH, KAFKA_TIME, LOW, OPEN, SYMBOL, VOLUME, timestamp};
 
-/// Kafka partition the message came from. Never null.
+/// Kafka partition that the message came from. Never null.
 pub const KAFKA_PARTITION: &str = "kafka_partition";
 /// Offset of the message in its partition. Never null.
 pub const KAFKA_OFFSET: &str = "kafka_offset";
 
-/// Returns the schema of bronze: one row a message, no nulls.
+/// Returns the schema of bronze: one row per message, no nulls.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let float = |name| Field::new(name, DataType::Float64, false);
@@ -32,7 +32,7 @@ pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// Index of each column in [`schema`], for code that works on columns.
+/// Indexes of the columns in [`schema`], for code that works on columns.
 pub mod column {
     /// Index of `symbol`.
     pub const SYMBOL: usize = 0;

@@ -8,10 +8,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Latest event time that is accepted, in Unix seconds: the end of the year 9999, the last that date formats agree on.
+/// Latest event time that is accepted, in Unix seconds: the end of the year 9999. It is the last year that all date formats support.
 pub const TIMESTAMP_SECONDS_MAX: f64 = 253_402_300_799.0;
 
-/// [`TIMESTAMP_SECONDS_MAX`] in microseconds: no time of either table is later, none is before 1970.
+/// [`TIMESTAMP_SECONDS_MAX`] in microseconds. No time in either table is later, and none is before 1970.
 pub const TIME_MICROS_MAX: i64 = 253_402_300_799_000_000;
 
 /// One message: `{"symbol","timestamp","open","high","low","close","volume"}`. The capitalised names of the Kaggle CSV are accepted too.
@@ -40,19 +40,20 @@ pub struct Candle<'a> {
     pub volume: f64,
 }
 
-/// Latest that a candle's open time may lie after the time it was produced, in microseconds: a day, for clocks in the wrong time zone.
-/// Measured against the message's own Kafka timestamp, so that reading it again gives the same answer.
+/// Longest time by which a candle's open time may lie after its production, in microseconds: a day, for clocks in the wrong time zone. The
+/// limit applies to the message's own Kafka timestamp, so that reading the message again gives the same result.
 pub const FUTURE_MICROS_MAX: i64 = 86_400_000_000;
 
-/// Largest magnitude of a price or volume that is accepted: above 10^15 a float64 no longer holds a tenth.
+/// Largest magnitude of a price or volume that is accepted. Above 10^15, a float64 no longer holds tenths.
 pub const MAGNITUDE_MAX: f64 = 1e15;
 
-/// Why a candle cannot be used. [`Rejection::reason`] is its stable name in headers and metrics.
+/// Reason why a candle cannot be used. [`Rejection::reason`] is its stable name in headers and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The symbol is none: see [`is_symbol`].
+    /// The symbol is not valid: see [`is_symbol`].
     Symbol,
-    /// The time is not finite, negative, after [`TIMESTAMP_SECONDS_MAX`], or more than [`FUTURE_MICROS_MAX`] after it was produced.
+    /// The time is not finite, is negative, is after [`TIMESTAMP_SECONDS_MAX`], or is more than [`FUTURE_MICROS_MAX`] after the message was
+    /// produced.
     TimeOutOfRange,
     /// A price or the volume is not finite.
     NotFinite,
@@ -64,7 +65,7 @@ pub enum Rejection {
     NegativeVolume,
 }
 
-/// Longest symbol that is accepted, in bytes: several times any exchange's, short enough to be a key.
+/// Longest symbol that is accepted, in bytes: several times the longest of any exchange, and short enough for a key.
 pub const SYMBOL_BYTES_MAX: usize = 64;
 
 impl Rejection {
@@ -82,20 +83,20 @@ impl Rejection {
 }
 
 impl<'a> Candle<'a> {
-    /// Reads a message.
+    /// Decodes a message.
     ///
     /// # Errors
     ///
-    /// What serde finds wrong with it.
+    /// [`serde_json::Error`] if the message is not a candle.
     pub fn from_json(json: &'a [u8]) -> serde_json::Result<Self> {
         plain::read(json).map_or_else(|| serde_json::from_slice(json), Ok)
     }
 
-    /// Returns the event time in microseconds, for a message that was produced at `kafka_time_micros`.
+    /// Checks the candle and returns its event time in microseconds. The message was produced at `kafka_time_micros`.
     ///
     /// # Errors
     ///
-    /// [`Rejection`], the first rule that the candle breaks; the message belongs in the dead-letter topic.
+    /// [`Rejection`] for the first rule that the candle breaks. The message then belongs in the dead-letter topic.
     pub fn validate(&self, kafka_time_micros: i64) -> Result<i64, Rejection> {
         if !is_symbol(&self.symbol) {
             return Err(Rejection::Symbol);
@@ -110,8 +111,8 @@ impl<'a> Candle<'a> {
     }
 }
 
-/// Returns true if the text can be a symbol everywhere: one to [`SYMBOL_BYTES_MAX`] bytes without control characters, some of which
-/// PostgreSQL cannot hold and none of which a person can read.
+/// Returns true if the text can be a symbol everywhere: one to [`SYMBOL_BYTES_MAX`] bytes without control characters. PostgreSQL cannot
+/// hold some of these characters, and a person can read none of them.
 pub fn is_symbol(text: &str) -> bool {
     (1..=SYMBOL_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
@@ -120,7 +121,8 @@ pub fn is_symbol(text: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Rejection::TimeOutOfRange`].
+/// [`Rejection::TimeOutOfRange`] if a time is before 1970 or after [`TIME_MICROS_MAX`], or if the event time is more than
+/// [`FUTURE_MICROS_MAX`] after `kafka_time`.
 pub fn check_times(event_time: i64, kafka_time: i64) -> Result<(), Rejection> {
     let is_early_enough = event_time <= kafka_time.saturating_add(FUTURE_MICROS_MAX);
     let are_known = [event_time, kafka_time].iter().all(|time| (0..=TIME_MICROS_MAX).contains(time));
@@ -131,7 +133,7 @@ pub fn check_times(event_time: i64, kafka_time: i64) -> Result<(), Rejection> {
 ///
 /// # Errors
 ///
-/// [`Rejection`], the first rule that they break.
+/// [`Rejection`] for the first rule that they break.
 pub fn check_numbers([open, high, low, close, volume]: [f64; 5]) -> Result<(), Rejection> {
     let numbers = [open, high, low, close, volume];
     if !numbers.iter().all(|number| number.is_finite()) {
@@ -149,24 +151,24 @@ pub fn check_numbers([open, high, low, close, volume]: [f64; 5]) -> Result<(), R
     Ok(())
 }
 
-/// Converts Unix seconds to microseconds, rounding to the nearest.
-#[expect(clippy::cast_possible_truncation, reason = "the caller has checked the range, far inside i64")]
+/// Converts Unix seconds to microseconds, rounded to the nearest.
+#[expect(clippy::cast_possible_truncation, reason = "the caller checks the range, which is far inside i64")]
 fn event_time_micros(timestamp_seconds: f64) -> i64 {
     (timestamp_seconds * 1e6).round() as i64
 }
 
 /// Writes whole seconds as an integer, as most feeds do.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn seconds<S: Serializer>(timestamp: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if timestamp.fract() == 0.0 && timestamp.abs() <= TIMESTAMP_SECONDS_MAX {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+        #[expect(clippy::cast_possible_truncation, reason = "the number is whole and in range")]
         return serializer.serialize_i64(*timestamp as i64);
     }
     serializer.serialize_f64(*timestamp)
 }
 
-/// Reads a number to the nearest float64: what `serde_json` reads by itself may differ in the last bit, so that bronze would not be
-/// what was sent.
+/// Reads a number as the nearest float64. The result of `serde_json` itself may differ in the last bit, and bronze would then differ from
+/// the message.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let text = <&RawValue>::deserialize(deserializer)?.get();
     text.parse().map_err(|_| D::Error::custom(format_args!("invalid type: {text:.40}, expected a number")))

@@ -8,37 +8,38 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::candle::TIME_MICROS_MAX;
 use crate::{CLOSE, DATE, EVENT_TIME, HIGH, KAFKA_TIME, LOW, OPEN, SYMBOL, VOLUME, timestamp};
 
-/// The window lengths w in minutes (or rows, with `--frame rows`), ascending.
+/// Window lengths w in minutes (or in rows, with `--frame rows`), ascending.
 pub const WINDOWS: [u16; 3] = [5, 10, 30];
-/// Times that gold holds, in microseconds: the years 1 to 9999, in which PostgreSQL and all date formats agree.
+/// Times that gold holds, in microseconds: the years 1 to 9999. PostgreSQL and all date formats support these years.
 pub const TIMES: RangeInclusive<i64> = -62_135_596_800_000_000..=TIME_MICROS_MAX;
-/// When gold computed the row, microseconds UTC. Never null; the one column that is not a function of bronze.
+/// Time at which gold computed the row, in microseconds UTC. Never null. It is the only column that is not a function of bronze.
 pub const COMPUTED_AT: &str = "computed_at";
 
-/// Name of the mean of `close` over w; never null.
+/// Returns the name of the column with the mean of `close` over `window`. The column is never null.
 pub fn price_ma(window: u16) -> String {
     format!("price_ma_{window}m")
 }
 
-/// Name of the sample standard deviation (n − 1) of `close` over w; null where the window holds fewer than two candles.
+/// Returns the name of the column with the sample standard deviation (n − 1) of `close` over `window`. The column is null if the window
+/// holds fewer than two candles.
 pub fn price_volatility(window: u16) -> String {
     format!("price_volatility_{window}m")
 }
 
-/// Name of the mean of `volume` over w; never null.
+/// Returns the name of the column with the mean of `volume` over `window`. The column is never null.
 pub fn volume_ma(window: u16) -> String {
     format!("volume_ma_{window}m")
 }
 
-/// Name of the count of candles in w; never null, at least 1.
+/// Returns the name of the column with the number of candles in `window`. The column is never null, and at least 1.
 pub fn samples(window: u16) -> String {
     format!("samples_{window}m")
 }
 
-/// Returns the schema of gold: one row a (symbol, event time).
+/// Returns the schema of gold: one row per (symbol, event time).
 ///
-/// Order: `symbol, event_time, open, high, low, close, volume`; for each w `price_ma, price_volatility, volume_ma, samples`;
-/// `kafka_time, computed_at, date`.
+/// The order is `symbol, event_time, open, high, low, close, volume`, then `price_ma, price_volatility, volume_ma, samples` for each w,
+/// then `kafka_time, computed_at, date`.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let float = |name| Field::new(name, DataType::Float64, false);

@@ -1,4 +1,4 @@
-//! The rules of a candle, on the columns of bronze or gold.
+//! The rules of a candle, applied to the columns of bronze or gold.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Float64Type, TimestampMicrosecondType};
@@ -9,26 +9,27 @@ use crate::{CLOSE, DATE, DAY_MICROS, EVENT_TIME, HIGH, KAFKA_TIME, LOW, OPEN, SY
 /// A row that breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// Its index in the batch.
+    /// Index of the row in the batch.
     pub index: usize,
-    /// The rule, by its stable name.
+    /// Stable name of the rule.
     pub reason: &'static str,
 }
 
-/// Checks that each row of a batch, which has the schema of either table, is a candle that a message could have held, under its own date.
+/// Checks that each row of a batch is a candle that a message could hold, stored under its own date. The batch must have the schema of
+/// bronze or of gold.
 ///
 /// # Errors
 ///
-/// [`BadRow`], the first.
+/// [`BadRow`] for the first row that breaks a rule.
 pub fn check(rows: &RecordBatch) -> Result<(), BadRow> {
-    let column = |name| rows.column_by_name(name).expect("both tables have it");
+    let column = |name| rows.column_by_name(name).expect("both tables have this column");
     let times = |name| column(name).as_primitive::<TimestampMicrosecondType>().values();
     let numbers = |name| column(name).as_primitive::<Float64Type>().values();
     let symbols = column(SYMBOL).as_string::<i32>();
     let (event_times, kafka_times) = (times(EVENT_TIME), times(KAFKA_TIME));
     let [open, high, low, close, volume] = [OPEN, HIGH, LOW, CLOSE, VOLUME].map(numbers);
     let dates = column(DATE).as_primitive::<Date32Type>().values();
-    // Row by row: a rule takes several columns, and a batch that is good is gone through once.
+    // This loops over rows because a rule needs several columns. A good batch takes a single pass.
     let mut before = "";
     for index in 0..rows.num_rows() {
         let bad = |rejection: Rejection| BadRow { index, reason: rejection.reason() };

@@ -1,6 +1,10 @@
-//! The id that Kafka gives a topic when it is created: a topic of the same name that is created later has another one.
+//! The id that Kafka gives a topic when it is created. A topic that is created later under the same name gets another id.
 //!
-//! librdkafka has the id, its Rust binding does not hand it out: so this crate calls the C library, and no other crate does.
+//! librdkafka has the id, but its Rust binding does not expose it. This crate therefore calls the C library directly. It is the only crate
+//! of the workspace with unsafe code.
+//!
+//! This crate does not configure clients, and it does not create or change topics. The `kafka` crate does both, and calls [`topic_id`] with
+//! a client of its own.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
@@ -10,13 +14,14 @@ use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Returns the id of `topic`, as Kafka's tools print it; `None` where the brokers give topics no id (before Kafka 2.8).
+/// Returns the id of `topic`, as Kafka's tools print it. Returns `None` if the brokers give topics no id (before Kafka 2.8).
 ///
-/// Blocks until a broker answers, for `timeout` at most.
+/// Blocks until a broker answers, at most for `timeout`.
 ///
 /// # Errors
 ///
-/// [`KafkaError::AdminOp`]: there is no such topic, it may not be described, or no broker answers in time.
+/// [`KafkaError::AdminOp`] if the topic does not exist, if the client may not describe it, or if no broker answers in time.
+/// [`KafkaError::Nul`] if the name contains a zero byte.
 pub fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -31,22 +36,22 @@ pub fn topic_id<C: ClientContext>(
     if code != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return failed(code.into());
     }
-    // SAFETY: the event is live; the result is null where the event has another type.
+    // SAFETY: the event is live. The result is null if the event has another type.
     let result = unsafe { c::rd_kafka_event_DescribeTopics_result(event.0.as_ptr()) };
     if result.is_null() {
         return failed(RDKafkaErrorCode::Fail);
     }
     let mut count = 0;
-    // SAFETY: the result is not null and lives as long as the event; `count` is a valid place to write to.
+    // SAFETY: the result is not null and lives as long as the event. `count` is a valid place to write to.
     let topics = unsafe { c::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
     if topics.is_null() || count == 0 {
         return failed(RDKafkaErrorCode::UnknownTopicOrPartition);
     }
-    // SAFETY: the array is not null and has `count` entries, one at least.
+    // SAFETY: the array is not null and has `count` entries, at least one.
     let description = unsafe { *topics };
-    // SAFETY: an entry of the array is a description that lives as long as the event.
+    // SAFETY: an entry of the array is a description, which lives as long as the event.
     let error = unsafe { c::rd_kafka_TopicDescription_error(description) };
-    // SAFETY: the error belongs to the description; librdkafka takes null for no error.
+    // SAFETY: the error belongs to the description. librdkafka treats null as no error.
     let code = unsafe { c::rd_kafka_error_code(error) };
     if code != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return failed(code.into());
@@ -62,13 +67,13 @@ pub fn topic_id<C: ClientContext>(
     }
     // SAFETY: the id is part of the description.
     let text = unsafe { c::rd_kafka_Uuid_base64str(id) };
-    // SAFETY: the id keeps its text, which ends with a zero byte.
+    // SAFETY: the id owns its text, which ends with a zero byte.
     let text = unsafe { CStr::from_ptr(text) };
-    // Kafka's tools use the alphabet of URLs, librdkafka the older one.
+    // Kafka's tools use the URL-safe Base64 alphabet, librdkafka the standard one.
     Ok(Some(text.to_string_lossy().replace('+', "-").replace('/', "_")))
 }
 
-/// Asks a broker to describe the topic; `None` when none answers in time.
+/// Requests a description of the topic from a broker. Returns `None` if no broker answers in time.
 fn describe<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -77,14 +82,14 @@ fn describe<C: ClientContext>(
     let name = CString::new(topic)?;
     let mut names: [*const c_char; 1] = [name.as_ptr()];
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the array holds one name, which outlives the call; librdkafka copies it.
+    // SAFETY: the array holds one name, which outlives the call. librdkafka copies the name.
     let collection = unsafe { c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) };
     let collection =
-        Collection(NonNull::new(collection).expect("librdkafka ends the process where memory does"));
+        Collection(NonNull::new(collection).expect("librdkafka aborts if memory runs out"));
     // SAFETY: the client is live.
     let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
-    let queue = Queue(NonNull::new(queue).expect("librdkafka ends the process where memory does"));
-    // SAFETY: the client, the collection and the queue are live; null stands for the default options.
+    let queue = Queue(NonNull::new(queue).expect("librdkafka aborts if memory runs out"));
+    // SAFETY: the client, the collection and the queue are live. Null stands for the default options.
     unsafe {
         c::rd_kafka_DescribeTopics(
             client.native_ptr(),
@@ -101,7 +106,7 @@ fn describe<C: ClientContext>(
 /// Topic names, freed when dropped.
 struct Collection(NonNull<c::rd_kafka_TopicCollection_t>);
 
-/// A queue of answers, freed when dropped; an answer that comes later is dropped by librdkafka.
+/// A queue of answers, freed when dropped. librdkafka drops an answer that arrives later.
 struct Queue(NonNull<c::rd_kafka_queue_t>);
 
 /// An answer, freed when dropped.

@@ -300,7 +300,8 @@ async fn who_is_refused_says_so_and_what_to_do_and_goes_on_once_let_in() -> anyh
     unready(&ingest, &refused).await;
     logged(&ingest, &refused).await;
     // The copy of dead letters has no say in /ready.
-    logged(&without_dead_letters, &["dead letters", "Kafka refuses us", "Authentication failed"]).await;
+    logged(&without_dead_letters, &["dead letters", "Kafka rejects the connection", "Authentication failed"])
+        .await;
     let untrusted = [&*broker, "certificate verify failed", "ssl.ca.location"];
     unready(&producing, &untrusted).await;
     logged(&producing, &untrusted).await;

@@ -1,17 +1,19 @@
-//! The usual message, read without a general parser: a flat object of the seven fields, in any order, each once, nothing escaped, numbers
-//! without an exponent. Anything else is left to the general one, which also finds what is wrong with it.
+//! A fast decoder for the usual message. The usual message is a flat object of the seven fields, each exactly once, in any order. Its
+//! strings have no escapes, and its numbers have no exponents.
+//!
+//! Any other message goes to the general parser, which also reports what is wrong with it.
 
 use super::Candle;
 
-/// Names of the numbers, in the order of [`Candle`]'s fields; each may be capitalised.
+/// Names of the numeric fields, in the order of [`Candle`]'s fields. Each may be capitalised.
 const NUMBERS: [&[u8]; 6] = [b"timestamp", b"open", b"high", b"low", b"close", b"volume"];
-/// Digits that a float64 always holds exactly.
+/// Number of digits that a float64 always holds exactly.
 const DIGITS_MAX: usize = 15;
-/// Powers of ten, exact: a quotient of two exact numbers is rounded once, to the nearest.
+/// Powers of ten, all exact. A quotient of two exact numbers is rounded once, to the nearest float64.
 const POWERS: [f64; DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// Reads a usual message; `None` where it is not one.
+/// Decodes a usual message. Returns `None` for any other.
 pub(super) fn read(json: &[u8]) -> Option<Candle<'_>> {
     let mut rest = Rest(json);
     let (mut symbol, mut numbers) = (None, [None; NUMBERS.len()]);
@@ -49,17 +51,17 @@ pub(super) fn read(json: &[u8]) -> Option<Candle<'_>> {
     })
 }
 
-/// Tells whether a field has this name, or this name capitalised.
+/// Returns true if a field has this name, capitalised or not.
 fn is_name(field: &[u8], name: &[u8]) -> bool {
     field == name
         || (field.len() == name.len() && field[0] == name[0].to_ascii_uppercase() && field[1..] == name[1..])
 }
 
-/// What has not been read yet.
+/// The part of the message that has not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    /// Takes the next byte that is no white space.
+    /// Takes the next byte that is not white space.
     fn token(&mut self) -> Option<u8> {
         loop {
             let (byte, rest) = self.0.split_first()?;
@@ -84,7 +86,7 @@ impl<'a> Rest<'a> {
         Some(string)
     }
 
-    /// Takes a number; the nearest float64.
+    /// Takes a number and returns the nearest float64.
     fn number(&mut self) -> Option<f64> {
         let first = self.token()?;
         let is_negative = first == b'-';
@@ -110,7 +112,7 @@ impl<'a> Rest<'a> {
         if digits + decimals > DIGITS_MAX || matches!(self.0.first(), Some(b'e' | b'E')) {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "it has few enough digits")]
+        #[expect(clippy::cast_precision_loss, reason = "the number has at most 15 digits")]
         let number = mantissa as f64 / POWERS[decimals];
         Some(if is_negative { -number } else { number })
     }

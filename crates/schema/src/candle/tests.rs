@@ -57,7 +57,7 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever it does not leave alone, it reads as the general parser does; nothing that is wrong passes.
+    /// The fast decoder declines a message or agrees with the general parser. It accepts no invalid message.
     #[test]
     fn the_usual_way_agrees_with_the_general_parser(
         values in prop::collection::vec(value(), 6),
