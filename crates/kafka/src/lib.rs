@@ -1,8 +1,8 @@
 //! Configuration and errors of Kafka clients.
 //!
-//! This is the only crate that configures a Kafka client. [`Args`] sets every option that decides durability, size or time, and the user may
-//! not change the options that exactly-once delivery depends on. [`Error`] separates failures that pass by themselves from failures that a
-//! person must correct.
+//! This is the only crate that configures a Kafka client. [`Args`] sets every option that decides durability, size or time. The user may
+//! not change the options that exactly-once delivery depends on. [`Error`] separates failures that pass by themselves from failures that
+//! a person must correct.
 //!
 //! This crate is not a client library: services use `rdkafka` with the options from here. It neither encodes nor decodes candles.
 //!

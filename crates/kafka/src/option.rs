@@ -55,8 +55,8 @@ impl TypedValueParser for Parser {
         let refused =
             |message: String| clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command);
         let option = value.to_str().and_then(ClientOption::parse).ok_or_else(|| {
-            let message = "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS, one per line) must be KEY=VALUE; the given text is not shown, because \
-                           it may be secret\n";
+            let message = "--kafka-option (CANDLEFLIGHT_KAFKA_OPTIONS, one per line) must be KEY=VALUE; the given text is not \
+                           shown, because it may be secret\n";
             refused(message.to_owned())
         })?;
         match fixed::refusal(&option.key, &option.value) {

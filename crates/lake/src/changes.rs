@@ -1,4 +1,4 @@
-//! What changed in gold since a position: the rows of the files that were written since.
+//! Changes of gold since a position: the rows of the files that were written since then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 use crate::transactions::partition_of;
 
-/// Entries of the log that are read at once.
+/// Log entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 8;
 
-/// The files of a snapshot that hold every row which changed since some position, and other rows beside.
+/// The files of a snapshot that hold every row that changed since some position. They also hold other rows.
 ///
-/// An append's files hold new rows, an upsert's corrections and what else was in the files it replaced, compaction's what was there
-/// before: as upserts, in any order, all bring a reader from that position to the snapshot's.
+/// Files of an append hold new rows. Files of an upsert hold corrected rows, and other rows of the files that it replaced. Files of a
+/// compaction hold older rows. A reader at that position reaches the snapshot's position by upserting all these rows, in any order.
 #[derive(Debug)]
 pub struct Changes {
     state: Arc<State>,
-    /// Ascending by date and event time.
+    /// Sorted by date and event time, ascending.
     files: Vec<Arc<DataFile>>,
 }
 
 impl Snapshot {
-    /// Finds the files that were written since the table was at `position`; all where the log does not reach back so far.
+    /// Returns the files that were written since the table was at `position`. Returns all files if the log does not reach back that far.
     ///
-    /// Reads the log's entries backwards until then.
+    /// Reads the log's entries backwards until that point.
     ///
     /// # Errors
     ///
@@ -53,16 +53,17 @@ impl Snapshot {
 }
 
 impl Changes {
-    /// Counts the files.
+    /// Returns the number of files.
     pub fn file_count(&self) -> usize {
         self.files.len()
     }
 
-    /// Reads the rows, one file after the other as the taker asks for it.
+    /// Reads the rows file by file, as the reader requests them.
     ///
     /// # Errors
     ///
-    /// An item may be [`LakeError::Expired`] when the snapshot is older than vacuum's retention, else see [`LakeError::is_transient`].
+    /// An item is [`LakeError::Expired`] if the snapshot is older than vacuum's retention. For other errors, see
+    /// [`LakeError::is_transient`].
     pub fn read(self) -> BoxStream<'static, Result<RecordBatch, LakeError>> {
         let Changes { state, files } = self;
         futures::stream::iter(files)
@@ -73,14 +74,16 @@ impl Changes {
     }
 }
 
-/// Returns the paths of the files that were added after the last version at or below `position`; `None` when the log does not say.
+/// Returns the paths of the files that were added after the last version at or below `position`. Returns `None` if the log cannot show
+/// them.
 async fn written_since(snapshot: &Snapshot, position: &Position) -> Result<Option<HashSet<Path>>, LakeError> {
     let State { spec, store, version, .. } = snapshot.0.as_ref();
-    // Partitions of which later offsets are in the table, until the walk back comes to where they were not.
+    // Partitions where the table is ahead of `position`. The walk goes back through the log, and removes a partition once it reaches an
+    // entry at or below `position`.
     let is_ahead = |(partition, next): &(i32, i64)| position.next(*partition).unwrap_or(0) < *next;
     let mut ahead: HashMap<i32, i64> = HashMap::new();
     for (partition, _) in snapshot.position().iter().filter(is_ahead) {
-        // No entry says that a partition begins.
+        // No log entry shows where a partition begins.
         let Some(next) = position.next(partition).filter(|next| *next > 0) else { return Ok(None) };
         ahead.insert(partition, next);
     }

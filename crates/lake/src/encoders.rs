@@ -1,4 +1,4 @@
-//! The threads that files are encoded on: one for each core, at a lower priority, so that a flush holds up no candle on its way.
+//! The threads that encode files: one per core, at a lower priority, so that a flush delays no candle.
 
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-/// How much a flush yields to everything else.
+/// Niceness of the encoding threads. They yield to all other work.
 const NICENESS: i32 = 10;
 
 static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
@@ -15,11 +15,11 @@ static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
         .max_blocking_threads(available_parallelism().map_or(1, usize::from))
         .thread_name("encode")
         .on_thread_start(|| {
-            // On Linux the niceness is a thread's own. Where it is refused, a flush is only less polite.
+            // On Linux, each thread has its own niceness. If the system rejects it, a flush only competes more with other work.
             let _refused = rustix::process::nice(NICENESS);
         })
         .build();
-    runtime.expect("the system has threads to give")
+    runtime.expect("the system can start threads")
 });
 
 /// Runs `work` as soon as a thread is free.

@@ -1,4 +1,4 @@
-//! Why the lake could not do what was asked.
+//! Errors of the lake.
 
 use std::error::Error;
 use std::fmt;
@@ -10,51 +10,51 @@ use position::Position;
 use crate::table::TableSpec;
 use crate::verdict::{Verdict, cause, verdict};
 
-/// Why an operation on the lake failed.
+/// An error of an operation on the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// The lake's address or the environment it needs is wrong; a person must correct it.
+    /// The lake's address or its environment is wrong. A person must correct it.
     #[error("open the lake at {url:?}: {reason}")]
     Location {
-        /// What was given.
+        /// The given address.
         url: String,
-        /// What is wrong and what to do.
+        /// The mistake, and what to do.
         reason: String,
     },
-    /// The object store refused or failed; what to do is in the message.
+    /// The object store rejected a request or failed. The message contains what to do.
     #[error("{doing}{}", Advice(Some(verdict(source))))]
     Store {
-        /// What was being done, to which object.
+        /// The action that failed, and its object.
         doing: String,
         /// The store's answer.
         #[source]
         source: object_store::Error,
     },
-    /// The object store lets two writers create the same object, so a commit could be overwritten: unusable for Delta tables.
+    /// The object store lets two writers create the same object. A commit could then be overwritten, so the store cannot hold Delta tables.
     #[error(
-        "{url} lets an object that exists be created again (it ignores If-None-Match): commits could be lost, use another store"
+        "{url} allows an object that exists to be created again (it ignores If-None-Match): commits could be lost, so use another store"
     )]
     NoPutIfAbsent {
-        /// The lake.
+        /// The address of the lake.
         url: String,
     },
     /// The table exists with another schema.
     #[error(
-        "the {table} table has another schema: column {column} is {found}, should be {wanted}; move the table away or use another lake"
+        "the {table} table has another schema: column {column} is {found} but must be {wanted}; move the table away or use another lake"
     )]
     Schema {
         /// Name of the table.
         table: &'static str,
         /// The first column that differs.
         column: String,
-        /// What the table has.
+        /// The column in the table.
         found: String,
-        /// What it should have.
+        /// The expected column.
         wanted: String,
     },
-    /// The table uses Delta features that this crate does not, such as deletion vectors or column mapping.
+    /// The table uses Delta features that this crate does not support, such as deletion vectors or column mapping.
     #[error(
-        "the {table} table needs Delta reader version {reader} and writer version {writer}, supported are 1 and 2"
+        "the {table} table needs Delta reader version {reader} and writer version {writer}; versions 1 and 2 are supported"
     )]
     Protocol {
         /// Name of the table.
@@ -64,9 +64,9 @@ pub enum LakeError {
         /// The table's minimum writer version.
         writer: i32,
     },
-    /// A table property forbids what corrections need.
+    /// A table property forbids corrections, because they replace rows.
     #[error(
-        "the {table} table has delta.appendOnly = true, but a late candle replaces rows of it: take that away (ALTER TABLE … UNSET \
+        "the {table} table has delta.appendOnly = true, but a late candle replaces rows of it: remove the property (ALTER TABLE … UNSET \
          TBLPROPERTIES ('delta.appendOnly')) and start again"
     )]
     AppendOnly {
@@ -75,21 +75,21 @@ pub enum LakeError {
     },
     /// The table holds the rows of another topic.
     #[error(
-        "the {table} table holds topic {found}, not {wanted}: use the lake of {wanted}, another --lake, or --topic {found}. \
+        "the {table} table holds topic {found}, not {wanted}: use the lake of {wanted}, give another --lake, or give --topic {found}. \
          Nothing was changed"
     )]
     OtherTopic {
         /// Name of the table.
         table: &'static str,
-        /// The topic whose offsets its position counts.
+        /// The topic whose offsets the table's position counts.
         found: String,
-        /// The topic that was asked for.
+        /// The topic that the caller expects.
         wanted: String,
     },
-    /// A table property lets an engine drop the application transactions that hold the position.
+    /// A table property lets an engine drop application transactions, which hold the position.
     #[error(
-        "the {table} table has delta.setTransactionRetentionDuration = {found}, which lets an engine drop the table's position: \
-         take it away (ALTER TABLE … UNSET TBLPROPERTIES ('delta.setTransactionRetentionDuration')) and start again"
+        "the {table} table has delta.setTransactionRetentionDuration = {found}, which allows an engine to drop the table's position: \
+         remove it (ALTER TABLE … UNSET TBLPROPERTIES ('delta.setTransactionRetentionDuration')) and start again"
     )]
     TransactionRetention {
         /// Name of the table.
@@ -97,10 +97,10 @@ pub enum LakeError {
         /// The property's value.
         found: String,
     },
-    /// The table holds rows that its position does not know: the position was lost.
+    /// The table holds rows at or above its position: the position was lost.
     #[error(
         "the {table} table holds {holds} in {file}, but its position is {{{position}}}: another engine has lost the position (a CLONE, \
-         or a checkpoint without application transactions). Nothing was changed. Bring back the table's _delta_log, or start with an \
+         or a checkpoint without application transactions). Nothing was changed. Restore the table's _delta_log, or start with an \
          empty lake (another --lake) and `candleflight gold --rebuild`"
     )]
     PositionLost {
@@ -108,12 +108,12 @@ pub enum LakeError {
         table: &'static str,
         /// The first file with such rows.
         file: String,
-        /// Rows that the file holds.
+        /// The rows that the file holds.
         holds: String,
         /// The table's position.
         position: Position,
     },
-    /// Another engine took the table's files back to an older version, but not its position.
+    /// Another engine restored an older version of the table's files, but not of its position.
     #[error(
         "version {version} of the {table} table restores an older version, whose rows end below the table's position: rows would be \
          missing. Restore version {before} (RESTORE TABLE … TO VERSION AS OF {before}) and start again"
@@ -121,14 +121,14 @@ pub enum LakeError {
     Restored {
         /// Name of the table.
         table: &'static str,
-        /// The version that did it.
+        /// The version that restored the files.
         version: u64,
         /// The version before.
         before: u64,
     },
-    /// Someone else moved the table's position: this writer must stop. Nothing is lost or doubled.
+    /// Another writer moved the table's position, so this writer must stop. No rows are lost or duplicated.
     #[error(
-        "another writer took over the {table} table at version {version}: let only one run, then start again; nothing is lost"
+        "another writer took over the {table} table at version {version}: run only one writer, then start again; nothing is lost"
     )]
     Fenced {
         /// Name of the table.
@@ -136,49 +136,49 @@ pub enum LakeError {
         /// The version that the other writer committed.
         version: u64,
     },
-    /// Another engine changes the table without pause, and each of its commits was first; the position has not moved. Try again.
+    /// Another engine commits to the table without pause, and each of its commits came first. The position has not moved. Try again.
     #[error("the {table} table is busy: another engine commits all the time; trying again")]
     Busy {
         /// Name of the table.
         table: &'static str,
     },
-    /// The table is already past the position of this commit: deduplicate against the snapshot and call again.
-    #[error("the {table} table is at {reached}, a commit must not take it back to {asked}")]
+    /// The table is already past the position of this commit. Remove the rows that the snapshot holds, and call again.
+    #[error("the {table} table is at {reached}; a commit must not move it back to {asked}")]
     Moved {
         /// Name of the table.
         table: &'static str,
         /// The table's position.
         reached: Position,
-        /// The position of the refused commit.
+        /// The position of the rejected commit.
         asked: Position,
     },
-    /// A file of the snapshot was removed by vacuum: take a new snapshot and call again.
-    #[error("the snapshot is too old, its file {path} was vacuumed")]
+    /// Vacuum has removed a file of the snapshot. Take a new snapshot and call again.
+    #[error("the snapshot is too old: vacuum has removed its file {path}")]
     Expired {
         /// The file.
         path: String,
     },
-    /// A failure that several callers share, since they waited together.
+    /// An error that several callers share, because they waited together.
     #[error(transparent)]
     Shared(Arc<LakeError>),
-    /// There is no such version of the table, or its log entries were cleaned up.
+    /// The table has no such version, or its log entries were cleaned up.
     #[error("the {table} table has no version {asked}: there are versions {first} to {last}")]
     Version {
         /// Name of the table.
         table: &'static str,
-        /// The version that was asked for.
+        /// The requested version.
         asked: u64,
-        /// The first that can be read.
+        /// The first version that can be read.
         first: u64,
-        /// The last that can be read.
+        /// The last version that can be read.
         last: u64,
     },
     /// The Delta log could not be read or written.
     #[error("{doing}{}", Advice(of_store(source.as_ref())))]
     Delta {
-        /// What was being done.
+        /// The action that failed.
         doing: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Box<DeltaTableError>,
     },
@@ -187,7 +187,7 @@ pub enum LakeError {
     Parquet {
         /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: parquet::errors::ParquetError,
     },
@@ -196,15 +196,15 @@ pub enum LakeError {
     Rows {
         /// Name of the table.
         table: &'static str,
-        /// What does not fit.
+        /// The mismatch.
         #[source]
         source: arrow::error::ArrowError,
     },
 }
 
 impl LakeError {
-    /// Returns true if the same call may succeed later: the store is unreachable, overloaded, out of space, or does not let us in (yet,
-    /// or any more), which all are in one table. The table stays usable.
+    /// Returns true if the same call may succeed later: the store is unreachable, overloaded or full, or it denies access for now. The
+    /// module `verdict` lists these cases in one table. The table in the lake stays usable.
     pub fn is_transient(&self) -> bool {
         match self {
             LakeError::Store { source, .. } => verdict(source).passes,
@@ -246,7 +246,7 @@ impl LakeError {
     }
 }
 
-/// Advice on an error, behind a colon.
+/// Advice on an error, written after a colon.
 struct Advice(Option<Verdict>);
 
 impl fmt::Display for Advice {
@@ -258,7 +258,7 @@ impl fmt::Display for Advice {
     }
 }
 
-/// Says what the store's error below another means, if there is one.
+/// Returns the meaning of the store's error among the causes of `error`, if there is one.
 fn of_store(error: &(dyn Error + 'static)) -> Option<Verdict> {
     cause(error).map(verdict)
 }

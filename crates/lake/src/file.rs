@@ -1,4 +1,4 @@
-//! What the Delta log knows of a data file: where it is, how large, and between which values its columns lie.
+//! The facts about a data file in the Delta log: its path, its size and the bounds of its columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 use schema::{DATE, EVENT_TIME, SYMBOL};
 use serde_json::{Map, Value, json};
 
-/// Tag of the files written here: their rows are in the table's order and their statistics are exact. Another engine's OPTIMIZE
-/// writes files without it.
+/// Tag of the files that this crate writes. Their rows are in the table's order, and their statistics are exact. Another engine's OPTIMIZE
+/// writes files without the tag.
 const ORDERED_TAG: &str = "candleflight.ordered";
-/// Other engines cut the statistics of times to milliseconds: the greatest value may lie this much higher, in microseconds.
+/// Microseconds by which the greatest time may exceed its statistics. Other engines cut times in statistics to milliseconds.
 const TIME_CUT_MICROS: i64 = 999;
 
-/// One file of a snapshot. Bounds are inclusive and absent when the log has none.
+/// One file of a snapshot. Bounds are inclusive, and absent if the log has none.
 #[derive(Debug)]
 pub(crate) struct DataFile {
-    /// Relative to the table.
+    /// Path relative to the table.
     pub(crate) path: Path,
     pub(crate) bytes: u64,
     pub(crate) modified_millis: i64,
-    /// Days since the epoch, the partition value.
+    /// Days since the epoch: the partition value.
     pub(crate) date: i32,
-    /// Absent for files of engines that count nothing.
+    /// Number of rows. Absent for files of engines that do not count rows.
     pub(crate) rows: Option<u64>,
-    /// Written here: rows in the table's order, statistics exact.
+    /// True for files of this crate: rows in the table's order, exact statistics.
     pub(crate) ordered: bool,
     pub(crate) symbol: Option<(String, String)>,
     pub(crate) event_time: Option<(i64, i64)>,
@@ -47,7 +47,7 @@ struct Statistics {
 }
 
 impl DataFile {
-    /// Reads an add action; `None` when it has no date or a negative size, which no engine writes.
+    /// Reads an add action. Returns `None` if it has no date or a negative size, which no engine writes.
     pub(crate) fn from_add(add: &Add) -> Option<Arc<DataFile>> {
         let date = date_of_text(add.partition_values.get(DATE)?.as_deref()?)?;
         let statistics: Statistics =
@@ -76,7 +76,7 @@ impl DataFile {
         }))
     }
 
-    /// Writes the action that takes the file out of the table.
+    /// Returns the action that removes the file from the table.
     pub(crate) fn to_remove(&self, now_millis: i64, data_change: bool) -> Remove {
         Remove {
             path: self.path.to_string(),
@@ -90,7 +90,7 @@ impl DataFile {
     }
 }
 
-/// Writes the add action of a file that holds `batch`, all of one date.
+/// Returns the add action of a file that holds `batch`, whose rows share one date.
 pub(crate) fn add_action(
     path: &Path,
     bytes: usize,
@@ -111,7 +111,7 @@ pub(crate) fn add_action(
     }
 }
 
-/// Formats a date as Delta's partition values and Hive's paths do: `2024-01-31`.
+/// Formats a date as in Delta's partition values and Hive's paths: `2024-01-31`.
 pub(crate) fn date_text(days: i32) -> String {
     let date = Date32Type::to_naive_date_opt(days);
     date.map_or_else(|| format!("day {days}"), |date| date.format("%Y-%m-%d").to_string())
@@ -149,7 +149,7 @@ fn bounds(column: &ArrayRef) -> Option<(Value, Value)> {
     match column.data_type() {
         DataType::Int32 => primitive::<Int32Type>(column).map(|(min, max)| (json!(min), json!(max))),
         DataType::Int64 => primitive::<Int64Type>(column).map(|(min, max)| (json!(min), json!(max))),
-        // JSON has no infinity, and a NaN has no place in an order: such a file has no bounds and is never pruned by them.
+        // JSON has no infinity, and NaN has no place in an order. Such a column gets no bounds, so it never excludes its file from a scan.
         DataType::Float64 => primitive::<Float64Type>(column)
             .filter(|(min, max)| min.is_finite() && max.is_finite())
             .map(|(min, max)| (json!(min), json!(max))),

@@ -13,17 +13,17 @@ use crate::file::DataFile;
 use crate::log::{self, read_entry};
 use crate::snapshot::{Snapshot, State};
 
-/// Requests to the store at once.
+/// Requests to the store that run at once.
 const REQUESTS_AT_ONCE: usize = 8;
 
-/// One version of a table, as its log tells it.
+/// One version of a table, as recorded in its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The Delta version.
     pub version: u64,
-    /// When its entry was written, as the store's clock has it.
+    /// Time at which the version's entry was written, by the store's clock.
     pub committed_at: DateTime<Utc>,
-    /// Its rows, as far as the log counts them.
+    /// Number of rows, as far as the log records it.
     pub row_count: u64,
     /// The position that the rows reach.
     pub position: Position,
@@ -32,16 +32,17 @@ pub struct Version {
 /// The versions that can still be read.
 struct Readable {
     first: u64,
-    /// When each entry that is still there was written.
+    /// Write time of each log entry that still exists.
     committed: BTreeMap<u64, DateTime<Utc>>,
 }
 
 impl Snapshot {
-    /// Returns an earlier version of the table. Its position is always right; its files may be gone, see [`Snapshot::check_files`].
+    /// Returns an earlier version of the table. Its position is always right, but its files may be gone: see [`Snapshot::check_files`].
     ///
     /// # Errors
     ///
-    /// [`LakeError::Version`] when there is no such version up to this one, or no longer, else see [`LakeError::is_transient`].
+    /// [`LakeError::Version`] if there is no such version up to this one, or if it was cleaned up. For other errors, see
+    /// [`LakeError::is_transient`].
     pub fn at(&self, version: u64) -> BoxFuture<'_, Result<Snapshot, LakeError>> {
         Box::pin(async move {
             let State { spec, store, version: last, .. } = self.0.as_ref();
@@ -56,11 +57,11 @@ impl Snapshot {
         })
     }
 
-    /// Checks that the files are still there of which `latest` has replaced some: vacuum deletes those after its retention.
+    /// Checks that the files that `latest` has replaced still exist. Vacuum deletes them after its retention.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Expired`] when one is gone, else see [`LakeError::is_transient`].
+    /// [`LakeError::Expired`] if a file is gone. For other errors, see [`LakeError::is_transient`].
     pub fn check_files<'a>(&'a self, latest: &'a Snapshot) -> BoxFuture<'a, Result<(), LakeError>> {
         Box::pin(async move {
             let paths = |snapshot: &Snapshot| {
@@ -79,7 +80,7 @@ impl Snapshot {
         })
     }
 
-    /// Lists the last versions up to this one, at most `count`, ascending.
+    /// Lists the last versions up to this one, at most `count`, in ascending order.
     ///
     /// # Errors
     ///
@@ -121,7 +122,7 @@ impl Snapshot {
                 _ => (),
             }
         }
-        // From a checkpoint on, or from the very beginning, while it is there.
+        // All versions are readable while entry 0 exists. Otherwise they begin at the oldest checkpoint.
         let first = if committed.contains_key(&0) { 0 } else { checkpoint };
         Ok(Readable { first, committed })
     }

@@ -2,10 +2,10 @@
 //!
 //! This is the only crate that uses Parquet, object stores and Delta. A [`Table`] has one writer. Each commit puts one log entry, which
 //! must not exist yet. The entry adds and removes files, and it carries the position that they reach, so rows and position always agree.
-//! [`Snapshot`] reads one version, and [`provider`] makes it a table of SQL.
+//! [`Snapshot`] reads one version, and [`provider()`] makes it a table of SQL.
 //!
-//! `deltalake-core` reads the log, creates tables and writes checkpoints. This crate writes commits and data files itself: a single writer
-//! knows its own files, so a commit takes one request instead of a replay of the log.
+//! `deltalake-core` reads the log, creates tables and writes checkpoints. This crate writes commits and data files itself. A single writer
+//! knows its own files, so a commit takes one request and no replay of the log.
 //!
 //! This crate is not a general Delta writer. It supports tables with the two schemas of Candleflight, and no newer Delta features such as
 //! deletion vectors. It does not decide which rows to write: callers remove duplicates and compute gold.

@@ -1,4 +1,4 @@
-//! The Delta log: creates a table, reads what is in it, puts one entry.
+//! The Delta log: creating a table, reading its contents, and putting one entry.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,30 +27,30 @@ use crate::table::{Order, TableSpec, committable};
 use crate::verdict::verdict;
 use crate::{properties, transactions};
 
-/// Commits between two checkpoints: a reader replays at most as many entries.
+/// Commits between two checkpoints. A reader replays at most this many entries.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
-/// Entries that are read one by one to follow the log; beyond, reading the last checkpoint is cheaper.
+/// Most entries that are read one by one to follow the log. Beyond this, reading the last checkpoint is cheaper.
 const ADVANCE_MAX: u64 = 2 * CHECKPOINT_INTERVAL;
-/// Entries that are read at once.
+/// Log entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 8;
-/// How often a commit is put whose outcome a time-out or a broken connection has hidden, within one call.
+/// Most puts of one commit within a call, if a time-out or a broken connection hides the outcome.
 const PUTS_MAX: usize = 3;
-/// Mean time between two of them.
+/// Mean time between two of these puts.
 const PUT_PAUSE: Duration = Duration::from_millis(200);
-/// Highest protocol versions used here: plain files with partition values and statistics.
+/// Highest protocol versions that this crate supports: plain files with partition values and statistics.
 const READER_VERSION_MAX: i32 = 1;
 const WRITER_VERSION_MAX: i32 = 2;
 
-/// What became of a commit.
+/// The outcome of putting a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PutCommit {
-    /// It is in the log.
+    /// The entry is in the log.
     Landed,
-    /// Someone else's entry has its version.
+    /// Another writer's entry has this version.
     Taken,
 }
 
-/// Creates the table when it is absent.
+/// Creates the table if it does not exist.
 pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), LakeError> {
     let doing = || format!("create the {} table", spec.name);
     if store.log.is_delta_table_location().await.map_err(LakeError::delta(doing()))? {
@@ -68,23 +68,23 @@ pub(crate) async fn ensure(spec: &TableSpec, store: &TableStore) -> Result<(), L
         .with_configuration(properties::at_creation(spec, CHECKPOINT_INTERVAL))
         .with_raise_if_key_not_exists(false)
         .with_save_mode(SaveMode::Ignore)
-        // The loser of a race would otherwise write its metadata over the winner's.
+        // Without this, the loser of a race would write its metadata over the winner's.
         .with_commit_properties(CommitProperties::default().with_max_retries(0))
         .await;
     match created {
         Ok(_) => Ok(()),
-        // Another process was first; what it has created is checked like any other.
+        // Another process came first. Its table is checked like any other.
         Err(_) if store.log.is_delta_table_location().await.is_ok_and(|exists| exists) => Ok(()),
         Err(error) => Err(LakeError::delta(doing())(error)),
     }
 }
 
-/// Reads the latest version from the last checkpoint and the entries after it.
+/// Reads the latest version: the last checkpoint and the entries after it.
 pub(crate) async fn load(spec: &Arc<TableSpec>, store: &TableStore) -> Result<Snapshot, LakeError> {
     load_version(spec, store, None).await
 }
 
-/// Reads a version, the latest without a number.
+/// Reads a version, or the latest one if `version` is `None`.
 pub(crate) async fn load_version(
     spec: &Arc<TableSpec>,
     store: &TableStore,
@@ -112,14 +112,14 @@ pub(crate) async fn load_version(
     Ok(Snapshot(Arc::new(State { spec, store, version, metadata, position, files })))
 }
 
-/// Reads the log as `deltalake-core` has it, with all files, for vacuum.
+/// Reads the log with all files by `deltalake-core`, for vacuum.
 pub(crate) async fn load_table(store: &TableStore) -> Result<DeltaTable, DeltaTableError> {
     let mut table = DeltaTable::new(Arc::clone(&store.log));
     table.load().await?;
     Ok(table)
 }
 
-/// Follows the log from `snapshot` to the latest version; one list request when there is nothing new.
+/// Follows the log from `snapshot` to the latest version. This takes one list request if nothing is new.
 pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> {
     let State { spec, store, version, .. } = snapshot.0.as_ref();
     let doing = || format!("follow the log of the {} table", spec.name);
@@ -140,14 +140,14 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
                 transactions::check_restore(spec, store, version, &actions).await?;
                 snapshot = apply(&snapshot, version, &actions)?;
             }
-            // The table itself was altered, or the snapshot is so old that the entries after it were cleaned up.
+            // The table itself was altered, or the entries after this old snapshot were cleaned up.
             _ => return load(spec, store).await,
         }
     }
     Ok(snapshot)
 }
 
-/// Reads what an entry of the log does; `None` when it was cleaned up.
+/// Reads the actions of a log entry. Returns `None` if the entry was cleaned up.
 pub(crate) async fn read_entry(
     spec: &TableSpec,
     store: &TableStore,
@@ -160,7 +160,7 @@ pub(crate) async fn read_entry(
     entry.await.map_err(LakeError::delta(format!("read version {version} of the {} table", spec.name)))
 }
 
-/// Puts a commit as `version`. Whatever the store answers, on return it is known whether the entry there is ours.
+/// Puts a commit as `version`. The result shows whether the entry of that version is this commit, whatever the store answered.
 pub(crate) async fn put_commit(
     store: &TableStore,
     version: u64,
@@ -176,7 +176,7 @@ pub(crate) async fn put_commit(
             Err(object_store::Error::AlreadyExists { .. }) => match winner(store, &path).await {
                 Ok(winner) if contains(&winner, id) => return Ok(PutCommit::Landed),
                 Ok(_) => return Ok(PutCommit::Taken),
-                // S3 answers so while another put of the name is under way, which may fail yet.
+                // S3 also answers this while another put of the name is in progress. That put may still fail.
                 Err(object_store::Error::NotFound { .. }) => under_way(),
                 Err(error) => error,
             },
@@ -199,10 +199,10 @@ fn contains(entry: &Bytes, id: &str) -> bool {
 }
 
 fn under_way() -> object_store::Error {
-    object_store::Error::Generic { store: "S3", source: "another put of it is under way".into() }
+    object_store::Error::Generic { store: "S3", source: "another put of this object is in progress".into() }
 }
 
-/// Returns the version of the last entry. One list request; `deltalake-core` has it too, but hides what the store answered.
+/// Returns the version of the last entry, by one list request. `deltalake-core` has such a function too, but it hides the store's answer.
 async fn latest_version(store: &TableStore, current: u64) -> Result<u64, object_store::Error> {
     let entry = commit_uri_from_version(Some(current));
     let newer = store.objects.list_with_offset(Some(store.log.log_path()), &entry);
@@ -213,7 +213,7 @@ async fn latest_version(store: &TableStore, current: u64) -> Result<u64, object_
         .await
 }
 
-/// Returns the version after `snapshot`, which the entry `actions` makes of it.
+/// Returns the version after `snapshot`: the result of applying the entry `actions` to it.
 pub(crate) fn apply(snapshot: &Snapshot, version: u64, actions: &[Action]) -> Result<Snapshot, LakeError> {
     let spec = &snapshot.0.spec;
     let (mut removed, mut added, mut position) = (HashSet::new(), Vec::new(), snapshot.position().clone());

@@ -1,4 +1,4 @@
-//! What keeps a table fast and small: compaction, vacuum, checkpoints.
+//! Maintenance that keeps a table fast and small: compaction, vacuum, checkpoints.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -23,36 +23,36 @@ use crate::snapshot::Snapshot;
 use crate::table::{Change, Order, Table, now_millis};
 use crate::write::{is_ours, put_files, split};
 
-/// Rows of a file that compaction makes: two row groups, so that merging holds little in memory.
+/// Rows of a file that compaction writes, at most: two row groups, so that a merge needs little memory.
 const FILE_ROWS_MAX: u64 = 131_072;
-/// Rows that one call of compact rewrites, half a second of work.
+/// Rows that one call of `compact` rewrites, at most: half a second of work.
 const CALL_ROWS_MAX: u64 = 524_288;
-/// Files that one call of compact rewrites.
+/// Files that one call of `compact` rewrites, at most.
 const CALL_FILES_MAX: usize = 1_024;
-/// Offsets that may lie between two bronze files that are merged. A file that spans far more offsets than it holds rows would be
-/// read again by every step of a follower; this keeps apart what was ingested at different times.
+/// Offsets that may lie between two bronze files of one merge. A file that spans many more offsets than it has rows would be read again in
+/// every step of a follower. The limit keeps apart rows that were ingested at different times.
 const OFFSET_GAP_MAX: i64 = 1_048_576;
-/// Small files that a date must have to be merged while rows still come: merged at once, its rows would be rewritten all the time;
-/// never merged, a day of flushes would be thousands of files.
+/// Small files that a date must have to be merged while it still gets rows. An immediate merge would rewrite its rows all the time. Without
+/// merges, a day of flushes would leave thousands of files.
 const OPEN_FILES_MIN: usize = 32;
 /// Files that are read at once.
 const FILES_AT_ONCE: usize = 8;
-/// How old a file must be that is in no entry of the log, to be removed: another engine may be about to commit it. Delta's default.
+/// Age at which a file that no log entry names is removed. Another engine may be about to commit a younger file. This is Delta's default.
 const UNKNOWN_RETENTION: Duration = Duration::from_hours(7 * 24);
 
-/// How long entries stay in a log whose table does not say it: Delta's default.
+/// Retention of log entries if the table does not set one: Delta's default.
 const LOG_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// Time between two passes of [`Maintenance`].
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
-/// How soon compaction goes on where one pass was not enough.
+/// Pause before the next pass if a pass has compacted something, since there may be more.
 const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
-/// Time between two passes that vacuum, too: each reads the whole log and lists all files.
+/// Time between two passes that also vacuum. Each of them reads the whole log and lists all files.
 const VACUUM_INTERVAL: Duration = Duration::from_mins(10);
-/// Rests so many times as long as a pass takes, so that nine tenths of the time are left to what comes, such as a backlog.
+/// Length of the rest after a pass, as a multiple of the pass. It leaves nine tenths of the time to other work, such as a backlog.
 const REST_TIMES: u32 = 9;
 
-/// Keeps a table fast and small, between two commits of its owner.
+/// Maintenance of a table, which runs between two commits of its owner.
 #[derive(Debug)]
 pub struct Maintenance {
     due: Instant,
@@ -61,14 +61,14 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Plans the first pass; replaced files stay readable for `retention`.
+    /// Schedules the first pass. Replaced files stay readable for `retention`.
     pub fn new(retention: Duration) -> Self {
         let due = Instant::now() + PASS_INTERVAL;
         Maintenance { due, vacuum_due: due, retention }
     }
 
-    /// Compacts some small files as of `today` (see [`Table::compact`]) if it is time to, and now and then removes unused ones. A failure
-    /// costs only tidiness, and a later pass tries again. Returns whether the table has a new version.
+    /// Compacts some small files as of `today` (see [`Table::compact`]) if a pass is due. Some passes also remove unused files. A failure
+    /// only leaves the table untidy, and a later pass tries again. Returns true if the table has a new version.
     pub fn pass<'a>(&'a mut self, table: &'a mut Table, today: i32) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let begun = Instant::now();
@@ -77,13 +77,21 @@ impl Maintenance {
             }
             let name = table.spec.name;
             let compacted = table.compact(today).await.unwrap_or_else(|error| {
-                tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no compaction");
+                tracing::warn!(
+                    table = name,
+                    error = &error as &dyn std::error::Error,
+                    "cannot compact the table"
+                );
                 false
             });
             if begun >= self.vacuum_due {
                 self.vacuum_due = begun + VACUUM_INTERVAL;
                 if let Err(error) = table.vacuum(self.retention).await {
-                    tracing::warn!(table = name, error = &error as &dyn std::error::Error, "no vacuum");
+                    tracing::warn!(
+                        table = name,
+                        error = &error as &dyn std::error::Error,
+                        "cannot vacuum the table"
+                    );
                 }
             }
             self.due = Instant::now() + pause(compacted, begun.elapsed());
@@ -92,20 +100,21 @@ impl Maintenance {
     }
 }
 
-/// Returns how long to wait after a pass, which has compacted something or not, and what time it took.
+/// Returns the pause after a pass that took the time `took`.
 fn pause(compacted: bool, took: Duration) -> Duration {
     let least = if compacted { COMPACTION_PAUSE } else { PASS_INTERVAL };
     least.max(took * REST_TIMES)
 }
 
 impl Table {
-    /// Merges small files of a date that hold neighbouring rows; from `today` (days since the epoch) on only where there are dozens, and
-    /// a bounded part of them a call. Returns whether there was something to merge. Rows, position and snapshots taken before stay as
-    /// they are.
+    /// Merges small files of a date that hold neighbouring rows. From `today` on (in days since the epoch), it merges only dates with
+    /// dozens of small files. Each call merges a bounded number of rows.
+    ///
+    /// Rows, position and earlier snapshots stay unchanged. Returns true if there was something to merge.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Fenced`] when another writer has moved the position, else see [`LakeError::is_transient`].
+    /// [`LakeError::Fenced`] if another writer has moved the position. For other errors, see [`LakeError::is_transient`].
     pub fn compact(&mut self, today: i32) -> BoxFuture<'_, Result<bool, LakeError>> {
         Box::pin(async move {
             self.settle().await?;
@@ -121,22 +130,26 @@ impl Table {
                 DeltaOperation::Optimize { predicate: None, target_size: FILE_ROWS_MAX.cast_signed() };
             let (removed, position) =
                 (merges.into_iter().flatten().collect(), self.snapshot.position().clone());
-            // When another engine's maintenance was first, the next call plans anew.
+            // If another engine's maintenance came first, the next call makes a new plan.
             self.commit(Change { operation, removed, added, position }).await?;
             Ok(true)
         })
     }
 
-    /// Deletes the data files that were replaced longer than `retention` ago, and those that no entry of the log names: our own when
-    /// they are older than it, as a crash has left them, those of other engines after a week, as their commit may be to come. Returns
-    /// how many. With the next commit the log, and so each other engine, remembers replaced files for that long.
+    /// Deletes unused data files and returns their number. Files that were replaced go after `retention`.
+    ///
+    /// Files that no log entry names go as well. Those of this crate, left by a crash, go after `retention`. Those of other engines go
+    /// after a week, because their commit may still follow.
+    ///
+    /// If the log keeps replaced files for a shorter time, the next commit sets `retention` there, and other engines then keep these files
+    /// as long.
     ///
     /// # Errors
     ///
     /// See [`LakeError::is_transient`].
     pub fn vacuum(&mut self, retention: Duration) -> BoxFuture<'_, Result<usize, LakeError>> {
         Box::pin(async move {
-            // The files of a commit whose outcome is open must not look unused.
+            // The files of a commit with an unknown outcome must not look unused.
             self.settle().await?;
             let name = self.spec.name;
             let doing = || format!("vacuum the {name} table");
@@ -149,7 +162,7 @@ impl Table {
                 self.claim_retention(retention);
             }
             let foreign = before(retention.max(UNKNOWN_RETENTION));
-            // A log that forgets earlier than that cannot tell a replaced file from one that never was in it.
+            // A log with a shorter memory cannot distinguish a replaced file from one that it never named.
             let own = if known.remembered >= retention { before(retention) } else { foreign };
             let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
             let unused = files.into_iter().filter(|file| {
@@ -175,7 +188,7 @@ impl Table {
     }
 }
 
-/// Writes a checkpoint and drops expired log entries when enough commits were made. A failure costs readers some speed, no more.
+/// Writes a checkpoint and drops expired log entries if enough commits were made. A failure only makes readers slower.
 pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
     let (version, table) = (snapshot.version(), snapshot.0.spec.name);
     if !version.is_multiple_of(CHECKPOINT_INTERVAL) {
@@ -194,14 +207,14 @@ pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
         table,
         version,
         error,
-        "no checkpoint; the next one is tried after {CHECKPOINT_INTERVAL} commits"
+        "cannot write a checkpoint; the next attempt follows after {CHECKPOINT_INTERVAL} commits"
     );
 }
 
 async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
     let (store, version) = (&snapshot.0.store, snapshot.version());
     let engine = store.log.engine(None);
-    // Without a table of `deltalake-core`, which would hold all files with their statistics: the writer streams them.
+    // This avoids a table of `deltalake-core`, which would hold all files with their statistics. The checkpoint writer streams them.
     let log = delta_kernel::Snapshot::builder_for(store.log.root_url())
         .at_version(version)
         .build(engine.as_ref())?;
@@ -215,15 +228,15 @@ async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
 
 /// The files that the log names.
 struct Known {
-    /// In the latest version, or replaced but a short while ago.
+    /// Files of the latest version, and files that were replaced recently.
     kept: HashSet<Path>,
-    /// Replaced long ago.
+    /// Files that were replaced long ago.
     replaced: HashSet<Path>,
-    /// How long the log names a replaced file.
+    /// Time for which the log names a replaced file.
     remembered: Duration,
 }
 
-/// Reads which files the latest version holds, and which were replaced up to `oldest` and after it.
+/// Reads the files of the latest version, and the files that were replaced up to `oldest` and after it.
 async fn known_files(table: &DeltaTable, oldest: i64) -> Result<Known, DeltaTableError> {
     let (state, log) = (table.snapshot()?, table.log_store());
     let mut kept: HashSet<Path> = state.log_data().iter().map(|file| file.object_store_path()).collect();
@@ -240,7 +253,8 @@ async fn known_files(table: &DeltaTable, oldest: i64) -> Result<Known, DeltaTabl
     Ok(Known { kept, replaced, remembered: state.table_config().deleted_file_retention_duration() })
 }
 
-/// Plans which files to merge into one each: neighbours of one date (and Kafka partition), the longest rows of small files first.
+/// Plans the merges: lists of files that become one file each. The files of a merge are neighbours of one date, and in bronze of one Kafka
+/// partition. The longest lists come first.
 fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
     let mut groups: BTreeMap<(i32, Option<i32>), Vec<&Arc<DataFile>>> = BTreeMap::new();
     for file in snapshot.0.files.iter().filter(|file| file.rows.is_some_and(|rows| rows < FILE_ROWS_MAX)) {
@@ -268,7 +282,7 @@ fn merges(snapshot: &Snapshot, today: i32) -> Vec<Vec<Arc<DataFile>>> {
         }
         merges.push(merge);
     }
-    // A file of another engine is rewritten also alone: it may mix partitions and has no order.
+    // A file of another engine is rewritten even alone, because it may mix partitions and has no order.
     merges.retain(|merge| {
         let files_min = if merge.first().is_some_and(|file| file.date < today) { 2 } else { OPEN_FILES_MIN };
         merge.len() >= files_min || merge.iter().any(|file| !file.ordered)

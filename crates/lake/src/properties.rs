@@ -10,11 +10,11 @@ use crate::table::TableSpec;
 
 /// Property that holds the name of the Kafka topic.
 pub(crate) const TOPIC: &str = "candleflight.topic";
-/// Property that holds the topic's Kafka id. A table has it from the first commit on whose writer knows the id.
+/// Property that holds the topic's Kafka id. The first commit of a writer that has the id sets it.
 pub(crate) const TOPIC_ID: &str = "candleflight.topicId";
 /// Property of gold that holds the id of the bronze table it is computed from.
 pub(crate) const BRONZE: &str = "candleflight.bronze";
-/// Delta's property that says how long replaced files stay.
+/// Delta's property for the retention of replaced files.
 pub(crate) const FILE_RETENTION: &str = "delta.deletedFileRetentionDuration";
 /// Delta's property that lets an engine drop application transactions, and the position with them.
 const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
@@ -22,7 +22,7 @@ const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
 /// Properties that the next commit sets.
 pub(crate) type Claims = HashMap<&'static str, String>;
 
-/// Returns what a table is created with.
+/// Returns the properties of a new table.
 pub(crate) fn at_creation(spec: &TableSpec, checkpoint_interval: u64) -> Vec<(String, Option<String>)> {
     let delta = [
         (TableProperty::CheckpointInterval, checkpoint_interval.to_string()),
@@ -34,11 +34,11 @@ pub(crate) fn at_creation(spec: &TableSpec, checkpoint_interval: u64) -> Vec<(St
     delta.into_iter().chain([(TOPIC.to_owned(), Some(spec.topic.clone()))]).collect()
 }
 
-/// Checks that the table is of the right topic and keeps its position.
+/// Checks that the table belongs to the right topic and keeps its position.
 ///
 /// # Errors
 ///
-/// [`LakeError::OtherTopic`], [`LakeError::TransactionRetention`].
+/// [`LakeError::OtherTopic`] or [`LakeError::TransactionRetention`].
 pub(crate) fn check(spec: &TableSpec, metadata: &Metadata) -> Result<(), LakeError> {
     let properties = metadata.configuration();
     if let Some(found) = properties.get(TOPIC).filter(|found| **found != spec.topic) {
@@ -50,11 +50,11 @@ pub(crate) fn check(spec: &TableSpec, metadata: &Metadata) -> Result<(), LakeErr
     }
 }
 
-/// Returns the metadata with the claimed properties; `None` where it has them all.
+/// Returns the metadata with the claimed properties. Returns `None` if the metadata already has them all.
 ///
 /// # Errors
 ///
-/// The metadata cannot be written again, which no table that this crate opens can cause.
+/// The metadata cannot be written again. No table that this crate opens can cause this.
 pub(crate) fn with_claims(metadata: &Metadata, claims: &Claims) -> Result<Option<Metadata>, DeltaTableError> {
     let held = metadata.configuration();
     let missing: Vec<_> = claims.iter().filter(|(key, value)| held.get(**key) != Some(*value)).collect();

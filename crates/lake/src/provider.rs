@@ -30,10 +30,11 @@ use self::statistics::{Bounded, Bounds, predicate, statistics};
 use crate::file::DataFile;
 use crate::snapshot::Snapshot;
 
-/// Returns one table over the rows of `snapshot` and of `hot`, which have the table's schema and are not in the snapshot.
+/// Returns one table over the rows of `snapshot` and `hot`. The batches in `hot` have the table's schema, and their rows are not in the
+/// snapshot.
 ///
-/// Needs nothing registered: a scan makes the store known to the session it runs in. Files are pruned by the statistics of the
-/// log, hot batches by their own; without filters `count(*)` is answered from them.
+/// The caller registers nothing else: a scan registers the store in its session. The log's statistics prune files, and the batches' own
+/// statistics prune hot batches. Without filters, statistics also answer `count(*)`.
 pub fn provider(snapshot: Snapshot, hot: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(LakeTable { snapshot, hot })
 }
@@ -55,7 +56,7 @@ impl TableProvider for LakeTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // They skip files, row groups and pages; single rows are left to the filter above.
+        // Filters skip files, row groups and pages. The filter above the scan removes single rows.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -86,7 +87,7 @@ impl TableProvider for LakeTable {
 }
 
 impl LakeTable {
-    /// Returns the files and the hot batches that may hold rows which `filters` leave.
+    /// Returns the files and the hot batches that may hold rows that match `filters`.
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<(Vec<Arc<DataFile>>, Vec<RecordBatch>)> {
         let files = &self.snapshot.0.files;
         let Some(filter) = conjunction(filters.iter().cloned()) else {

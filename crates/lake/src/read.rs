@@ -1,4 +1,4 @@
-//! Parquet files to rows: fetches what is needed, decodes off the runtime's threads.
+//! Reading of Parquet files: fetches the needed bytes, and decodes them off the runtime's threads.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,14 +26,16 @@ use crate::file::DataFile;
 use crate::store::TableStore;
 use crate::table::TableSpec;
 
-/// What the first request fetches from the end of a file of which only some rows are wanted: the footer of any, all of most.
+/// Bytes that the first request fetches from the end of a file if only some rows are wanted. They contain the footer of any file, and all
+/// of most files.
 const TAIL_BYTES: u64 = 512 * 1024;
-/// Files that are wanted whole are fetched whole, up to this size: one request, and what 131,072 rows of ours never reach.
+/// Largest size at which a file is fetched whole, by one request, if all its rows are wanted. Files of this crate with 131,072 rows are
+/// always smaller.
 const WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Rows of a decoded batch: a row group of ours.
+/// Rows of a decoded batch: a row group of this crate's files.
 const BATCH_ROWS_MAX: usize = 65_536;
 
-/// Reads a file's rows, with the table's schema; with `only`, just the rows of that partition and those offsets.
+/// Reads a file's rows in the table's schema. With `only`, reads just the rows of that partition and those offsets.
 pub(crate) async fn read_file(
     spec: Arc<TableSpec>,
     store: TableStore,
@@ -44,7 +46,7 @@ pub(crate) async fn read_file(
     let is_whole = only.is_none() && file.bytes <= WHOLE_BYTES_MAX;
     let tail = if is_whole { 0 } else { file.bytes.saturating_sub(TAIL_BYTES) }..file.bytes;
     let tail_bytes = source.fetch(std::slice::from_ref(&tail)).await?.pop().unwrap_or_default();
-    // The index of the pages is for skipping some.
+    // The index of the pages only serves to skip pages.
     let index = if only.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let metadata = source.metadata(&tail, &tail_bytes, index).await?;
     let mut decoder = decoder(metadata, only).map_err(source.broken())?;
@@ -67,7 +69,7 @@ pub(crate) async fn read_file(
     }
 }
 
-/// Reads whole files, so many at once; each comes with its rows, in the order of `files`.
+/// Reads whole files, `at_once` at a time. Each file comes with its rows, in the order of `files`.
 pub(crate) fn read_files(
     spec: &Arc<TableSpec>,
     store: &TableStore,
@@ -168,7 +170,7 @@ fn within(batch: &RecordBatch, only: OffsetRange) -> Result<BooleanArray, ArrowE
 
 type Decoded = (ParquetPushDecoder, Vec<RecordBatch>, Option<Vec<Range<u64>>>);
 
-/// Decodes until the file ends (`None`) or more of it is wanted.
+/// Decodes until the file ends (`None`) or more of its bytes are needed.
 fn decode(mut decoder: ParquetPushDecoder) -> Result<Decoded, ParquetError> {
     let mut batches = Vec::new();
     loop {
@@ -180,7 +182,7 @@ fn decode(mut decoder: ParquetPushDecoder) -> Result<Decoded, ParquetError> {
     }
 }
 
-/// Brings a file's columns into the table's schema: by name, and with the date that only the path holds.
+/// Converts a file's columns to the table's schema: by name, and with the date, which only the path holds.
 fn conform(spec: &TableSpec, batch: &RecordBatch, date: i32) -> Result<RecordBatch, ArrowError> {
     let columns = spec.schema.fields().iter().map(|field| {
         if field.name() == DATE {

@@ -1,4 +1,4 @@
-//! Bronze by position: the rows of a run of offsets, in order, in steps of bounded size.
+//! Reads of bronze by position: the rows of a run of offsets, in order, in steps of bounded size.
 
 use std::sync::Arc;
 
@@ -17,42 +17,44 @@ use crate::file::DataFile;
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 
-/// Rows of a step, about 12 MiB.
+/// Rows of a step, at most: about 12 MiB.
 const STEP_ROWS_MAX: u64 = 131_072;
-/// Offsets after which a step may end where a file begins, so that files are read once and not in parts.
+/// Offsets of a step before it may end where a file begins. Files are then read once, and not in parts.
 const STEP_ROWS_MIN: i64 = STEP_ROWS_MAX.cast_signed() / 2;
-/// Files of a step: small ones, a step of many rows has few.
+/// Files of a step, at most. This limits steps of small files, since a step of many rows has few files.
 const STEP_FILES_MAX: usize = 512;
-/// Steps that are read ahead of the one that is taken.
+/// Steps that are read ahead of the reader.
 const STEPS_AHEAD: usize = 2;
 /// Files of a step that are read at once.
 const FILES_AT_ONCE: usize = 8;
-/// Rows from which on a decoded batch is passed on as it is: one more message costs less than copying it together with others.
+/// Rows from which on a decoded batch is passed on unchanged. One more message then costs less than copying the batch together with others.
 const PASSED_ROWS_MIN: usize = 16_384;
 
-/// Rows and the offsets that they stand for.
+/// Rows, and the range of offsets that they cover.
 type Piece = (OffsetRange, RecordBatch);
 
-/// A run of offsets and the files that may hold some of it.
+/// A run of offsets, and the files that may hold some of its rows.
 struct Step {
     range: OffsetRange,
     files: Vec<Arc<DataFile>>,
 }
 
 impl Snapshot {
-    /// Reads the bronze rows of `range`, ascending by offset; the ranges of the batches tile `range` and may be wider than their rows.
+    /// Reads the bronze rows of `range`, in ascending order of offsets. The ranges of the batches tile `range`, and may be wider than their
+    /// rows.
     ///
-    /// Reads only files whose statistics meet the range, in steps of at most 131,072 rows, two steps ahead of the taker.
+    /// Reads only files whose statistics overlap the range. A step has at most 131,072 rows. Two steps are read ahead of the reader.
     ///
     /// # Errors
     ///
-    /// An item may be [`LakeError::Expired`] when the snapshot is older than vacuum's retention, else see [`LakeError::is_transient`].
+    /// An item is [`LakeError::Expired`] if the snapshot is older than vacuum's retention. For other errors, see
+    /// [`LakeError::is_transient`].
     pub fn read(&self, range: OffsetRange) -> BoxStream<'static, Result<Piece, LakeError>> {
         let state = Arc::clone(&self.0);
         let steps = steps(&state.files, range);
         let read = move |step: Step| {
             let range = step.range;
-            // A task of its own goes on while the taker is busy with the step before.
+            // A separate task continues while the reader works on the step before.
             let reading = SpawnedTask::spawn(read_step(Arc::clone(&state), step));
             async move {
                 let ended = reading.join().await;
@@ -79,7 +81,7 @@ async fn read_step(state: Arc<State>, step: Step) -> Result<Vec<Piece>, LakeErro
     merged.map_err(|source| LakeError::Rows { table, source })
 }
 
-/// Brings the rows of `range` into the order of their offsets. The ranges of the pieces tile `range`.
+/// Sorts the rows of `range` by offset. The ranges of the pieces tile `range`.
 fn merge(
     schema: &SchemaRef,
     range: OffsetRange,
@@ -100,7 +102,7 @@ fn merge(
     if in_order {
         return Ok(vec![(range, batch)]);
     }
-    // Files of different dates interleave where candles came late, and another engine's files have no order.
+    // Files of different dates interleave if candles came late. Files of another engine have no order.
     let order = sort_to_indices(offset_column(&batch), None, None)?;
     Ok(vec![(range, take_record_batch(&batch, &order)?)])
 }
@@ -113,14 +115,14 @@ fn offset_column(batch: &RecordBatch) -> &ArrayRef {
     batch.column_by_name(KAFKA_OFFSET).expect("bronze has offsets")
 }
 
-/// Tells whether all rows of the file are in `range`, so that none needs to be looked at.
+/// Returns true if all rows of the file are in `range`, so that no row needs a check.
 fn is_within(file: &DataFile, range: OffsetRange) -> bool {
     file.partition == Some((range.partition, range.partition))
         && file.offset.is_some_and(|(first, last)| range.first <= first && last < range.next)
 }
 
-/// Cuts `range` into steps of at most [`STEP_ROWS_MAX`] rows: a run of as many offsets cannot hold more rows, and a longer run is
-/// taken where the files that meet it hold fewer.
+/// Cuts `range` into steps of at most [`STEP_ROWS_MAX`] rows. A run of that many offsets cannot hold more rows. A step takes a longer run
+/// if the files that overlap it hold few enough rows.
 fn steps(files: &[Arc<DataFile>], range: OffsetRange) -> Vec<Step> {
     let meets = |file: &&Arc<DataFile>| {
         let (first, last) = bounds(file);

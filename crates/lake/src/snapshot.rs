@@ -1,4 +1,4 @@
-//! One version of a table: its files and the position they reach. Immutable, and cheap to clone.
+//! One version of a table: its files, and the position that they reach. It is immutable and cheap to clone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::properties::{BRONZE, TOPIC_ID};
 use crate::store::TableStore;
 use crate::table::TableSpec;
 
-/// One version of a table; clones share it. Its files stay readable until vacuum, that is for the retention after they were replaced.
+/// One version of a table. Clones share it. Its files stay readable until vacuum deletes them, which is the retention after they were
+/// replaced.
 #[derive(Clone, Debug)]
 pub struct Snapshot(pub(crate) Arc<State>);
 
@@ -37,38 +38,38 @@ impl Snapshot {
         self.0.metadata.id()
     }
 
-    /// Returns the topic whose offsets the position counts, with its id once a writer has named it.
+    /// Returns the topic whose offsets the position counts. The topic has its id once a writer has set it.
     pub fn topic(&self) -> Topic {
         let id = self.0.metadata.configuration().get(TOPIC_ID).cloned();
         Topic { name: self.0.spec.topic.clone(), id }
     }
 
-    /// Returns the id of the bronze table that gold is computed from; `None` for bronze, and for gold of version 0.1.
+    /// Returns the id of the bronze table that gold is computed from. Returns `None` for bronze, and for gold of version 0.1.
     pub fn bronze_id(&self) -> Option<&str> {
         self.0.metadata.configuration().get(BRONZE).map(String::as_str)
     }
 
-    /// Returns the position that the rows reach; a partition of which nothing was read is absent.
+    /// Returns the position that the rows reach. A partition that has not been read is absent.
     pub fn position(&self) -> &Position {
         &self.0.position
     }
 
-    /// Counts the rows, as far as the log knows them (files of other engines may be uncounted).
+    /// Returns the number of rows, as far as the log records it. Files of other engines may have no count.
     pub fn row_count(&self) -> u64 {
         self.0.files.iter().filter_map(|file| file.rows).sum()
     }
 
-    /// Counts the data files.
+    /// Returns the number of data files.
     pub fn file_count(&self) -> usize {
         self.0.files.len()
     }
 
-    /// Sums the sizes of the data files.
+    /// Returns the total size of the data files in bytes.
     pub fn bytes(&self) -> u64 {
         self.0.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Returns an event time that no row of `symbol` is later than, microseconds UTC, as the log's statistics have it; `None` when no file
+    /// Returns an upper bound of the event times of `symbol`, in microseconds UTC, from the log's statistics. Returns `None` if no file
     /// holds the symbol.
     pub fn newest_at_most(&self, symbol: &str) -> Option<i64> {
         let may_hold = |file: &&Arc<DataFile>| {

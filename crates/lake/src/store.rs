@@ -1,4 +1,4 @@
-//! The store underneath: a folder or an S3 bucket, and one table's part of it.
+//! The underlying store, a folder or an S3 bucket, and the part of it that holds one table.
 
 mod bucket;
 mod credentials;
@@ -28,32 +28,34 @@ use self::variables::Variables;
 use crate::LakeError;
 use crate::verdict;
 
-/// How old a staged file is that no put works on any more.
+/// Age from which on a staged file belongs to no running put.
 const STAGED_AGE_MIN: Duration = Duration::from_hours(1);
 
-/// A folder or an S3 bucket that holds the tables; clones share it.
+/// A folder or an S3 bucket that holds the tables. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Lake {
-    /// Rooted where the path of [`Self::base`] begins, as the Delta log reader wants it.
+    /// The store, with its root where the path of [`Self::base`] begins. The Delta log reader requires this.
     pub(crate) root: Arc<dyn ObjectStore>,
-    /// The place of the tables in `root`; ends with a slash. Of a folder it is `folder:///`, whatever characters its name has.
+    /// The place of the tables in `root`, with a slash at the end. For a folder, it is `folder:///`, whatever characters the folder's name
+    /// has.
     base: Url,
-    /// The whole address, for people.
+    /// The whole address, for messages.
     address: String,
-    /// The folder, when the lake is one.
+    /// The folder, if the lake is one.
     folder: Option<PathBuf>,
 }
 
 impl Lake {
-    /// Opens the lake at a folder path, `file://…` or `s3://bucket[/prefix]`, creating the folder or the bucket when missing.
+    /// Opens the lake at a folder path, `file://…` or `s3://bucket[/prefix]`. Creates the folder or the bucket if it does not exist.
     ///
-    /// S3 is reached as the AWS SDKs and delta-rs reach it: by `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, a web identity,
-    /// `AWS_PROFILE`, or the role of the container or the instance; `AWS_REGION` (default: the bucket's), `AWS_ENDPOINT_URL_S3`,
-    /// `AWS_ENDPOINT_URL` or `AWS_ENDPOINT` for a server that is not Amazon's, and `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
+    /// S3 is configured as for the AWS SDKs and delta-rs. Credentials come from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, from a web
+    /// identity, from `AWS_PROFILE`, or from the role of the container or the instance. `AWS_REGION` names the region (default: the
+    /// bucket's). `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or `AWS_ENDPOINT` names a server that is not Amazon's. `HTTPS_PROXY`,
+    /// `HTTP_PROXY` and `NO_PROXY` configure proxies.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Location`] when the address or the variables are wrong, [`LakeError::Store`] when the store does not answer.
+    /// [`LakeError::Location`] if the address or the variables are wrong. [`LakeError::Store`] if the store does not answer.
     pub fn open(url: &str) -> BoxFuture<'_, Result<Lake, LakeError>> {
         Box::pin(async move { Lake::open_with(url, &Variables::of_process()).await })
     }
@@ -78,11 +80,11 @@ impl Lake {
         }
     }
 
-    /// Proves that the store refuses to create an object that exists, also to two racing writers; removes what it wrote.
+    /// Checks that the store rejects the creation of an object that exists, even by two racing writers. Removes the objects that it wrote.
     ///
     /// # Errors
     ///
-    /// [`LakeError::NoPutIfAbsent`] when it does not, [`LakeError::Store`] when the store does not answer.
+    /// [`LakeError::NoPutIfAbsent`] if the store creates an object twice. [`LakeError::Store`] if the store does not answer.
     pub fn probe(&self) -> BoxFuture<'_, Result<(), LakeError>> {
         Box::pin(async move {
             let table = self.table("_probe")?;
@@ -139,18 +141,18 @@ impl Lake {
     }
 }
 
-/// One table's part of the store; paths are relative to the table.
+/// The part of the store that holds one table. Paths are relative to the table.
 #[derive(Clone, Debug)]
 pub(crate) struct TableStore {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) log: LogStoreRef,
-    /// A URL of its own under which a query engine finds the objects.
+    /// A unique URL, under which a query engine finds the objects.
     pub(crate) name: String,
     folder: Option<PathBuf>,
 }
 
 impl TableStore {
-    /// Puts an object; on return it survives a power cut.
+    /// Puts an object. On return, the object survives a power cut.
     pub(crate) async fn put(
         &self,
         path: &Path,
@@ -160,7 +162,7 @@ impl TableStore {
         self.objects.put_opts(path, bytes.into(), mode.into()).await.map(drop)
     }
 
-    /// Removes what killed puts have left in the table's folder; an object store keeps nothing of them. Returns how many files.
+    /// Removes files that killed puts have left in the table's folder, and returns their number. An object store keeps no such files.
     pub(crate) async fn remove_staged(&self, now: SystemTime) -> Result<usize, object_store::Error> {
         let Some(folder) = self.folder.clone() else { return Ok(0) };
         let removed =
@@ -168,7 +170,7 @@ impl TableStore {
         removed.map_err(|source| object_store::Error::Generic { store: "folder", source: source.into() })
     }
 
-    /// Lists the data files that are there, in the log or not, with the time they were last written.
+    /// Lists the data files that exist, in the log or not, with the times of their last writes.
     pub(crate) async fn data_files(&self) -> Result<Vec<object_store::ObjectMeta>, object_store::Error> {
         let hidden = |path: &Path| path.parts().any(|part| part.as_ref().starts_with(['_', '.']));
         let is_data = |object: &object_store::ObjectMeta| {
@@ -177,7 +179,7 @@ impl TableStore {
         self.objects.list(None).try_filter(|object| std::future::ready(is_data(object))).try_collect().await
     }
 
-    /// Deletes objects; those that are gone already do not matter. Returns how many were deleted.
+    /// Deletes objects and returns the number of deleted ones. Objects that do not exist are ignored.
     pub(crate) async fn delete(&self, paths: Vec<Path>) -> Result<usize, object_store::Error> {
         let mut deleted = 0;
         let mut outcomes =
@@ -193,7 +195,8 @@ impl TableStore {
     }
 }
 
-/// Puts the probe object `path`, which must not exist. Not a closure: the compiler could not prove its futures `Send`.
+/// Puts the probe object `path`, which must not exist. This is not a closure, because the compiler could not prove that its futures are
+/// `Send`.
 async fn create(store: &Arc<dyn ObjectStore>, path: &Path) -> object_store::Result<()> {
     store.put_opts(path, Bytes::from_static(b"probe").into(), PutMode::Create.into()).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! A table and its single writer: every change is one commit of one log entry.
+//! A table and its only writer. Every change is one commit of one log entry.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,31 +26,31 @@ use crate::store::{Lake, TableStore};
 use crate::transactions::{check_files, transactions};
 use crate::write::{put_files, split};
 
-/// How often one change is put on top of a newer version that another engine's maintenance has made meanwhile: it comes by
-/// minutes, a commit takes milliseconds.
+/// Times that one change is put again on top of a newer version, at most. Another engine's maintenance makes such a version every few
+/// minutes, and a commit takes milliseconds.
 const REBASES_MAX: usize = 10;
-/// Mean time between two of them.
+/// Mean time between two of these puts.
 const REBASE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a table is called, where it is and what it holds.
+/// The name, the place and the contents of a table.
 #[derive(Clone, Debug)]
 pub struct TableSpec {
-    /// `bronze` or `gold`: its name in errors and failpoints.
+    /// `bronze` or `gold`: the name in errors and failpoints.
     pub name: &'static str,
-    /// Its folder in the lake.
+    /// The table's folder in the lake.
     pub prefix: &'static str,
-    /// Schema of its rows.
+    /// The schema of its rows.
     pub schema: SchemaRef,
-    /// The Kafka topic whose offsets its position is made of.
+    /// The Kafka topic whose offsets the table's position counts.
     pub topic: String,
-    /// How its rows are dealt out to files and ordered there.
+    /// The order of the rows, and their division into files.
     pub order: Order,
 }
 
-/// The order of the rows of a file.
+/// The order of the rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// A file holds one date and one Kafka partition, ordered by offset: the log's statistics then say which offsets it holds.
+    /// A file holds one date and one Kafka partition, ordered by offset. The log's statistics then show which offsets it holds.
     Offset,
     /// A file holds one date, ordered by symbol and event time.
     Key,
@@ -80,11 +80,10 @@ pub fn gold(topic: &str) -> TableSpec {
     }
 }
 
-/// A table, for its one writer or for a reader.
+/// A table, for its only writer or for a reader.
 ///
-/// After a transient error the table stays usable: call the same method with the same arguments again. If the failed commit had
-/// arrived after all, that call finds it in the log and counts it as done. To change the arguments instead, [`Table::refresh`]
-/// first and look at the position.
+/// After a transient error the table stays usable: repeat the call with the same arguments. If the failed commit has arrived after all, the
+/// call finds it in the log and counts it as done. To change the arguments instead, first call [`Table::refresh`] and read the position.
 #[derive(Debug)]
 pub struct Table {
     pub(crate) spec: Arc<TableSpec>,
@@ -95,19 +94,19 @@ pub struct Table {
     claims: Claims,
 }
 
-/// A commit whose put has not been answered.
+/// A commit whose put has no answer yet.
 #[derive(Debug)]
 struct Pending {
-    /// Found in the log entry if it is ours.
+    /// A unique id, which identifies this commit in the log.
     id: String,
     entry: Bytes,
-    /// The table if it arrives.
+    /// The snapshot of the table if the commit arrives.
     next: Snapshot,
-    /// Whether it carries rows or a position; maintenance does not.
+    /// True if the commit carries rows or a position. Commits of maintenance do not.
     moves: bool,
 }
 
-/// What a commit changes.
+/// The changes of a commit.
 pub(crate) struct Change {
     pub(crate) operation: DeltaOperation,
     pub(crate) removed: Vec<Arc<DataFile>>,
@@ -116,13 +115,13 @@ pub(crate) struct Change {
 }
 
 impl Table {
-    /// Opens the table, creating it when absent. Losing the race to create it is fine.
+    /// Opens the table, and creates it if it does not exist. Another process may create it at the same time.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Schema`], [`LakeError::Protocol`] and [`LakeError::OtherTopic`] when the table is not ours to use,
-    /// [`LakeError::PositionLost`], [`LakeError::TransactionRetention`] and [`LakeError::Restored`] when another engine has lost its
-    /// position, otherwise see [`LakeError::is_transient`].
+    /// [`LakeError::Schema`], [`LakeError::Protocol`], [`LakeError::AppendOnly`] or [`LakeError::OtherTopic`] if this crate cannot use the
+    /// table. [`LakeError::PositionLost`], [`LakeError::TransactionRetention`] or [`LakeError::Restored`] if another engine has lost the
+    /// position, or may lose it. For other errors, see [`LakeError::is_transient`].
     pub fn open(lake: &Lake, spec: TableSpec) -> BoxFuture<'_, Result<Table, LakeError>> {
         Box::pin(async move {
             let (store, spec) = (lake.table(spec.prefix)?, Arc::new(spec));
@@ -132,31 +131,31 @@ impl Table {
         })
     }
 
-    /// Returns the latest version that this table knows of.
+    /// Returns the latest version that this table has read or written.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.clone()
     }
 
-    /// Names the topic's id; the next commit makes it durable.
+    /// Sets the topic's id. The next commit makes it durable.
     pub fn set_topic_id(&mut self, id: &str) {
         self.claims.insert(TOPIC_ID, id.to_owned());
     }
 
-    /// Names the bronze table that this one is computed from; the next commit makes it durable.
+    /// Sets the id of the bronze table that this table is computed from. The next commit makes it durable.
     pub fn set_bronze_id(&mut self, id: &str) {
         self.claims.insert(BRONZE, id.to_owned());
     }
 
-    /// Names how long replaced files stay; the next commit makes it durable.
+    /// Sets the retention of replaced files. The next commit makes it durable.
     pub(crate) fn claim_retention(&mut self, retention: Duration) {
         self.claims.insert(FILE_RETENTION, format!("interval {} seconds", retention.as_secs()));
     }
 
-    /// Takes all rows out of the table and its position back to the beginning, in one commit. Older versions stay readable until vacuum.
+    /// Removes all rows from the table and moves its position to the beginning, in one commit. Older versions stay readable until vacuum.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Fenced`] when another writer has moved the position, otherwise see [`LakeError::is_transient`].
+    /// [`LakeError::Fenced`] if another writer has moved the position. For other errors, see [`LakeError::is_transient`].
     pub fn empty(&mut self) -> BoxFuture<'_, Result<Snapshot, LakeError>> {
         Box::pin(async move {
             self.settle().await?;
@@ -175,7 +174,7 @@ impl Table {
         })
     }
 
-    /// Learns what others have committed, and the outcome of an own commit that failed; returns the latest version.
+    /// Reads the commits of others, and the outcome of an own commit that failed. Returns the latest version.
     ///
     /// # Errors
     ///
@@ -188,12 +187,13 @@ impl Table {
         })
     }
 
-    /// Adds rows and moves the position in one commit, durable on return. The caller has deduplicated; no rows moves only the position.
+    /// Adds rows and moves the position in one commit, which is durable on return. The caller has removed duplicates. Without rows, the
+    /// commit moves only the position.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Fenced`] when another writer has moved the position, [`LakeError::Moved`] when the table is already past
-    /// `position`, [`LakeError::Rows`] when the rows have another schema, else see [`LakeError::is_transient`].
+    /// [`LakeError::Fenced`] if another writer has moved the position. [`LakeError::Moved`] if the table is already past `position`.
+    /// [`LakeError::Rows`] if the rows have another schema. For other errors, see [`LakeError::is_transient`].
     pub fn append<'a>(
         &'a mut self,
         batches: &'a [RecordBatch],
@@ -218,12 +218,12 @@ impl Table {
         })
     }
 
-    /// Adds rows like [`Table::append`], but a row whose (symbol, event time) is in the table already replaces the old one, and
-    /// within `batches` the last row of a key wins. Rewrites just the files that hold such old rows.
+    /// Adds rows like [`Table::append`]. A row whose (symbol, event time) is already in the table replaces the old row. Within `batches`,
+    /// the last row of a key wins. Rewrites only the files that hold replaced rows.
     ///
     /// # Errors
     ///
-    /// As [`Table::append`].
+    /// The errors of [`Table::append`].
     pub fn upsert<'a>(
         &'a mut self,
         batches: &'a [RecordBatch],
@@ -243,8 +243,8 @@ impl Table {
         })
     }
 
-    /// Commits on top of the current snapshot. `false` when another engine's maintenance was first: the snapshot is then the newer
-    /// one, and the change must be planned again on it.
+    /// Commits on top of the current snapshot. Returns false if another engine's maintenance came first. The snapshot is then the newer
+    /// one, and the caller must plan the change again.
     pub(crate) async fn commit(&mut self, change: Change) -> Result<bool, LakeError> {
         let moves = !matches!(change.operation, DeltaOperation::Optimize { .. });
         let id = Uuid::new_v4().to_string();
@@ -273,12 +273,13 @@ impl Table {
         Ok(true)
     }
 
-    /// Puts the pending commit, again if need be, until it is known whether it or another one is in the log; tells whether ours is.
+    /// Puts the pending commit, several times if needed, until the log holds it or another commit of its version. Returns true if the log
+    /// holds the pending commit.
     pub(crate) async fn settle(&mut self) -> Result<bool, LakeError> {
         let Some(pending) = &self.pending else { return Ok(false) };
         let landed =
             log::put_commit(&self.store, pending.next.version(), &pending.entry, &pending.id).await?;
-        let pending = self.pending.take().expect("it was there a moment ago");
+        let pending = self.pending.take().expect("the pending commit was found above");
         match landed {
             PutCommit::Landed => self.snapshot = pending.next,
             PutCommit::Taken => {
@@ -289,7 +290,7 @@ impl Table {
                 tracing::warn!(
                     table = self.spec.name,
                     version = newer.version(),
-                    "another engine changed the table; going on from there"
+                    "another engine changed the table; continuing from its version"
                 );
                 self.snapshot = newer;
                 tokio::time::sleep(REBASE_PAUSE.mul_f64(rand::random_range(0.5..=1.5))).await;
@@ -298,7 +299,8 @@ impl Table {
         Ok(matches!(landed, PutCommit::Landed))
     }
 
-    /// Returns what a write commits as its position; `None` where nothing is left to do: it is in the log already, or nothing has come.
+    /// Returns the position that a write commits. Returns `None` if nothing is left to do, because the write is already in the log or has
+    /// nothing new.
     async fn begin(
         &mut self,
         batches: &[RecordBatch],
@@ -312,7 +314,7 @@ impl Table {
         Ok(Some(position))
     }
 
-    /// Tells whether an earlier call with this position failed, but its commit is in the log.
+    /// Returns true if an earlier call with this position failed but its commit is in the log.
     async fn has_landed(&mut self, position: &Position) -> Result<bool, LakeError> {
         let moves = self.pending.as_ref().is_some_and(|pending| pending.moves);
         Ok(self.settle().await? && moves && self.snapshot.position() == position)
@@ -348,13 +350,14 @@ impl Table {
     }
 }
 
-/// Reads the clock, for what the Delta format wants stamped: log entries, files and tombstones. Nothing here decides by it but vacuum.
-#[expect(clippy::disallowed_methods, reason = "the lake is an edge")]
+/// Reads the clock for the time stamps of the Delta format: log entries, files and tombstones. Only maintenance and the renewal of
+/// credentials base decisions on it.
+#[expect(clippy::disallowed_methods, reason = "the lake does I/O")]
 pub(crate) fn now_millis() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-/// Drops partitions of which nothing was read: the log has no word for them.
+/// Removes partitions that have not been read, because the log cannot express them.
 pub(crate) fn committable(position: &Position) -> Position {
     position.iter().filter(|(_, next)| *next > 0).collect()
 }

@@ -1,4 +1,5 @@
-//! The position in the Delta log: one application transaction a partition, `kafka/TOPIC/PARTITION`, whose version is the last offset.
+//! The position in the Delta log: one application transaction per partition. Its name is `kafka/TOPIC/PARTITION`, and its version is the
+//! last offset.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,28 +18,28 @@ use crate::log::read_entry;
 use crate::store::TableStore;
 use crate::table::{Order, TableSpec, now_millis};
 
-/// First part of the name of every application transaction of ours.
+/// First part of the names of our application transactions.
 const APPLICATION: &str = "kafka";
-/// Delta's name of the operation that takes a table's files, but not its position, back to an older version.
+/// Delta's name of the operation that restores a table's files, but not its position, to an older version.
 const RESTORE: &str = "RESTORE";
 
-/// What the log says about positions.
+/// The contents of the log about positions.
 #[derive(Debug, Default)]
 struct Replayed {
     position: Position,
-    /// Topics that other transactions count.
+    /// Other topics that transactions name.
     others: Vec<String>,
-    /// Whether an entry after the checkpoint restored an older version.
+    /// True if an entry after the checkpoint restored an older version.
     is_restored: bool,
-    /// Version of the checkpoint that the replay begins at; 0 without one.
+    /// Version of the checkpoint at which the replay begins; 0 without a checkpoint.
     checkpoint: u64,
 }
 
-/// Reads the position at `version` and checks that it is the table's own.
+/// Reads the position at `version` and checks that it belongs to the table.
 ///
 /// # Errors
 ///
-/// [`LakeError::OtherTopic`], [`LakeError::Restored`], else see [`LakeError::is_transient`].
+/// [`LakeError::OtherTopic`] or [`LakeError::Restored`]. For other errors, see [`LakeError::is_transient`].
 pub(crate) async fn read_position(
     spec: &TableSpec,
     store: &TableStore,
@@ -60,11 +61,11 @@ pub(crate) async fn read_position(
     Ok(replayed.position)
 }
 
-/// Checks an entry that may restore an older version: the table's position must not have moved since that version.
+/// Checks an entry that may restore an older version. The table's position must not have moved since that version.
 ///
 /// # Errors
 ///
-/// [`LakeError::Restored`], else see [`LakeError::is_transient`].
+/// [`LakeError::Restored`] if it has moved. For other errors, see [`LakeError::is_transient`].
 pub(crate) async fn check_restore(
     spec: &TableSpec,
     store: &TableStore,
@@ -83,11 +84,11 @@ pub(crate) async fn check_restore(
     Err(LakeError::Restored { table: spec.name, version, before: version.saturating_sub(1) })
 }
 
-/// Checks that no file holds rows that the position does not know: a position that was lost must not look like a table that is new.
+/// Checks that no file holds rows at or above the position. A table with a lost position must not look like a new table.
 ///
 /// # Errors
 ///
-/// [`LakeError::PositionLost`].
+/// [`LakeError::PositionLost`] if a file does.
 pub(crate) fn check_files<'a>(
     spec: &TableSpec,
     position: &Position,
@@ -119,7 +120,7 @@ pub(crate) fn check_files<'a>(
     Ok(())
 }
 
-/// Writes the steps from one position to another as application transactions; a partition that is absent from `to` is at its beginning.
+/// Returns the application transactions that move one position to another. A partition that is absent from `to` moves to its beginning.
 pub(crate) fn transactions(topic: &str, from: &Position, to: &Position) -> Vec<Transaction> {
     let now = now_millis();
     let partitions: HashSet<i32> = from.iter().chain(to.iter()).map(|(partition, _)| partition).collect();
@@ -134,7 +135,7 @@ pub(crate) fn transactions(topic: &str, from: &Position, to: &Position) -> Vec<T
     moved.map(step).collect()
 }
 
-/// Takes an application transaction into the position, where it is of `topic`.
+/// Applies an application transaction to the position, if it belongs to `topic`.
 pub(crate) fn apply(topic: &str, transaction: &Transaction, position: &mut Position) {
     if let Some((of, Some(partition))) = parse(&transaction.app_id)
         && of == topic
@@ -143,12 +144,13 @@ pub(crate) fn apply(topic: &str, transaction: &Transaction, position: &mut Posit
     }
 }
 
-/// Returns the partition whose position a transaction is.
+/// Returns the partition whose position a transaction holds, if it belongs to `topic`.
 pub(crate) fn partition_of(topic: &str, transaction: &Transaction) -> Option<i32> {
     parse(&transaction.app_id).filter(|(of, _)| *of == topic)?.1
 }
 
-/// Splits the name of a transaction into topic and partition. Version 0.1 wrote one without a partition, which counted them.
+/// Splits the name of a transaction into topic and partition. Version 0.1 wrote a transaction without a partition, whose version was the
+/// number of partitions.
 fn parse(application: &str) -> Option<(&str, Option<i32>)> {
     let rest = application.strip_prefix(APPLICATION)?.strip_prefix('/')?;
     match rest.split_once('/') {
@@ -167,7 +169,7 @@ fn restored(actions: &[Action]) -> Option<&CommitInfo> {
 /// Reads all transactions in one pass over the log, newest first.
 async fn replay(spec: &TableSpec, store: &TableStore, version: u64) -> Result<Replayed, LakeError> {
     let (store, topic) = (store.clone(), spec.topic.clone());
-    // Delta's kernel blocks its thread on requests that the runtime's threads drive.
+    // Delta's kernel blocks its thread on requests that the runtime's threads must drive.
     let replayed = tokio::task::spawn_blocking(move || replay_blocking(&store, &topic, version));
     let replayed = replayed.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     replayed.map_err(LakeError::delta(format!("read the position of the {} table", spec.name)))

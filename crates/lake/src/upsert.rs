@@ -1,4 +1,4 @@
-//! Which files an upsert must rewrite, and with which rows.
+//! The files that an upsert must rewrite, and their new rows.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -17,7 +17,7 @@ use crate::read::read_files;
 use crate::table::Table;
 use crate::write::{FileRows, put_files, split};
 
-/// Dates that are rewritten at once: each holds the rows of its files in memory.
+/// Dates that are rewritten at once. Each holds the rows of its files in memory.
 const DATES_AT_ONCE: usize = 4;
 
 /// Files of a date that are read at once.
@@ -27,7 +27,7 @@ const FILES_AT_ONCE: usize = 4;
 struct Keys(HashMap<String, HashSet<i64>>);
 
 impl Table {
-    /// Puts the files of an upsert; returns the files they replace and their add actions.
+    /// Puts the files of an upsert. Returns the files that they replace, and their add actions.
     pub(crate) async fn plan_upsert(
         &self,
         batches: &[RecordBatch],
@@ -53,7 +53,8 @@ impl Table {
         Ok((removed, added))
     }
 
-    /// Puts one file with the new `rows` of a date and what stays of the `held` files in which one of their keys already is.
+    /// Puts one file with the new `rows` of a date, and with the rows that stay. The latter come from the `held` files that contain a new
+    /// key.
     async fn rewrite(
         &self,
         rows: FileRows,
@@ -109,7 +110,7 @@ impl Keys {
     }
 }
 
-/// Iterates over (symbol, event time): a key spans two columns, which no kernel looks up together.
+/// Iterates over (symbol, event time). A key has two columns, and no kernel looks up both together.
 fn rows_of(batch: &RecordBatch) -> impl Iterator<Item = (&str, i64)> {
     let column = |name| batch.column_by_name(name).expect("rows of the table have its columns");
     let symbols = column(SYMBOL).as_string::<i32>();

@@ -1,15 +1,16 @@
-//! What a failure of the store means, in one table: it passes by itself, or a person must do something, and what.
+//! The meaning of each failure of the store, in one table: it passes by itself, or a person must act.
 //!
 //! | failure | the service | the person |
 //! |---|---|---|
-//! | a broken connection, 408, 429, 5xx; 409 of a put beside another; a bad checksum of the way | waits | |
+//! | a broken connection; 408, 429 or 5xx; 409 of a concurrent put; a bad checksum after transport | waits | |
 //! | no connection or no answer in time, an unknown host name, an untrusted certificate | waits | checks address, network, certificates |
-//! | access denied, unknown key, wrong or expired signature, wrong clock; no credentials to be had | waits | lets us in |
-//! | a full disk or store, too many files, a stale NFS handle, an I/O error, a folder that cannot be written | waits | mends it |
-//! | another region; no such bucket; a wrong bucket name; TLS on one side only; an answer that is not S3's | ends | corrects the configuration |
-//! | a file system without links or syncs; a store without conditional puts; any other refusal of a request | ends | uses another |
+//! | access denied, unknown key, wrong or expired signature, wrong clock; no credentials | waits | grants access |
+//! | a full disk or store, too many files, a stale NFS handle, an I/O error, a folder without write access | waits | repairs it |
+//! | another region; no such bucket; a wrong bucket name; TLS on one side only; an answer not from S3 | ends | corrects the configuration |
+//! | a file system without links or syncs; a store without conditional puts; any other rejected request | ends | uses another store |
 //!
-//! What waits says so in the log and in `/ready`, with the advice, as a person may mend it without touching the service.
+//! A service that waits reports the failure and the advice in its log and in `/ready`. A person may then correct the cause without touching
+//! the service.
 
 use std::error::Error;
 use std::io;
@@ -20,37 +21,37 @@ use crate::store::folder::{FileError, Step};
 use crate::store::refusal::Refusal;
 use crate::store::renewal::NoCredentials;
 
-/// What a failure means for the service and for the person who runs it.
+/// The meaning of a failure for the service, and for the person who runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Whether the same call may succeed later, though nobody changes the service's configuration.
+    /// True if the same call may succeed later without a change of the service's configuration.
     pub(crate) passes: bool,
-    /// What has happened and what to do, where that is known.
+    /// The failure in plain words and what to do, if that is known.
     pub(crate) advice: Option<String>,
 }
 
 impl Verdict {
-    /// It passes by itself.
+    /// Returns the verdict on a failure that passes by itself.
     pub(crate) fn passes() -> Verdict {
         Verdict { passes: true, advice: None }
     }
 
-    /// It passes once a person has done something outside the service.
+    /// Returns the verdict on a failure that passes once a person has acted outside the service.
     pub(crate) fn waits(advice: impl Into<String>) -> Verdict {
         Verdict { passes: true, advice: Some(advice.into()) }
     }
 
-    /// It stays as it is until a person changes the configuration.
+    /// Returns the verdict on a failure that stays until a person changes the configuration.
     pub(crate) fn ends(advice: impl Into<String>) -> Verdict {
         Verdict { passes: false, advice: Some(advice.into()) }
     }
 }
 
-/// Says what an error of the store means.
+/// Returns the meaning of an error of the store.
 pub(crate) fn verdict(error: &object_store::Error) -> Verdict {
     use object_store::Error::{Generic, PermissionDenied, Unauthenticated};
     if !matches!(error, Generic { .. } | PermissionDenied { .. } | Unauthenticated { .. }) {
-        // About one object: it is there or not, or may not be as asked.
+        // The error concerns one object: for example, the object does not exist, or it already exists.
         return Verdict { passes: false, advice: None };
     }
     if let Some(refusal) = cause::<Refusal>(error) {
@@ -68,7 +69,7 @@ pub(crate) fn verdict(error: &object_store::Error) -> Verdict {
     Verdict::passes()
 }
 
-/// Returns the error's own words with what to do.
+/// Returns the error's text with advice.
 pub(crate) fn with_advice(error: object_store::Error) -> String {
     let text = in_full(&error);
     match verdict(&error).advice {
@@ -86,14 +87,14 @@ pub(crate) fn in_full(error: &(dyn Error + 'static)) -> String {
     })
 }
 
-/// The table of connections that bring no answer.
+/// Returns the meaning of a request without an answer.
 fn no_answer(error: &HttpError) -> Verdict {
     let text = in_full(error);
     let says = |part: &str| text.contains(part);
     if let Some(rustls) = cause::<rustls::Error>(error) {
         return match rustls {
             rustls::Error::InvalidMessage(_) => Verdict::ends(
-                "what answers does not speak TLS: let AWS_ENDPOINT_URL begin with http://, or name the port of TLS",
+                "the server does not speak TLS: let AWS_ENDPOINT_URL begin with http://, or name the TLS port",
             ),
             rustls::Error::InvalidCertificate(_) => Verdict::waits(
                 "the store's certificate is not trusted: name its authority in SSL_CERT_FILE and start again, \
@@ -109,7 +110,7 @@ fn no_answer(error: &HttpError) -> Verdict {
     }
     if says("proxy auth") {
         return Verdict::ends(
-            "the proxy asks for a log-in: write user:password@ into the address in HTTPS_PROXY",
+            "the proxy requires a log-in: write user:password@ into the address in HTTPS_PROXY",
         );
     }
     if says("failed to lookup address") {
@@ -128,7 +129,7 @@ fn no_answer(error: &HttpError) -> Verdict {
     }
 }
 
-/// The table of file systems.
+/// Returns the meaning of an error of a file system.
 fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
     use io::ErrorKind;
     let number = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
@@ -143,13 +144,13 @@ fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
     match step {
         Some(Step::Link) if is(&cannot) => {
             return Verdict::ends(
-                "this file system has no hard links, so that two writers could make the same log entry: \
+                "this file system has no hard links, so two writers could create the same log entry: \
                  put the lake on ext4, XFS, Btrfs, ZFS, APFS, NFS or an object store",
             );
         }
         Some(Step::Sync) if is(&cannot[1..]) => {
             return Verdict::ends(
-                "this file system cannot write files and folders through to the disk (fsync): put the lake on another",
+                "this file system cannot sync files and folders to the disk (fsync): put the lake on another file system",
             );
         }
         _ => (),
@@ -164,9 +165,9 @@ fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Verdict::waits("the disk or the quota is full: free some space")
         }
-        ErrorKind::PermissionDenied => {
-            Verdict::waits("the lake's folder may not be used: let this user read and write everything in it")
-        }
+        ErrorKind::PermissionDenied => Verdict::waits(
+            "access to the lake's folder is denied: let this user read and write everything in it",
+        ),
         ErrorKind::ReadOnlyFilesystem => {
             Verdict::waits("the file system is read-only: check the disk, then mount it for writing")
         }
@@ -174,20 +175,22 @@ fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
             Verdict::waits("the network file system has lost the folder: mount it again")
         }
         ErrorKind::NotFound => {
-            Verdict::ends("a folder of the lake is gone: mount its disk or bring it back, then start again")
+            Verdict::ends("a folder of the lake is gone: mount its disk or restore it, then start again")
         }
         ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
             Verdict::ends("a file and a folder have the same name: move away what is not the lake's")
         }
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
-            Verdict::ends("the file system does not take the name: put the lake at a shorter path")
+            Verdict::ends("the file system does not accept the name: put the lake at a shorter path")
         }
-        ErrorKind::Unsupported => Verdict::ends("the file system cannot do this: put the lake on another"),
+        ErrorKind::Unsupported => Verdict::ends(
+            "the file system does not support this operation: put the lake on another file system",
+        ),
         _ => Verdict::passes(),
     }
 }
 
-/// Returns the first cause of type `T`, the error itself included.
+/// Returns the first cause of type `T`. The error itself counts as a cause.
 pub(crate) fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     causes(error).find_map(<dyn Error>::downcast_ref)
 }
@@ -196,7 +199,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| next_cause(*error))
 }
 
-/// Returns what an error was caused by. Delta's log reader and the standard library do not name all of it as their source.
+/// Returns the cause of an error. Delta's log reader and the standard library do not report every cause as a source.
 fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     if let Some(delta_kernel::Error::ObjectStore(source)) = error.downcast_ref() {
         return Some(source);

@@ -1,4 +1,4 @@
-//! Rows to Parquet files: which rows make a file, in which order, and how they are encoded.
+//! Writing of rows to Parquet files: the rows of each file, their order and their encoding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use crate::file::{add_action, date_text};
 use crate::store::TableStore;
 use crate::table::{Order, TableSpec, now_millis};
 
-/// Rows of a row group: what a reader decodes at a time, about 6 MiB of bronze.
+/// Rows of a row group, the unit that a reader decodes: about 6 MiB of bronze.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
-/// Rows of a page: what a reader can skip.
+/// Rows of a page, the unit that a reader can skip.
 const PAGE_ROWS_MAX: usize = 8_192;
-/// Files that are encoded and put at once: hides the latency of a put, and bounds memory to as many encoded files.
+/// Files that are encoded and put at once. This hides the latency of a put, and limits the memory to as many encoded files.
 const PUTS_MAX: usize = 4;
 
-/// Where a row is: index of the batch, index of the row.
+/// The place of a row: index of the batch, index of the row.
 type RowIndex = (usize, usize);
 
 /// The rows of one file, in the table's order.
@@ -43,15 +43,16 @@ pub(crate) struct FileRows {
     rows: Vec<RowIndex>,
 }
 
-/// Columns by which rows are split into files and ordered.
+/// Columns that divide rows into files and order them.
 enum Keys<'a> {
     Offset { date: &'a [i32], partition: &'a [i32], offset: &'a [i64] },
     Key { date: &'a [i32], symbol: &'a arrow::array::StringArray, time: &'a [i64] },
 }
 
-/// Splits rows into files: bronze by date and Kafka partition, ordered by offset; gold by date, ordered by symbol and event time.
+/// Splits rows into files. Bronze is split by date and Kafka partition, and ordered by offset. Gold is split by date, and ordered by symbol
+/// and event time.
 ///
-/// With `last_wins`, of the rows that share a place in the order only the last one in `batches` stays.
+/// With `last_wins`, only the last one in `batches` stays of the rows that share a place in the order.
 pub(crate) fn split(
     spec: &TableSpec,
     batches: &[RecordBatch],
@@ -59,7 +60,7 @@ pub(crate) fn split(
 ) -> Result<Vec<FileRows>, LakeError> {
     let keys: Vec<Keys<'_>> = batches.iter().map(|batch| Keys::new(spec, batch)).collect::<Result<_, _>>()?;
     let mut files: BTreeMap<(i32, i32), Vec<RowIndex>> = BTreeMap::new();
-    // Rows are dealt out one by one, because a file takes its rows from many batches; runs of one file make it cheap.
+    // This loops over rows, because a file takes its rows from many batches. Runs of rows of one file make it cheap.
     for (batch, keys) in keys.iter().enumerate() {
         let mut row = 0;
         while row < batches[batch].num_rows() {
@@ -77,7 +78,7 @@ pub(crate) fn split(
             rows.sort_by(compare);
         }
         if last_wins {
-            // `dedup` keeps the first of equals, so it walks from the back.
+            // `dedup` keeps the first of equal rows, so the order is reversed around it.
             rows.reverse();
             rows.dedup_by(|left, right| compare(left, right).is_eq());
             rows.reverse();
@@ -86,7 +87,7 @@ pub(crate) fn split(
     Ok(files.into_iter().map(|((date, _), rows)| FileRows { date, rows }).collect())
 }
 
-/// Encodes and puts `files`; on return they are durable but in no table yet. Returns their add actions.
+/// Encodes and puts `files`, and returns their add actions. On return, the files are durable but not yet in any table.
 pub(crate) async fn put_files(
     spec: &Arc<TableSpec>,
     store: &TableStore,
@@ -124,7 +125,7 @@ async fn put_file(
     Ok(add)
 }
 
-/// Returns true for the name of a file of ours: a UUID alone, which no other engine gives.
+/// Returns true if this crate has named the file: the name is a UUID alone, which no other engine uses.
 pub(crate) fn is_ours(path: &Path) -> bool {
     let name = path.filename().and_then(|name| name.strip_suffix(".parquet"));
     name.is_some_and(|name| Uuid::try_parse(name).is_ok())
@@ -146,7 +147,8 @@ impl FileRows {
 impl<'a> Keys<'a> {
     fn new(spec: &TableSpec, batch: &'a RecordBatch) -> Result<Self, LakeError> {
         if batch.schema_ref() != &spec.schema {
-            let text = format!("rows have the schema {}, should have {}", batch.schema_ref(), spec.schema);
+            let text =
+                format!("the rows have the schema {} but must have {}", batch.schema_ref(), spec.schema);
             return Err(LakeError::Rows { table: spec.name, source: ArrowError::SchemaError(text) });
         }
         let column = |name| -> &'a ArrayRef { batch.column_by_name(name).expect("the schema was compared") };
@@ -189,7 +191,7 @@ fn encode(spec: &TableSpec, batch: &RecordBatch) -> Result<Bytes, ParquetError> 
     let stored: Vec<usize> =
         (0..batch.num_columns()).filter(|index| batch.schema_ref().field(*index).name() != DATE).collect();
     let batch = batch.project(&stored)?;
-    // The Arrow schema would be a kilobyte in every file; the Parquet types say all of it.
+    // The Arrow schema would take a kilobyte in every file. The Parquet types already express all of it.
     let options = ArrowWriterOptions::new().with_properties(properties(spec)).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
     writer.write(&batch)?;
@@ -208,7 +210,7 @@ fn properties(spec: &TableSpec) -> WriterProperties {
         let column = ColumnPath::from(field.name().as_str());
         properties = match field.data_type() {
             DataType::Utf8 => properties.set_column_dictionary_enabled(column, true),
-            // Times and offsets climb in steps: their differences take a bit or two.
+            // Times and offsets grow in steps, so their differences take a bit or two.
             DataType::Int32 | DataType::Int64 | DataType::Timestamp(..) => {
                 properties.set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
             }

@@ -3,8 +3,8 @@
 //! librdkafka has the id, but its Rust binding does not expose it. This crate therefore calls the C library directly. It is the only crate
 //! of the workspace with unsafe code.
 //!
-//! This crate does not configure clients, and it does not create or change topics. The `kafka` crate does both, and calls [`topic_id`] with
-//! a client of its own.
+//! This crate does not configure clients, and it does not create or change topics. The `kafka` crate does both, and calls
+//! [`topic_id()`] with a client of its own.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
@@ -84,8 +84,7 @@ fn describe<C: ClientContext>(
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the array holds one name, which outlives the call. librdkafka copies the name.
     let collection = unsafe { c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) };
-    let collection =
-        Collection(NonNull::new(collection).expect("librdkafka aborts if memory runs out"));
+    let collection = Collection(NonNull::new(collection).expect("librdkafka aborts if memory runs out"));
     // SAFETY: the client is live.
     let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
     let queue = Queue(NonNull::new(queue).expect("librdkafka aborts if memory runs out"));

@@ -1,7 +1,7 @@
-//! A scan of files that are looked at only when their turn comes, so that a query pays for the files it needs and not for all there are.
+//! A scan that checks files only when their turn comes, so that a query pays only for the files that it needs.
 //!
-//! DataFusion's own scan lists each file in the plan, with all that is known of it, and asks of each whether it can be skipped: of ten
-//! thousand files that takes longer than to read the few that a query of the newest rows needs.
+//! DataFusion's own scan lists all files in the plan with all their statistics, and checks whether each can be skipped. With ten thousand
+//! files, this takes longer than reading the few files that a query of the newest rows needs.
 
 use std::cmp::Reverse;
 use std::fmt::{self, Debug, Formatter};
@@ -34,24 +34,24 @@ use schema::{DATE, EVENT_TIME};
 use super::statistics::{Bounds, predicate, statistics};
 use crate::file::DataFile;
 
-/// Files that a partition takes at a time at most.
+/// Files that a partition takes at a time, at most.
 const RUN_MAX: usize = 32;
-/// Into how many runs what is left of a share is cut at least: the filters may know more by the next one.
+/// Number of runs that the rest of a share is cut into, at least. By the next run, the filters may exclude more.
 const RUNS_LEFT: usize = 4;
 
-/// Files, and how they are read.
+/// Files, and the scan that reads them.
 #[derive(Clone, Debug)]
 pub(super) struct FilesSource {
-    /// In the order in which they are read. Dealt out to the partitions one by one: a share depends on nothing that an execution has done
-    /// before it was cut short, so that a plan which is executed again reads each file once.
+    /// Files in the order in which they are read. They are dealt to the partitions one by one. A share therefore does not depend on an
+    /// earlier execution that was cut short. A plan that is executed again reads each file once.
     files: Arc<[Arc<DataFile>]>,
-    /// Reads them; has a group for each partition, without a file.
+    /// The scan that reads the files. It has a file group for each partition, without files.
     scan: FileScanConfig,
 }
 
 impl FilesSource {
-    /// Reads `files` as `scan` does, the newest first: whoever wants the last rows has them at once, and skips the files that
-    /// cannot hold later ones.
+    /// Returns a source that reads `files` as `scan` does, the newest first. A query of the last rows gets them at once, and skips the
+    /// files that cannot hold later rows.
     pub(super) fn new(mut files: Vec<Arc<DataFile>>, scan: FileScanConfig, partitions: usize) -> Self {
         files.sort_by_key(|file| Reverse((file.date, file.event_time)));
         let none = vec![FileGroup::default(); partitions];
@@ -64,7 +64,7 @@ impl FilesSource {
         self.files.iter().skip(partition).step_by(self.scan.file_groups.len().max(1)).cloned().collect()
     }
 
-    /// Takes the next files of a share that may hold rows which the filters leave, as far as these are known by now; none at the end.
+    /// Takes the next files of a share that may hold matching rows, as far as the filters are known by now. Returns none at the end.
     fn take(&self, share: &[Arc<DataFile>], taken: &mut usize) -> Vec<Arc<DataFile>> {
         let filter = self.scan.file_source.filter();
         let mut looked_at = RUN_MAX;
@@ -73,10 +73,10 @@ impl FilesSource {
             let run_max = (left.len() / RUNS_LEFT).clamp(1, RUN_MAX);
             let next = &left[..left.len().min(looked_at)];
             let kept = match &filter {
-                // The reader looks at each file, too; before it only many are worth a look.
+                // The reader checks each file as well, so an earlier check pays only if several files are left.
                 Some(filter) if left.len() > 1 => {
                     let schema = self.scan.file_source.table_schema().table_schema();
-                    // What cannot be decided here is decided row by row.
+                    // If this check cannot decide, the reader decides row by row.
                     predicate(Arc::clone(schema), Arc::clone(filter))
                         .and_then(|predicate| predicate.prune(&Bounds(next)))
                         .unwrap_or_else(|_| vec![true; next.len()])
@@ -88,7 +88,7 @@ impl FilesSource {
             if !run.is_empty() || next.is_empty() {
                 return run.into_iter().map(|index| Arc::clone(&next[index])).collect();
             }
-            // So that the files that a filter leaves none of are skipped in a few steps, however many they are.
+            // The next check covers twice as many files. Even many files without matching rows are thus skipped in a few steps.
             looked_at *= 2;
         }
     }
@@ -118,9 +118,9 @@ impl FilesSource {
             .with_statistics(Arc::new(statistics(stored, slice::from_ref(file))))
     }
 
-    /// Reads the same files as the optimizer has changed the scan.
+    /// Returns a source of the same files, with the scan that the optimizer has changed.
     fn with_scan(&self, scan: &Arc<dyn DataSource>) -> Arc<dyn DataSource> {
-        let scan: &FileScanConfig = scan.downcast_ref().expect("a scan of files stays one");
+        let scan: &FileScanConfig = scan.downcast_ref().expect("the optimizer keeps a file scan a file scan");
         Arc::new(FilesSource { files: Arc::clone(&self.files), scan: scan.clone() })
     }
 }
@@ -165,7 +165,7 @@ impl DataSource for FilesSource {
         if self.files.len() >= partitions {
             return Ok(None);
         }
-        // Fewer files than partitions are cut into ranges, if they are large, as DataFusion does it.
+        // If there are fewer files than partitions, large files are cut into ranges, as DataFusion does.
         let groups = self.files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)]));
         let scan = FileScanConfigBuilder::from(self.scan.clone()).with_file_groups(groups.collect());
         scan.build().repartitioned(partitions, file_bytes_min, ordering)
@@ -188,7 +188,7 @@ impl DataSource for FilesSource {
     }
 
     fn with_fetch(&self, _limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
-        // Each run of files would have its own.
+        // Each run of files would apply its own limit.
         None
     }
 
@@ -228,7 +228,7 @@ impl DataSource for FilesSource {
         });
         let Some(first) = by_time else { return Ok(SortOrderPushdownResult::Unsupported) };
         let mut source = self.clone();
-        // Row groups, too, are read in this order.
+        // Row groups are read in this order as well.
         if let SortOrderPushdownResult::Inexact { inner } =
             self.scan.file_source.try_pushdown_sort(order, &self.scan.eq_properties())?
         {

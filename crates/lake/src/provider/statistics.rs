@@ -1,4 +1,4 @@
-//! What is known of files and hot batches before they are read, as DataFusion asks for it.
+//! Statistics of files and hot batches, in the form that DataFusion needs before it reads them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,12 +19,13 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 
 use crate::file::DataFile;
 
-/// Makes what tells of parts of a table, files or hot batches, whether they may hold rows that `filter` leaves.
+/// Returns a predicate that decides whether a part of a table, a file or a hot batch, may hold rows that match `filter`.
 pub(super) fn predicate(schema: SchemaRef, filter: Arc<dyn PhysicalExpr>) -> Result<PruningPredicate> {
     PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)
 }
 
-/// Sums up what the log knows: exact counts and offsets; exact symbols and times where all files were written here.
+/// Combines the log's statistics. Counts, dates, partitions and offsets are exact. Symbols and times are exact if this crate wrote all
+/// files.
 pub(super) fn statistics(fields: &Fields, files: &[Arc<DataFile>]) -> Statistics {
     let rows: Option<usize> = files.iter().map(|file| usize::try_from(file.rows?).ok()).sum();
     let all_ordered = files.iter().all(|file| file.ordered);
@@ -43,12 +44,12 @@ pub(super) fn statistics(fields: &Fields, files: &[Arc<DataFile>]) -> Statistics
     }
 }
 
-/// Returns between which values a column lies, `None` where a file does not say.
+/// Returns the least and the greatest value of a column. Returns `None` if a file has no bounds.
 fn bounds(column: &str, files: &[Arc<DataFile>]) -> Option<(ScalarValue, ScalarValue)> {
     fn over<'a, T: Ord + 'a>(
         bounds: impl Iterator<Item = Option<&'a (T, T)>> + Clone,
     ) -> Option<(&'a T, &'a T)> {
-        // What is absent is less than any value.
+        // An absent value is less than any other, so a single file without bounds makes the result `None`.
         let least = bounds.clone().map(|bounds| bounds.map(|(least, _)| least)).min()??;
         Some((least, bounds.flatten().map(|(_, greatest)| greatest).max()?))
     }
@@ -72,7 +73,7 @@ fn bounds(column: &str, files: &[Arc<DataFile>]) -> Option<(ScalarValue, ScalarV
     }
 }
 
-/// Between which values, inclusive, the columns of a part of the table lie; `None` where it is not known.
+/// Inclusive bounds of the columns of a part of the table. They are `None` if they are not known.
 pub(super) trait Bounded {
     fn date(&self) -> Option<(i32, i32)>;
     fn symbol(&self) -> Option<(&str, &str)>;
@@ -82,7 +83,7 @@ pub(super) trait Bounded {
     fn rows(&self) -> Option<u64>;
 }
 
-/// As the log has them.
+/// Bounds as recorded in the log.
 impl Bounded for Arc<DataFile> {
     fn date(&self) -> Option<(i32, i32)> {
         Some((self.date, self.date))
@@ -109,7 +110,7 @@ impl Bounded for Arc<DataFile> {
     }
 }
 
-/// As they are found in no time; to compare the symbols would take as long as to filter the rows.
+/// Bounds that are cheap to compute. Comparing the symbols would take as long as filtering the rows.
 impl Bounded for RecordBatch {
     fn date(&self) -> Option<(i32, i32)> {
         bounds_of::<Date32Type>(self, DATE)
@@ -141,7 +142,7 @@ fn bounds_of<T: ArrowNumericType>(batch: &RecordBatch, column: &str) -> Option<(
     Some((min(values)?, max(values)?))
 }
 
-/// The bounds of parts, as DataFusion's pruning asks for them: an array for each column, an entry for each part.
+/// The bounds of parts in the form that DataFusion's pruning needs: one array per column, one entry per part.
 pub(super) struct Bounds<'a, P>(pub(super) &'a [P]);
 
 impl<P: Bounded> Bounds<'_, P> {
@@ -181,7 +182,7 @@ impl<P: Bounded> PruningStatistics for Bounds<'_, P> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        // The columns with bounds are never null; which have some, no parts tell as well as many.
+        // Columns with bounds are never null. An empty list of parts already shows which columns have bounds.
         Bounds::<P>(&[]).values(column, false)?;
         Some(Arc::new(UInt64Array::from_value(0, self.0.len())))
     }

@@ -1,4 +1,4 @@
-//! An S3 bucket, reached as the AWS SDKs and delta-rs reach it: the same variables, files and roles.
+//! An S3 bucket, reached as by the AWS SDKs and delta-rs: by the same variables, files and roles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,21 @@ use super::variables::Variables;
 use crate::LakeError;
 use crate::verdict::cause;
 
-/// Longest time for a connection to the store: a store that is up answers in milliseconds.
+/// Longest time for a connection to the store. A running store answers in milliseconds.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Longest time for one request: 64 MiB at 2 MiB/s.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// How long a request is tried again inside one call; longer outages surface as transient errors, which the services wait out.
+/// Longest time for the retries of a request within one call. Longer outages become transient errors, which the services wait out.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How long the link is valid that creates the bucket.
+/// Validity of the signed link that creates the bucket.
 const SIGNED_MAX: Duration = Duration::from_mins(1);
-/// The region where nothing names one: also what servers that are not Amazon's expect.
+/// The region if nothing names one. Servers that are not Amazon's expect it too.
 const REGION: &str = "us-east-1";
-/// A prefix in the lake below which nothing is: a list of it shows whether the bucket is there. Whoever may list only the lake may list it.
+/// A prefix in the lake that holds no objects. A list of it shows whether the bucket exists. Users who may list only the lake may list this
+/// prefix.
 const NOWHERE: &str = "_probe/none";
 
-/// Everything that decides how the bucket is reached.
+/// The settings that decide how the bucket is reached.
 #[derive(Clone, Debug)]
 struct Access {
     bucket: String,
@@ -41,15 +42,16 @@ struct Access {
     client: ClientOptions,
     origin: Origin,
     region: String,
-    /// Whether the user has named the region.
+    /// True if the user has named the region.
     is_region_chosen: bool,
 }
 
-/// Opens the bucket of `url`, creating it when missing.
+/// Opens the bucket of `url`, and creates it if it does not exist.
 ///
 /// # Errors
 ///
-/// [`LakeError::Location`] when the address or the configuration is wrong, [`LakeError::Store`] when the store does not answer or refuses.
+/// [`LakeError::Location`] if the address or the configuration is wrong. [`LakeError::Store`] if the store does not answer or rejects a
+/// request.
 pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, LakeError> {
     let wrong = |reason: String| LakeError::Location { url: url.to_string(), reason };
     let bucket = url.host_str().ok_or_else(|| wrong("write s3://bucket".to_owned()))?;
@@ -71,7 +73,7 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
     let mut looked = look(&store, &nowhere).await;
     let elsewhere = looked.as_ref().err().and_then(|error| cause::<Refusal>(error)?.region.clone());
     if let Some(region) = elsewhere.filter(|region| !access.is_region_chosen && *region != access.region) {
-        tracing::info!(bucket, region, "the bucket's region, as AWS_REGION names none");
+        tracing::info!(bucket, region, "using the bucket's own region, because AWS_REGION names none");
         access.region = region;
         store = access.connect().map_err(|error| wrong(error.to_string()))?;
         looked = look(&store, &nowhere).await;
@@ -86,13 +88,13 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
     }
 }
 
-/// Asks for a list of nothing: whatever is wrong with address, region, credentials or bucket shows.
+/// Lists the empty prefix. This reveals any mistake in the address, the region, the credentials or the bucket.
 async fn look(store: &AmazonS3, nowhere: &Path) -> object_store::Result<()> {
     store.list(Some(nowhere)).try_next().await.map(drop)
 }
 
 impl Access {
-    /// Reads the variables and the profile. The variables come first.
+    /// Reads the variables and the profile. Variables take precedence.
     fn read(bucket: &str, variables: &Variables) -> Result<Access, String> {
         let profile = Profile::chosen(variables).read().ok().flatten().unwrap_or_default();
         let mut client = ClientOptions::new().with_connect_timeout(CONNECT_MAX).with_timeout(REQUEST_MAX);
@@ -111,7 +113,7 @@ impl Access {
         let region = named.map(str::to_owned).or_else(|| profile.get("region").cloned());
         if let Some(endpoint) = endpoint(bucket, variables, &profile)? {
             let is_plain = endpoint.starts_with("http://");
-            // Who writes http:// wants it.
+            // A user who writes http:// wants plain HTTP.
             if is_plain && variables.get("AWS_ALLOW_HTTP").is_none() {
                 client = client.with_config(ClientConfigKey::AllowHttp, "true");
             }
@@ -138,12 +140,12 @@ impl Access {
     fn connect(&self) -> object_store::Result<AmazonS3> {
         let builder = self.builder.clone().with_region(&self.region);
         let own = Arc::clone(builder.clone().build()?.credentials());
-        // Endpoints of containers speak plain HTTP.
+        // Endpoints of containers use plain HTTP.
         let client = Connector.connect(&self.client.clone().with_allow_http(true))?;
         builder.with_credentials(Arc::new(Provider::new(self.origin.clone(), own, client))).build()
     }
 
-    /// Creates the bucket. The store's own interface cannot, so this signs the request itself.
+    /// Creates the bucket. The store's own interface cannot do this, so this function signs the request itself.
     async fn create(&self, store: &AmazonS3) -> object_store::Result<()> {
         let body = match self.region.as_str() {
             REGION => String::new(),
@@ -157,17 +159,17 @@ impl Access {
         let generic = |source| object_store::Error::Generic { store: "S3", source };
         let answer =
             Connector.connect(&self.client)?.execute(request).await.map_err(|error| generic(error.into()))?;
-        // 409: someone else has created it in the meantime.
+        // 409: another process has created the bucket in the meantime.
         match answer.status() {
             status if status.is_success() || status == http::StatusCode::CONFLICT => Ok(()),
-            status => {
-                Err(generic(format!("creating the bucket {} was answered {status}", self.bucket).into()))
-            }
+            status => Err(generic(
+                format!("the store answered {status} to the creation of the bucket {}", self.bucket).into(),
+            )),
         }
     }
 }
 
-/// Returns the endpoint that the variables or the profile name, with the bucket in front of the host where it belongs there.
+/// Returns the endpoint that the variables or the profile name. For virtual-hosted requests, the bucket's name precedes the host.
 pub(super) fn endpoint(
     bucket: &str,
     variables: &Variables,
@@ -190,7 +192,7 @@ pub(super) fn endpoint(
     let is_virtual = variables.is_true("AWS_VIRTUAL_HOSTED_STYLE_REQUEST");
     if is_virtual && !host.starts_with(&format!("{bucket}.")) {
         url.set_host(Some(&format!("{bucket}.{host}"))).map_err(|_| {
-            format!("AWS_VIRTUAL_HOSTED_STYLE_REQUEST puts the bucket in front of the host, which {text:?} has no name for")
+            format!("AWS_VIRTUAL_HOSTED_STYLE_REQUEST puts the bucket's name before a host name, but {text:?} has none")
         })?;
     }
     Ok(Some(url.as_str().trim_end_matches('/').to_owned()))

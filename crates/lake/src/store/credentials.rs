@@ -1,7 +1,7 @@
-//! The origins of AWS credentials, in the order of the AWS SDKs. The first that is configured counts.
+//! The origins of AWS credentials, in the order of the AWS SDKs. The first configured origin counts.
 //!
-//! Variables, a web identity, a profile, a container's endpoint, the instance's metadata. The store's client has most of them;
-//! the profile and the endpoint without a token file are in [`super::renewal`].
+//! The order is: variables, a web identity, a profile, a container's endpoint, the instance's metadata. The store's client supports most of
+//! them. [`super::renewal`] supports the profile, and the endpoint without a token file.
 
 use std::fmt;
 
@@ -10,23 +10,23 @@ use url::Url;
 use super::profile::{Profile, Settings};
 use super::variables::Variables;
 
-/// Hosts of containers' endpoints that may be reached without TLS, besides loopback: those of ECS and EKS.
+/// Hosts of container endpoints that may be reached without TLS: those of ECS and EKS. Loopback addresses are allowed as well.
 const PLAIN_HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 
 /// The origin of credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; the store's client reads them.
+    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. The store's client reads them.
     Variables,
-    /// A token of the cluster in a file, for a role; the store's client exchanges it.
+    /// A token file of the cluster, for a role. The store's client exchanges the token.
     WebIdentity,
     /// Keys in a profile.
     Profile(Profile),
-    /// A program that a profile names prints them.
+    /// A program that a profile names. It prints the keys.
     Process {
         /// The profile.
         profile: String,
-        /// The command that the shell runs.
+        /// The command for the shell.
         command: String,
     },
     /// A container's endpoint that the store's client reads.
@@ -35,10 +35,10 @@ pub(crate) enum Origin {
     Endpoint {
         /// The address of the endpoint.
         url: String,
-        /// The token for the endpoint, where it takes one.
+        /// The token for the endpoint, if it requires one.
         token: Option<String>,
     },
-    /// The metadata of the instance; the store's client reads them.
+    /// The metadata of the instance. The store's client reads it.
     Instance,
 }
 
@@ -47,7 +47,7 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// What is wrong with the configuration and what to do, in words.
+    /// A text that names the mistake in the configuration, and what to do.
     pub(crate) fn find(variables: &Variables) -> Result<Origin, String> {
         let has = |name| variables.get(name).is_some();
         if has("AWS_ACCESS_KEY_ID") || has("AWS_SECRET_ACCESS_KEY") {
@@ -93,17 +93,17 @@ impl Origin {
     }
 }
 
-/// What to say where there is nothing to get credentials from.
-pub(crate) const NOT_FOUND: &str = "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL unless it \
-     is Amazon's), or AWS_PROFILE, or run where there is a role";
+/// Message if nothing provides credentials.
+pub(crate) const NOT_FOUND: &str = "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL \
+     unless the store is Amazon's), or AWS_PROFILE, or run on a host that has a role";
 
-/// Returns where a profile says that its credentials are; `None` where it has none.
+/// Returns the origin that a profile names for its credentials. Returns `None` if it names none.
 fn of_profile(profile: Profile, settings: &Settings) -> Result<Option<Origin>, String> {
     let name = &profile.name;
     let export = |what: &str| {
         format!(
-            "the profile {name:?} needs {what}, which is not done here: add to it `credential_process = aws configure \
-             export-credentials --profile {name}` under another name, and set AWS_PROFILE to that"
+            "the profile {name:?} needs {what}, which Candleflight does not support: add a profile of another name with \
+             `credential_process = aws configure export-credentials --profile {name}`, and set AWS_PROFILE to the new name"
         )
     };
     if settings.contains_key("role_arn") {
@@ -135,7 +135,7 @@ fn is_near(url: &Url) -> bool {
     is_loopback || PLAIN_HOSTS.contains(&host)
 }
 
-/// Says where credentials come from, in an error.
+/// Writes the name of the origin, for errors.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
-//! A folder as an object store whose puts survive a power cut: a file has its name only once its bytes are on the disk.
+//! A folder as an object store whose puts survive a power cut: a file gets its name only once its bytes are on the disk.
 //!
-//! The store for folders that we build upon names a file first, so that after a power cut a log entry could be there and empty.
+//! The underlying store for folders names a file first. After a power cut, a log entry could then exist and be empty.
 
 use std::fmt;
 use std::fs::File;
@@ -21,7 +21,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
-/// What could not be done with a file.
+/// An error of one step with a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} {}", path.display())]
 pub(crate) struct FileError {
@@ -41,13 +41,13 @@ impl FileError {
 /// The steps of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Make the folders and the file, under another name.
+    /// Creates the folders and writes the file, under another name.
     Write,
-    /// Write it, or a folder, through to the disk.
+    /// Syncs the file, or a folder, to the disk.
     Sync,
-    /// Give it its name, unless another file has it.
+    /// Gives the file its name, unless another file has it.
     Link,
-    /// Give it its name.
+    /// Gives the file its name, and replaces any other file with it.
     Rename,
 }
 
@@ -62,11 +62,11 @@ impl fmt::Display for Step {
     }
 }
 
-/// The folder of a lake, as a store whose paths begin in it.
+/// The folder of a lake as a store. Its paths begin in the folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     files: LocalFileSystem,
-    /// The lake's folder; it is never created here, so that an unmounted disk is no empty lake.
+    /// The lake's folder. It is never created here, because an unmounted disk must not look like an empty lake.
     top: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// The folder is not there.
+    /// An error if the folder does not exist.
     pub(crate) fn open(top: PathBuf) -> Result<Folder> {
         Ok(Folder { files: LocalFileSystem::new_with_prefix(&top)?, top })
     }
@@ -87,14 +87,14 @@ impl Folder {
         };
         let parent = path.parent().expect("a path of an object has a folder");
         self.make(parent).map_err(at(Step::Write, parent))?;
-        // Lists leave out names that end in # and a number.
+        // Lists omit names that end in # and a number.
         let mut staged = path.as_os_str().to_owned();
         staged.push(format!("#{}", Uuid::new_v4().as_u128()));
         let staged = Staged(PathBuf::from(staged));
         let mut file = File::create_new(&staged.0).map_err(at(Step::Write, path))?;
         payload.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(at(Step::Write, path))?;
         file.sync_all().map_err(at(Step::Sync, path))?;
-        // Some file systems on a network only write what was closed.
+        // Some network file systems write only files that were closed.
         drop(file);
         let named = if is_new {
             std::fs::hard_link(&staged.0, path).map_err(at(Step::Link, path))
@@ -102,12 +102,12 @@ impl Folder {
             std::fs::rename(&staged.0, path).map_err(at(Step::Rename, path))
         };
         drop(staged);
-        // Also where the name was taken: an earlier put may have failed between its link and its sync.
+        // This also runs if the name is taken: an earlier put may have failed between its link and its sync.
         self.sync_folders(parent)?;
         named
     }
 
-    /// Makes the folders between the lake's and `folder`.
+    /// Creates the folders between the lake's folder and `folder`.
     fn make(&self, folder: &FilePath) -> io::Result<()> {
         if folder == self.top || !folder.starts_with(&self.top) {
             return std::fs::metadata(folder).map(drop);
@@ -125,7 +125,7 @@ impl Folder {
         }
     }
 
-    /// Writes the names in `folder`, and its own in those above, through to the disk.
+    /// Syncs to the disk the names in `folder`, and the names of the folders above it.
     fn sync_folders(&self, folder: &FilePath) -> Result<(), FileError> {
         folder.ancestors().take_while(|folder| folder.starts_with(&self.top)).try_for_each(|folder| {
             let synced = File::open(folder).and_then(|file| file.sync_all());
@@ -134,7 +134,7 @@ impl Folder {
     }
 }
 
-/// Sorts a list by path, as object stores answer and the Delta log reader expects.
+/// Sorts a list by path. Object stores answer in this order, and the Delta log reader expects it.
 fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
     let sort = async {
         let mut objects: Vec<ObjectMeta> = list.try_collect().await?;
@@ -144,7 +144,8 @@ fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Re
     sort.try_flatten_stream().boxed()
 }
 
-/// Removes what killed puts have left below `folder`, older than `age_min`; a put takes seconds. Returns how many files.
+/// Removes files below `folder` that killed puts have left and that are at least `age_min` old. A put takes only seconds. Returns the
+/// number of files.
 pub(crate) fn remove_staged(folder: &FilePath, age_min: Duration, now: SystemTime) -> io::Result<usize> {
     let is_old = |path: &FilePath| -> io::Result<bool> {
         let modified = std::fs::metadata(path)?.modified()?;
@@ -159,7 +160,7 @@ pub(crate) fn remove_staged(folder: &FilePath, age_min: Duration, now: SystemTim
         } else if path.file_name().and_then(|name| name.to_str()).is_some_and(is_staged) {
             let remove = |is_old: bool| if is_old { std::fs::remove_file(&path).map(|()| 1) } else { Ok(0) };
             removed += match is_old(&path).and_then(remove) {
-                // Its put has just ended.
+                // The put of this file has just ended.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
                 removed => removed?,
             };
@@ -173,12 +174,12 @@ fn is_staged(name: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// A file that has not got its name; it is gone when the put is over.
+/// A file that does not have its name yet. It is removed when the put ends.
 struct Staged(PathBuf);
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // A file that was renamed is not there any more; one that stays is removed by the next vacuum.
+        // A renamed file no longer exists here. If the removal fails, the next vacuum removes the file.
         let _removed = std::fs::remove_file(&self.0);
     }
 }

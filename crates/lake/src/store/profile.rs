@@ -1,21 +1,21 @@
-//! The files that AWS tools share: `~/.aws/credentials` and `~/.aws/config`, and one profile of them.
+//! The files that AWS tools share, `~/.aws/credentials` and `~/.aws/config`, and one profile in them.
 //!
-//! The format is that of the [AWS SDKs](https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html): sections in brackets, in
-//! the second file with the word `profile` in front, and a setting a line. Settings of the first file count before those of the second.
+//! The format is that of the [AWS SDKs](https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html): sections in brackets, and one
+//! setting per line. In the second file, the word `profile` precedes a section's name. Settings of the first file take precedence.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::variables::Variables;
 
-/// The profile that is in use without a name.
+/// The profile that is used if none is named.
 const DEFAULT: &str = "default";
 
-/// Where the profile's settings are.
+/// A profile, and the files that hold its settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     pub(crate) name: String,
-    /// Whether the user has chosen it: then it must exist.
+    /// True if the user has chosen the profile. It must then exist.
     pub(crate) is_chosen: bool,
     credentials: Option<PathBuf>,
     config: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub(crate) struct Profile {
 pub(crate) type Settings = BTreeMap<String, String>;
 
 impl Profile {
-    /// Returns the profile that the variables choose, and the files that they name.
+    /// Returns the profile and the files that the variables name.
     pub(crate) fn chosen(variables: &Variables) -> Profile {
         let home = variables.get("HOME").map(PathBuf::from);
         let file = |variable, name| {
@@ -44,11 +44,11 @@ impl Profile {
         }
     }
 
-    /// Reads the profile's settings; `None` where neither file has it.
+    /// Reads the profile's settings. Returns `None` if neither file has the profile.
     ///
     /// # Errors
     ///
-    /// A file is there but cannot be read: its path is in the error.
+    /// An error with the path of a file that exists but cannot be read.
     pub(crate) fn read(&self) -> std::io::Result<Option<Settings>> {
         let read = |path: &Option<PathBuf>| {
             let Some(path) = path else { return Ok(String::new()) };
@@ -74,11 +74,11 @@ impl Profile {
     }
 }
 
-/// Returns the settings of the sections whose name is asked for; `None` where there is none.
+/// Returns the settings of the sections whose name `is_asked` accepts. Returns `None` if there is no such section.
 fn section(text: &str, is_asked: impl Fn(&str) -> bool) -> Option<Settings> {
     let (mut found, mut inside) = (None::<Settings>, false);
     for line in text.lines() {
-        // Indented lines are settings of the setting above, of which none matters here.
+        // An indented line belongs to the setting above it. None of these lines matter here.
         let is_comment = line.starts_with(['#', ';']);
         if line.trim().is_empty() || is_comment || line.starts_with([' ', '\t']) {
             continue;

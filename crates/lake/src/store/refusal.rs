@@ -1,4 +1,4 @@
-//! What an S3 server answers when it does not do what was asked. The store's own errors keep no more of it than a text.
+//! The answers of an S3 server that rejects a request. The store's own errors keep only a text of the answer.
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,27 +13,27 @@ use object_store::client::{
 
 use crate::verdict::Verdict;
 
-/// How much of a refusal's body is read: S3's are a few hundred bytes.
+/// Bytes that are read of the body of such an answer, at most. S3's bodies have a few hundred bytes.
 const BODY_BYTES_MAX: usize = 16_384;
-/// How much of a body that is not S3's is shown.
+/// Characters that are shown of a body that is not S3's, at most.
 const EXCERPT_CHARS_MAX: usize = 120;
 
-/// A refusal of an S3 server.
+/// An answer of an S3 server that rejects a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store answered {status} {code}: {message}")]
 pub(crate) struct Refusal {
     status: StatusCode,
-    /// S3's error code; empty where the answer has none.
+    /// S3's error code. Empty if the answer has none.
     pub(crate) code: String,
     message: String,
-    /// The region that the bucket is in, where the server says so.
+    /// The region of the bucket, if the server names it.
     pub(crate) region: Option<String>,
-    /// Whether the answer is a web page or the like.
+    /// True if the answer is a web page or something similar.
     foreign: bool,
 }
 
 impl Refusal {
-    /// Reads an answer: the code, the message and the region of S3's XML, which is flat.
+    /// Reads the code, the message and the region from S3's XML, which is flat.
     fn read(status: StatusCode, headers: &HeaderMap, body: &str) -> Refusal {
         let element = |name: &str| {
             let (_, rest) = body.split_once(&format!("<{name}>"))?;
@@ -48,7 +48,7 @@ impl Refusal {
         Refusal { status, code, message, region, foreign: is_page(headers) }
     }
 
-    /// The table of S3's answers: what they mean is in [`crate::verdict`].
+    /// Returns the meaning of the answer. This is the table of S3's answers, and [`crate::verdict`] explains the outcomes.
     pub(crate) fn verdict(&self) -> Verdict {
         match self.code.as_str() {
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" => Verdict::waits(
@@ -59,14 +59,14 @@ impl Refusal {
             | "TokenRefreshRequired"
             | "InvalidToken"
             | "InvalidTokenId" => Verdict::waits(
-                "the session's credentials have expired: renew them; those in AWS_… variables need a new start",
+                "the session's credentials have expired: renew them; a service with credentials in AWS_… variables needs a restart",
             ),
             "RequestTimeTooSkewed" => {
                 Verdict::waits("the clocks of this machine and of the store differ: synchronize them (NTP)")
             }
             "NoSuchBucket" => Verdict::ends("there is no such bucket: check the name, or create the bucket"),
             "InvalidBucketName" => {
-                Verdict::ends("that cannot be a bucket's name: write --lake s3://bucket[/prefix]")
+                Verdict::ends("this cannot be a bucket's name: write --lake s3://bucket[/prefix]")
             }
             "PermanentRedirect"
             | "AuthorizationHeaderMalformed"
@@ -76,7 +76,7 @@ impl Refusal {
             "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded" => {
                 Verdict::waits("the store is full: free some space or raise the quota")
             }
-            // Broken on the way, or said of a request that another one meets.
+            // The request was damaged on the way, or it met another request.
             "RequestTimeout"
             | "IncompleteBody"
             | "BadDigest"
@@ -89,29 +89,29 @@ impl Refusal {
 
     fn by_status(&self) -> Verdict {
         if self.message.contains("HTTP request to an HTTPS server") {
-            return Verdict::ends("the store speaks TLS: let AWS_ENDPOINT_URL begin with https://");
+            return Verdict::ends("the store requires TLS: AWS_ENDPOINT_URL must begin with https://");
         }
         match self.status.as_u16() {
             401 | 403 => Verdict::waits(
                 "access is denied: allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject and \
-                 s3:DeleteObject on the bucket, and s3:CreateBucket where it does not exist",
+                 s3:DeleteObject on the bucket, and s3:CreateBucket if it does not exist",
             ),
             301 => self.other_region(),
             407 => Verdict::ends(
-                "the proxy asks for a log-in: write user:password@ into the address in HTTPS_PROXY",
+                "the proxy requires a log-in: write user:password@ into the address in HTTPS_PROXY",
             ),
             400 if self.region.is_some() => self.other_region(),
             307 | 408 | 409 | 425 | 429 => Verdict::passes(),
             405 | 501 => Verdict::ends(
-                "the store cannot do this S3 operation: a lake needs conditional puts (If-None-Match), lists and deletes",
+                "the store does not support this S3 operation: a lake needs conditional puts (If-None-Match), lists and deletes",
             ),
             507 => Verdict::waits("the store is full: free some space or raise the quota"),
             500.. => Verdict::passes(),
-            _ if self.foreign => {
-                Verdict::ends("what answers is no S3 server: check AWS_ENDPOINT_URL and its port")
-            }
+            _ if self.foreign => Verdict::ends(
+                "the server that answers is not an S3 server: check AWS_ENDPOINT_URL and its port",
+            ),
             _ => Verdict::ends(
-                "the store refuses the request: check AWS_ENDPOINT_URL, AWS_REGION and the bucket",
+                "the store rejects the request: check AWS_ENDPOINT_URL, AWS_REGION and the bucket",
             ),
         }
     }
@@ -119,13 +119,15 @@ impl Refusal {
     fn other_region(&self) -> Verdict {
         Verdict::ends(match &self.region {
             Some(region) => format!("the bucket is in another region: set AWS_REGION={region}"),
-            None => "the bucket is in another region, or AWS_ENDPOINT_URL names another one: set AWS_REGION"
-                .to_owned(),
+            None => {
+                "the bucket is in another region, or AWS_ENDPOINT_URL names another region: set AWS_REGION"
+                    .to_owned()
+            }
         })
     }
 }
 
-/// Makes clients that keep what an S3 server says when it refuses.
+/// A connector whose clients keep the answer of an S3 server that rejects a request.
 #[derive(Debug)]
 pub(crate) struct Connector;
 
@@ -141,7 +143,7 @@ struct Client(HttpClient);
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        // What is not signed goes to where credentials come from.
+        // Unsigned requests go to the origins of credentials.
         let is_signed = request.headers().contains_key(AUTHORIZATION)
             || request.uri().query().is_some_and(|query| query.contains("X-Amz-Signature"));
         let answer = self.0.execute(request).await?;
@@ -167,7 +169,7 @@ impl HttpService for Client {
         if is_of_an_object {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
-        // `Request` is what the store tries again within the call.
+        // The store retries errors of the kind `Request` within the call.
         let again = status.is_server_error() && refusal.verdict() == Verdict::passes()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
         let kind = if again { HttpErrorKind::Request } else { HttpErrorKind::Unknown };
@@ -190,7 +192,7 @@ async fn excerpt(
     Ok(read.freeze())
 }
 
-/// Returns true for what no S3 server answers, but web sites and consoles do.
+/// Returns true for a web page. Web sites and consoles answer with one, but no S3 server does.
 fn is_page(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.starts_with("text/html"))

@@ -1,4 +1,4 @@
-//! Credentials that are got, kept and renewed before they end, and an error that says where from there are none.
+//! Credentials that are fetched, kept, and renewed before they expire. An error names the origin that provides none.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use super::credentials::Origin;
 use super::profile::Profile;
 use crate::table::now_millis;
 
-/// How long before their end credentials are renewed.
+/// Time before their expiry at which credentials are renewed.
 const RENEWED_BEFORE: Duration = Duration::from_mins(5);
-/// How long credentials without an end are kept: a person or a tool may write new ones into the file.
+/// Time for which credentials without an expiry are kept. A person or a tool may write new ones into the file.
 const KEPT: Duration = Duration::from_secs(5);
 /// Shortest time between two renewals, for credentials that are short-lived from the start.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time for the program that a profile names.
 const PROCESS_MAX: Duration = Duration::from_mins(1);
-/// No credentials could be had, for now.
+/// No credentials are available for now.
 #[derive(Debug, thiserror::Error)]
 #[error("there are no AWS credentials from {origin}: {reason}")]
 pub(crate) struct NoCredentials {
@@ -36,7 +36,7 @@ pub(crate) struct NoCredentials {
     reason: String,
 }
 
-/// Credentials as endpoints and programs print them.
+/// Credentials in the form that endpoints and programs print.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Printed {
@@ -51,15 +51,15 @@ struct Printed {
 #[derive(Clone, Debug)]
 struct Kept {
     credential: Arc<AwsCredential>,
-    /// When to get the next; they may be used until then.
+    /// Time until which the credentials may be used. After it, the next ones are fetched.
     until: Instant,
 }
 
-/// Gets credentials from their origin.
+/// A provider that fetches credentials from their origin.
 #[derive(Debug)]
 pub(crate) struct Provider {
     origin: Origin,
-    /// What the store's client would use: it has four of the origins.
+    /// The provider of the store's client. It supports four of the origins.
     own: AwsCredentialProvider,
     client: HttpClient,
     kept: Mutex<Option<Kept>>,
@@ -84,12 +84,12 @@ impl CredentialProvider for Provider {
 }
 
 impl Provider {
-    /// Returns a provider of credentials from `origin`, which `own` serves where it can.
+    /// Returns a provider of credentials from `origin`. It uses `own` for the origins that `own` supports.
     pub(crate) fn new(origin: Origin, own: AwsCredentialProvider, client: HttpClient) -> Provider {
         Provider { origin, own, client, kept: Mutex::default() }
     }
 
-    /// Returns the credentials that are kept, or the next; one call gets them for all.
+    /// Returns the kept credentials, or fetches the next ones. Concurrent callers share one fetch.
     async fn keep(&self) -> Result<Arc<AwsCredential>, String> {
         let mut kept = self.kept.lock().await;
         if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
@@ -99,7 +99,7 @@ impl Provider {
             Origin::Process { command, .. } => Printed::parse(&run(command).await?)?,
             Origin::Endpoint { url, token } => Printed::parse(&self.fetch(url, token.as_deref()).await?)?,
             Origin::Profile(profile) => Printed::read(profile)?,
-            _ => unreachable!("the store's client has the others"),
+            _ => unreachable!("the store's client supports the other origins"),
         };
         let next = printed.keep()?;
         Ok(Arc::clone(&kept.insert(next).credential))
@@ -122,18 +122,17 @@ impl Provider {
 
 impl Printed {
     fn parse(json: &[u8]) -> Result<Printed, String> {
-        // serde's message may quote a secret.
-        serde_json::from_slice(json)
-            .map_err(|error| format!("line {} is not what was expected", error.line()))
+        // The text of serde's error may contain a secret.
+        serde_json::from_slice(json).map_err(|error| format!("line {} has an unexpected form", error.line()))
     }
 
     fn read(profile: &Profile) -> Result<Printed, String> {
         let mut settings = profile.read().map_err(|error| error.to_string())?.unwrap_or_default();
         let mut take = |name: &str| settings.remove(name).filter(|value| !value.is_empty());
         Ok(Printed {
-            access_key_id: take("aws_access_key_id").ok_or("it has no aws_access_key_id any more")?,
+            access_key_id: take("aws_access_key_id").ok_or("it no longer has an aws_access_key_id")?,
             secret_access_key: take("aws_secret_access_key")
-                .ok_or("it has no aws_secret_access_key any more")?,
+                .ok_or("it no longer has an aws_secret_access_key")?,
             session_token: take("aws_session_token"),
             expiration: None,
         })
@@ -158,7 +157,7 @@ impl Printed {
     }
 }
 
-/// Runs what a profile names as `credential_process` and returns what it prints.
+/// Runs the `credential_process` of a profile and returns its output.
 async fn run(command: &str) -> Result<Vec<u8>, String> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).kill_on_drop(true);

@@ -1,5 +1,5 @@
-//! Buckets and folders as people configure them. With `CANDLEFLIGHT_TEST_S3_ENDPOINT` a real MinIO takes part, with the root's keys in
-//! `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+//! Tests of buckets and folders as people configure them. With `CANDLEFLIGHT_TEST_S3_ENDPOINT`, the tests also use a real MinIO, with the
+//! root user's keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
 
 mod answers;
 mod bucket;
@@ -12,16 +12,16 @@ use std::time::Duration;
 use super::variables::Variables;
 use super::{Lake, LakeError};
 
-/// How long something may take that takes a moment.
+/// Longest wait for something that usually takes a moment.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Returns variables with these values; they have a home of their own, without a profile, unless they name one.
+/// Returns variables with these values. They have their own home without a profile, unless the values name one.
 fn variables(values: &[(&str, &str)]) -> Variables {
     let home = [("HOME", "/nonexistent"), ("AWS_EC2_METADATA_DISABLED", "true")];
     home.iter().chain(values).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// MinIO: where it is, and its keys.
+/// The address of MinIO, and its keys.
 struct Minio {
     endpoint: String,
     key: String,
@@ -29,7 +29,7 @@ struct Minio {
 }
 
 impl Minio {
-    /// Returns it, or says that the test is skipped; in CI nothing may be skipped.
+    /// Returns MinIO, or prints that the test is skipped. In CI, no test may be skipped.
     fn get() -> Option<Minio> {
         let variable = |name| std::env::var(name).ok();
         let minio = || {
@@ -47,21 +47,21 @@ impl Minio {
         found
     }
 
-    /// Returns variables that lead to it, by its root's keys, and these.
+    /// Returns these variables, together with MinIO's address and keys.
     fn variables(&self, more: &[(&str, &str)]) -> Variables {
         let keys = [("AWS_ACCESS_KEY_ID", self.key.as_str()), ("AWS_SECRET_ACCESS_KEY", &self.secret)];
         variables(&[&keys, more].concat())
     }
 }
 
-/// Opens a lake below a prefix of its own, proves that it can be written, and returns it.
+/// Opens a lake below a new prefix, checks that it can be written, and returns it.
 async fn use_lake(variables: &Variables) -> Result<Lake, LakeError> {
     let lake = Lake::open_with(&format!("s3://lake-store-test/{}", uuid::Uuid::new_v4()), variables).await?;
     lake.probe().await?;
     Ok(lake)
 }
 
-/// Probes the lake until it succeeds, or fails for a reason that passes and holds `reason`.
+/// Probes the lake until the probe succeeds, or until it fails with a transient error that contains `reason`.
 async fn until(lake: &Lake, reason: Option<&str>) {
     let due = tokio::time::Instant::now() + DEADLINE;
     loop {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-/// Environment variables, those of the process or others; empty ones count as absent, since compose files cannot leave one out.
+/// Environment variables, of the process or given. Empty ones count as absent, because compose files cannot omit a variable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// Reads those of the process.
+    /// Reads the variables of the process.
     pub(crate) fn of_process() -> Variables {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -23,7 +23,7 @@ impl Variables {
         value.is_some_and(|value| matches!(value.as_str(), "true" | "1" | "yes" | "y" | "on"))
     }
 
-    /// Lists them in the order of their names.
+    /// Lists the variables in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

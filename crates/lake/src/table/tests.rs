@@ -1,4 +1,4 @@
-//! Commits whose answer does not arrive. The store is a real folder; the fault is injected between it and the table.
+//! Tests of commits whose answer is lost. The store is a real folder, and faults are injected between it and the table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,8 +22,8 @@ use tempfile::TempDir;
 use super::{Table, bronze};
 use crate::{Lake, LakeError};
 
-/// A store with faults: loses the answers to the next puts of log entries, which arrive or not; refuses them as S3 does while another
-/// put is under way; lets another engine's entries come first; or answers nothing at all.
+/// A store with faults. It loses the answers to the next puts of log entries, which arrive or not. It rejects puts as S3 does while another
+/// put is in progress. It lets another engine's entries come first. It fails all requests.
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn ObjectStore>,
@@ -81,7 +81,7 @@ impl ObjectStore for Flaky {
             return self.up()?.put_opts(location, payload, options).await;
         }
         if self.arrive {
-            // Whether it was the first to arrive is part of the lost answer.
+            // The lost answer would also show whether this put came first.
             let _lost = self.store.put_opts(location, payload, options).await;
         }
         Err(no_answer())
@@ -119,7 +119,7 @@ impl ObjectStore for Flaky {
     }
 }
 
-/// Opens a table whose next `losses` puts of a log entry are not answered.
+/// Opens a table whose next `losses` puts of a log entry get no answer.
 async fn flaky(losses: usize, arrive: bool) -> (Table, Lake, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Appends, positions, writers that meet.
+//! Tests of appends, positions and competing writers.
 
 use std::sync::Arc;
 
@@ -193,7 +193,7 @@ async fn the_log_tells_how_late_a_symbols_rows_are_at_most() {
         let reopened = Table::open(&test.lake, lake::gold("candles")).await.unwrap();
         for snapshot in [table.snapshot(), reopened.snapshot()] {
             let at = |day: i32, minute: i64| Some(i64::from(day) * DAY_MICROS + minute * MINUTE_MICROS);
-            // A's last row is two minutes older than its file's; B may be in a file with A and C.
+            // A's last row is two minutes older than the last row of its file. B may be in a file with A and C.
             let expected =
                 [("A", at(DAY, 5)), ("B", at(DAY, 5)), ("C", at(DAY, 5)), ("D", None), ("E", at(DAY + 1, 1))];
             for (symbol, newest) in expected {

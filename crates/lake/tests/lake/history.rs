@@ -1,4 +1,4 @@
-//! Earlier versions, and what changed since.
+//! Tests of earlier versions, and of the changes since a position.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::rows::{DAY, GoldRow, bronze_run, gold, position};
 
 const A: &str = "A";
 
-/// Reads the closes of the rows that changed since, ascending.
+/// Returns the closes of the rows that changed since a position, ascending.
 async fn changed(snapshot: &Snapshot, since: &[(i32, i64)]) -> Vec<f64> {
     let changes = snapshot.changed_since(&position(since)).await.unwrap();
     let batches: Vec<RecordBatch> = changes.read().try_collect().await.unwrap();
@@ -32,7 +32,7 @@ async fn what_changed_since_a_position_is_what_was_written_since() {
         table.append(&[gold(&[row(DAY, 0, 1.0)])], &position(&[(0, 10)])).await.unwrap();
         table.append(&[gold(&[row(DAY + 1, 0, 2.0)])], &position(&[(0, 20)])).await.unwrap();
         table.append(&[gold(&[row(DAY + 2, 0, 3.0)])], &position(&[(0, 20), (1, 5)])).await.unwrap();
-        // A correction: the file of its date is replaced.
+        // A correction replaces the file of its date.
         table.upsert(&[gold(&[row(DAY, 0, 4.0)])], &position(&[(0, 30), (1, 5)])).await.unwrap();
         let snapshot = table.snapshot();
         for (since, expected) in [
@@ -46,7 +46,7 @@ async fn what_changed_since_a_position_is_what_was_written_since() {
         ] {
             assert_eq!(changed(&snapshot, since).await, expected, "since {since:?}");
         }
-        // What compaction has written holds the rows of what it replaced.
+        // A file that compaction writes holds the rows of the files that it replaces.
         table.append(&[gold(&[row(DAY, 1, 5.0)])], &position(&[(0, 40), (1, 5)])).await.unwrap();
         assert!(table.compact(DAY + 5).await.unwrap());
         assert_eq!(changed(&table.snapshot(), &[(0, 30), (1, 5)]).await, [4.0, 5.0]);

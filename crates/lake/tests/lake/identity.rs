@@ -1,4 +1,4 @@
-//! Whose offsets a position counts, and positions that another engine has lost.
+//! Tests of the topic and the bronze table of a position, and of positions that another engine has lost.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ impl Edited {
         Edited { _folder: folder, lake, log }
     }
 
-    /// Writes an entry of the log again, line by line; a line that becomes `None` goes.
+    /// Rewrites a log entry line by line. A line that becomes `None` is removed.
     fn edit(&self, version: u64, edit: impl Fn(&str) -> Option<String>) {
         let path = self.log.join(format!("{version:020}.json"));
         let entry = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,5 @@
-//! Other engines on the same tables: Python's `deltalake` and Polars, when `CANDLEFLIGHT_TEST_PYTHON` names a Python that has them.
+//! Tests with other engines on the same tables: Python's `deltalake` and Polars. They run if `CANDLEFLIGHT_TEST_PYTHON` names a Python that
+//! has both.
 
 use std::process::Command;
 
@@ -7,9 +8,9 @@ use position::OffsetRange;
 
 use crate::rows::{DAY, bronze_run, gold, plan, position, read};
 
-/// Runs `script` with the table's folder as `path`; returns what it prints.
+/// Runs `script` with the table's folder as `path`. Returns its output.
 fn python(python: &str, path: &str, script: &str) -> String {
-    // Its threads do not always survive an orderly exit.
+    // The threads of these engines do not always survive an orderly exit.
     let script = format!(
         "import deltalake, os, polars, sys\npath = {path:?}\ntable = deltalake.DeltaTable(path)\n{script}\nsys.stdout.flush()\nos._exit(0)"
     );
@@ -31,10 +32,10 @@ async fn other_engines_read_compact_and_vacuum_under_a_running_writer() {
     }
     let frame = "frame = polars.scan_delta(path)\n\
         print(frame.filter(polars.col('kafka_offset') >= 350).select(polars.len(), polars.col('close').sum()).collect().row(0), frame.collect().height)";
-    // Offsets 350 to 399 twice; `close` is the offset plus one.
+    // Both partitions hold the offsets 350 to 399, and `close` is the offset plus one.
     assert_eq!(python(&interpreter, &path, frame), "(100, 37550.0) 800");
 
-    // Its compaction mixes the two partitions in one file, in an order of its own, and drops the old files at once.
+    // The other engine's compaction mixes both partitions in one file, in its own order, and drops the old files at once.
     let maintain = "table.optimize.compact()\ntable.create_checkpoint()\n\
         table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)\nprint(len(deltalake.DeltaTable(path).file_uris()))";
     assert_eq!(python(&interpreter, &path, maintain), "1");
@@ -58,7 +59,7 @@ async fn other_engines_read_compact_and_vacuum_under_a_running_writer() {
             "times of other engines may be cut"
         );
     }
-    // Ours brings the layout back.
+    // Our compaction restores the layout.
     while writer.compact(DAY + 1).await.unwrap() {}
     assert_eq!(writer.snapshot().file_count(), 2);
     assert_eq!(
@@ -105,7 +106,7 @@ async fn a_table_that_another_engine_restored_is_refused_until_it_is_as_before()
     let error = writer.refresh().await.unwrap_err();
     assert!(matches!(error, LakeError::Restored { .. }), "{error}");
 
-    // What the error says to do.
+    // The test follows the advice of the error.
     python(&interpreter, &path, "table.restore(2)");
     let mut writer = Table::open(&lake, lake::bronze("candles")).await.unwrap();
     let whole = writer.append(&[bronze_run(0, 10..12, DAY)], &position(&[(0, 12)])).await.unwrap();

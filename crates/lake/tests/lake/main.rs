@@ -1,5 +1,5 @@
-//! What the lake promises, on a folder, and on S3 too when `CANDLEFLIGHT_TEST_S3_ENDPOINT` is set (with the same `AWS_ENDPOINT_URL`,
-//! and `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`).
+//! Tests of the lake's guarantees on a folder. If `CANDLEFLIGHT_TEST_S3_ENDPOINT` is set, the tests also run on S3. They then need the same
+//! value in `AWS_ENDPOINT_URL`, and the keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -23,16 +23,16 @@ mod upsert;
 use lake::Lake;
 use tempfile::TempDir;
 
-/// Beginning of a folder's name, with characters that a URL writes otherwise.
+/// Beginning of a folder's name, with characters that URLs escape.
 const ODD: &str = "a %41 \\ é,#?&+ ";
 
-/// A lake that goes away with the test; on S3 its objects stay, under a prefix of its own.
+/// A lake that is removed with the test. On S3 its objects stay, under a unique prefix.
 struct TestLake {
     lake: Lake,
     folder: Option<TempDir>,
 }
 
-/// Returns an empty lake on each kind of store there is.
+/// Returns an empty lake on each available kind of store.
 async fn lakes() -> Vec<TestLake> {
     let folder = tempfile::Builder::new().prefix(ODD).tempdir().unwrap();
     let mut urls = vec![(folder.path().to_str().unwrap().to_owned(), Some(folder))];

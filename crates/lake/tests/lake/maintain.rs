@@ -1,4 +1,4 @@
-//! Compaction and vacuum.
+//! Tests of compaction and vacuum.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn compaction_merges_closed_dates_and_changes_no_row() {
         assert_eq!(before.file_count(), 12);
         while table.compact(DAY + 2).await.unwrap() {}
         let after = table.snapshot();
-        // Two closed dates with a file for each partition, and the open date as it was.
+        // The two closed dates have a file for each partition, and the open date is unchanged.
         assert_eq!((after.file_count(), after.row_count()), (2 * 2 + 4, 120));
         assert_eq!(after.position(), before.position());
         let reopened = Table::open(&test.lake, lake::bronze("candles")).await.unwrap().snapshot();
@@ -129,7 +129,8 @@ async fn vacuum_leaves_another_engines_file_whose_commit_is_to_come_for_a_week()
     let stale = file("part-00001-c000.snappy.parquet", minutes(7 * 24 * 60 + 1));
     let crashed = file(ours, minutes(61));
     let staged = file("entry.json#12", minutes(61));
-    // The log remembers for an hour, so that after six hours nothing says whether a file of ours was replaced or never there.
+    // The log names a replaced file for an hour. After six hours, it does not show whether one of our files was replaced or never
+    // committed.
     assert_eq!(table.vacuum(minutes(6 * 60)).await.unwrap(), 2);
     assert!(foreign.exists() && crashed.exists() && !stale.exists() && !staged.exists());
     assert_eq!(table.vacuum(minutes(60)).await.unwrap(), 1);
@@ -139,7 +140,7 @@ async fn vacuum_leaves_another_engines_file_whose_commit_is_to_come_for_a_week()
     assert_eq!(read(&table.snapshot(), OffsetRange { partition: 0, first: 0, next: 2 }).await, [0, 1]);
 }
 
-#[expect(clippy::disallowed_methods, reason = "what the file system stamps is compared with the clock")]
+#[expect(clippy::disallowed_methods, reason = "the test compares the file system's times with the clock")]
 fn service_time() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }

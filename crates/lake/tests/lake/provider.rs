@@ -1,4 +1,4 @@
-//! SQL over a snapshot and hot batches.
+//! Tests of SQL over a snapshot and hot batches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ async fn a_count_is_answered_from_the_log() {
     }
 }
 
-/// More files than are taken at a time, of which queries need all, the newest, the oldest, or some far apart.
+/// More files than a partition takes at a time. Queries need all of them, the newest, the oldest, or some that are far apart.
 #[tokio::test]
 async fn of_many_files_each_is_read_once_or_skipped() {
     const DAYS: i32 = 400;
@@ -146,7 +146,7 @@ async fn of_many_files_each_is_read_once_or_skipped() {
     }
 }
 
-/// As a nested-loop join does that has run out of memory.
+/// A nested-loop join executes its input again after it has run out of memory.
 #[tokio::test]
 async fn a_plan_that_runs_again_reads_all_again() {
     for test in lakes().await {
@@ -163,7 +163,7 @@ async fn a_plan_that_runs_again_reads_all_again() {
     }
 }
 
-/// As a nested-loop join does whose memory ends while it reads its left side: some partitions were never opened.
+/// A nested-loop join may run out of memory while it reads its left side. It has then never opened some partitions.
 #[tokio::test]
 async fn a_plan_that_runs_again_after_it_was_cut_short_reads_each_row_once() {
     const DAYS: i32 = 400;
@@ -214,7 +214,7 @@ async fn the_newest_rows_of_many_files_are_in_a_few() {
         let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
         let rows: Vec<_> = (0..DAYS).map(|day| (i64::from(day), DAY + day)).collect();
         table.append(&[bronze(0, &rows)], &position(&[(0, i64::from(DAYS))])).await.unwrap();
-        // As the Flight server has it; else a filter collects rows before it passes any on.
+        // The Flight server sets this. Otherwise a filter collects rows before it passes any on.
         let config = SessionConfig::new().with_target_partitions(4);
         let config = config.set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let context = SessionContext::new_with_config(config);

@@ -1,4 +1,4 @@
-//! Reading by position.
+//! Tests of reads by position.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::rows::{DAY, bronze, position, read};
 async fn a_range_is_tiled_across_files_holes_partitions_and_interleaved_dates() {
     for test in lakes().await {
         let mut table = Table::open(&test.lake, lake::bronze("candles")).await.unwrap();
-        // Offsets 3 and 4 are a hole; the dates take turns, so that their files interleave.
+        // Offsets 3 and 4 are a hole. The dates alternate, so their files interleave.
         let interleaved: Vec<(i64, i32)> =
             [0, 1, 2, 5, 6, 7].iter().map(|offset| (*offset, DAY + (*offset % 3) as i32)).collect();
         table
@@ -44,7 +44,7 @@ async fn a_long_range_comes_in_pieces_of_bounded_size() {
         let range = OffsetRange { partition: 0, first: 10, next: 149_990 };
         assert_eq!(read(&table.snapshot(), range).await, (10..149_990).collect::<Vec<_>>());
         let pieces: Vec<_> = table.snapshot().read(range).try_collect().await.unwrap();
-        // Large ones come as they were decoded; one begins where the second file does, which is then read once.
+        // Large batches come as they were decoded. One batch begins where the second file begins, so that file is read once.
         assert!(pieces.iter().all(|(_, rows)| rows.num_rows() <= 65_536));
         assert!(pieces.iter().any(|(range, _)| range.first == 100_000));
     }

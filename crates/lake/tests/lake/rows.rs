@@ -1,4 +1,4 @@
-//! Rows for the tests, and how to look at them.
+//! Rows for the tests, and functions that read rows.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use schema::{DAY_MICROS, MINUTE_MICROS};
 /// 2024-01-01 in days since the epoch.
 pub(crate) const DAY: i32 = 19_723;
 
-/// Returns bronze rows of one partition, one a (offset, day): candles of two symbols in turn, the minute from the offset.
+/// Returns bronze rows of one partition, one per (offset, day). The candles alternate between two symbols, and the offset gives the minute.
 pub(crate) fn bronze(partition: i32, rows: &[(i64, i32)]) -> RecordBatch {
     let times =
         || rows.iter().map(|(offset, day)| i64::from(*day) * DAY_MICROS + offset % 1440 * MINUTE_MICROS);
@@ -55,7 +55,7 @@ pub(crate) fn bronze_run(partition: i32, offsets: std::ops::Range<i64>, day: i32
 /// A gold row: symbol, day, minute of the day, close, volatility (which may be null).
 pub(crate) type GoldRow = (&'static str, i32, i64, f64, Option<f64>);
 
-/// Returns gold rows; columns that no test looks at are constant.
+/// Returns gold rows. Columns that no test reads are constant.
 pub(crate) fn gold(rows: &[GoldRow]) -> RecordBatch {
     let times = || rows.iter().map(|row| i64::from(row.1) * DAY_MICROS + row.2 * MINUTE_MICROS);
     let columns = schema::gold::schema();
@@ -99,7 +99,7 @@ pub(crate) async fn read(snapshot: &Snapshot, range: OffsetRange) -> Vec<i64> {
     offsets
 }
 
-/// Answers `sql` over the table `t` as a printed table.
+/// Returns the result of `sql` over the table `t`, printed as a table.
 pub(crate) async fn query(table: Arc<dyn TableProvider>, sql: &str) -> String {
     let context = SessionContext::new();
     context.register_table("t", table).unwrap();
@@ -107,12 +107,12 @@ pub(crate) async fn query(table: Arc<dyn TableProvider>, sql: &str) -> String {
     pretty_format_batches(&batches).unwrap().to_string()
 }
 
-/// Answers `sql` over the rows of a snapshot.
+/// Returns the printed result of `sql` over the rows of a snapshot.
 pub(crate) async fn query_snapshot(snapshot: &Snapshot, sql: &str) -> String {
     query(lake::provider(snapshot.clone(), Vec::new()), sql).await
 }
 
-/// Prints the plan for `sql` over the table `t`.
+/// Returns the printed plan of `sql` over the table `t`.
 pub(crate) async fn plan(table: Arc<dyn TableProvider>, sql: &str) -> String {
     let context = SessionContext::new();
     context.register_table("t", table).unwrap();

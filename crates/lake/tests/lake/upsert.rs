@@ -1,4 +1,4 @@
-//! Upserts: new keys, keys that are there, both.
+//! Tests of upserts: new keys, existing keys, and both.
 
 use lake::{LakeError, Snapshot, Table};
 
@@ -8,7 +8,7 @@ use crate::rows::{DAY, GoldRow, gold, position, query_snapshot};
 const A: &str = "A";
 const B: &str = "B";
 
-/// Upserts `batches` one after the other, and compares the rows that the table then has.
+/// Upserts `batches` one after the other, and compares the resulting rows.
 async fn check(batches: &[&[GoldRow]], expected: &[&str]) -> Vec<Snapshot> {
     let mut snapshots = Vec::new();
     for test in lakes().await {
@@ -20,7 +20,7 @@ async fn check(batches: &[&[GoldRow]], expected: &[&str]) -> Vec<Snapshot> {
         let reopened = Table::open(&test.lake, lake::gold("candles")).await.unwrap().snapshot();
         for snapshot in [table.snapshot(), reopened] {
             assert_eq!(*snapshot.position(), position(&[(0, batches.len() as i64)]));
-            assert_eq!(snapshot.version(), batches.len() as u64, "one commit an upsert");
+            assert_eq!(snapshot.version(), batches.len() as u64, "one commit per upsert");
             let sql = "SELECT concat_ws(' ', symbol, to_char(event_time, '%d %H:%M'), close, price_volatility_5m) AS row FROM t ORDER BY row";
             let printed = query_snapshot(&snapshot, sql).await;
             let rows: Vec<&str> = printed

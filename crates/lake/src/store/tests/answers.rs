@@ -1,4 +1,4 @@
-//! Each answer of an S3 server passes or ends, through the whole client as it is in use.
+//! Tests that each answer of an S3 server passes or ends, through the whole client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ fn error(status: &'static str, code: &str, more: &str) -> Answer {
     (status, XML.to_owned(), body)
 }
 
-/// Opens a lake on a server that gives this answer to everything.
+/// Opens a lake on a server that sends this answer to every request.
 async fn opened(answer: Answer, more: &[(&str, &str)]) -> LakeError {
     let endpoint = serve(move |_| answer.clone());
     let keys = [
@@ -65,11 +65,11 @@ async fn a_refusal_passes_or_ends_and_says_what_to_do() {
         (error("400 Bad Request", "Whatever", ""), false, "AWS_ENDPOINT_URL"),
         (error("501 Not Implemented", "NotImplemented", ""), false, "conditional puts"),
         (error("405 Method Not Allowed", "MethodNotAllowed", ""), false, "conditional puts"),
-        (("200 OK", "content-type: text/html\r\n".into(), "<html>".into()), false, "no S3 server"),
+        (("200 OK", "content-type: text/html\r\n".into(), "<html>".into()), false, "not an S3 server"),
         (
             ("404 Not Found", "content-type: text/html; charset=utf-8\r\n".into(), "<html>".into()),
             false,
-            "no S3 server",
+            "not an S3 server",
         ),
         (
             ("400 Bad Request", String::new(), "Client sent an HTTP request to an HTTPS server.\n".into()),

@@ -1,4 +1,4 @@
-//! Addresses, endpoints, regions and proxies.
+//! Tests of addresses, endpoints, regions and proxies.
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use super::super::profile::Settings;
 use super::server::{proxy, silent, untrusted};
 use super::{Lake, Minio, use_lake, variables};
 
-/// Where the child of a test that needs variables of its own process finds the proxy's target.
+/// Variable that gives the proxy's target to the child of a test. The child has process variables of its own.
 const CHILD: &str = "CANDLEFLIGHT_TEST_CHILD";
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn what_minio_refuses_is_waited_for_or_ends_with_a_sentence() {
 async fn a_proxy_named_for_the_store_alone_is_used() {
     let Some(minio) = Minio::get() else { return };
     let (address, count) = proxy(minio.endpoint.trim_start_matches("http://"));
-    // Only the proxy knows where that host is.
+    // Only the proxy can reach this host.
     let values = [("AWS_ENDPOINT_URL", "http://store.invalid:9000"), ("AWS_PROXY_URL", &address)];
     use_lake(&minio.variables(&values)).await.unwrap();
     assert!(count.load(Ordering::SeqCst) > 0);
@@ -140,19 +140,19 @@ fn the_systems_proxy_is_used_unless_the_host_is_excepted() {
 #[tokio::test]
 #[ignore = "run by the test of the system's proxy"]
 async fn child_with_variables_of_its_own() {
-    let minio = Minio::get().expect("the parent has one");
-    let endpoint = std::env::var(CHILD).expect("the parent names it");
+    let minio = Minio::get().expect("the parent has a MinIO");
+    let endpoint = std::env::var(CHILD).expect("the parent sets it");
     use_lake(&minio.variables(&[("AWS_ENDPOINT_URL", &endpoint)])).await.unwrap();
 }
 
-/// A MinIO that the test ends.
+/// A MinIO that stops with the test.
 struct Own {
     stack: String,
     folder: tempfile::TempDir,
 }
 
 impl Own {
-    /// Starts it with these variables, or says that the test is skipped.
+    /// Starts MinIO with these variables, or prints that the test is skipped.
     fn start(variables: &[(&str, &str)]) -> Option<Own> {
         let Ok(stack) = std::env::var("CANDLEFLIGHT_TEST_STACK") else {
             eprintln!("SKIPPED: nothing can start a MinIO");
@@ -191,7 +191,7 @@ async fn the_buckets_region_is_found_or_named() {
         ("AWS_SECRET_ACCESS_KEY", "minioadmin"),
         ("AWS_ENDPOINT_URL", endpoint.as_str()),
     ];
-    // First with the region: a MinIO that has just begun does not compare it yet.
+    // The first call names the region, because a MinIO that has just started does not compare it yet.
     use_lake(&variables(&[&keys[..], &[("AWS_REGION", region)]].concat())).await.unwrap();
     use_lake(&variables(&keys)).await.unwrap();
     let error =

@@ -1,4 +1,4 @@
-//! Where credentials come from, and that new ones are taken when they are due. The keys are MinIO's.
+//! Tests of the origins of credentials, and of their renewal when it is due. The keys are MinIO's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use super::server::{Answer, Request, serve};
 use super::{Minio, until, use_lake, variables};
 
 const REFUSED: &str = "does not accept the access key";
-/// How soon the credentials end that the endpoints give out: before the next request.
+/// Lifetime of the credentials that the endpoints return. They are renewed before the next request.
 const LIFE_SECONDS: i64 = 2;
 
 fn written(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -62,7 +62,7 @@ fn the_first_origin_that_is_configured_counts() {
     }
 }
 
-/// An endpoint that gives out MinIO's keys, or wrong ones, for a moment each.
+/// An endpoint that returns MinIO's keys, or wrong ones. Both expire soon.
 struct Endpoint {
     url: String,
     is_right: Arc<AtomicBool>,
@@ -80,7 +80,7 @@ impl Endpoint {
     }
 }
 
-/// Answers as the instance's metadata and the endpoints of containers do.
+/// Answers like the instance's metadata, and like the endpoints of containers.
 fn answer(request: &Request, token: Option<&str>, key: &str, secret: &str) -> Answer {
     let text = |text: &str| ("200 OK", String::new(), text.to_owned());
     match (request.method.as_str(), request.path.as_str()) {
@@ -100,7 +100,7 @@ fn answer(request: &Request, token: Option<&str>, key: &str, secret: &str) -> An
     }
 }
 
-/// Uses a lake while the endpoint gives out right, wrong and right credentials.
+/// Uses a lake while the endpoint returns right, then wrong, then right credentials.
 async fn renews(minio: &Minio, endpoint: &Endpoint, values: &[(&str, &str)]) {
     let variables = variables(&[&[("AWS_ENDPOINT_URL", minio.endpoint.as_str())], values].concat());
     let lake = use_lake(&variables).await.unwrap();

@@ -1,4 +1,5 @@
-//! Folders: what file systems refuse, and what killed puts leave. As root, also on file systems of our own, which only root can mount.
+//! Tests of folders: errors of file systems, and files that killed puts leave. Root can mount file systems, so the tests of root use some
+//! of their own.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ use tempfile::TempDir;
 use super::super::folder::remove_staged;
 use super::{Lake, LakeError};
 
-/// Names the folder to the child of a test.
+/// Variable that gives the folder to the child of a test.
 const CHILD: &str = "CANDLEFLIGHT_TEST_CHILD";
-/// Somebody who owns nothing.
+/// User who owns nothing.
 const NOBODY: u32 = 65_534;
 
 async fn open(folder: &Path) -> Result<Lake, LakeError> {
@@ -65,7 +66,7 @@ fn what_killed_puts_have_left_is_removed_when_it_is_old() {
 struct Mount(TempDir);
 
 impl Mount {
-    /// Returns one of 1 MiB, or says that the test is skipped.
+    /// Returns a file system of 1 MiB, or prints that the test is skipped.
     fn new() -> Option<Mount> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"], folder.path());
@@ -121,7 +122,7 @@ fn a_folder_that_may_not_be_written_is_waited_for() {
     };
     mode(folder.path(), 0o555);
     mode(&table, 0o555);
-    // Another user can run this program by its link in /proc also where the folder above it is closed to others.
+    // Another user can run this program through its link in /proc, even if the folder above it is closed to others.
     let mut child = Command::new("/proc/self/exe");
     child
         .args(["--exact", "store::tests::folder::child_that_may_not_write", "--ignored"])
@@ -139,7 +140,7 @@ fn a_folder_that_may_not_be_written_is_waited_for() {
 #[tokio::test]
 #[ignore = "run by the test of a folder that may not be written"]
 async fn child_that_may_not_write() {
-    let folder = std::env::var(CHILD).expect("the parent names it");
+    let folder = std::env::var(CHILD).expect("the parent sets it");
     let error = open(Path::new(&folder)).await.unwrap().probe().await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("let this user read and write"), "{error}");
@@ -161,7 +162,7 @@ fn too_many_open_files_are_waited_for() {
 #[tokio::test]
 #[ignore = "run by the test of too many open files"]
 async fn child_that_may_open_few_files() {
-    let folder = std::env::var(CHILD).expect("the parent names it");
+    let folder = std::env::var(CHILD).expect("the parent sets it");
     let lake = open(Path::new(&folder)).await.unwrap();
     let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     let error = lake.probe().await.unwrap_err();

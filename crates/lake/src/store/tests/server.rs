@@ -1,11 +1,11 @@
-//! A small HTTP server that answers as a test wants it, and a proxy.
+//! A small HTTP server that sends the answers of a test, and a proxy.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a client asks.
+/// A client's request.
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
@@ -16,7 +16,7 @@ pub(super) struct Request {
 /// Status line, further header lines, body.
 pub(super) type Answer = (&'static str, String, String);
 
-/// Serves on loopback until the process ends; returns the address.
+/// Serves on loopback until the process ends. Returns the address.
 pub(super) fn serve(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) -> String {
     let answer = Arc::new(answer);
     accept(move |connection| {
@@ -35,7 +35,7 @@ pub(super) fn serve(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) 
     })
 }
 
-/// Passes connections on to the server at `address`; returns the address and the count of connections.
+/// Forwards connections to the server at `address`. Returns the proxy's address and its count of connections.
 pub(super) fn proxy(address: &str) -> (String, Arc<AtomicUsize>) {
     let (address, count) = (address.to_owned(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
@@ -44,7 +44,7 @@ pub(super) fn proxy(address: &str) -> (String, Arc<AtomicUsize>) {
         let server = TcpStream::connect(&address).unwrap();
         let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let back = std::thread::spawn(move || {
-            // Either side may hang up first.
+            // Either side may close its connection first.
             let _copied = std::io::copy(&mut &server, &mut &client);
             let _closed = client.shutdown(Shutdown::Both);
         });
@@ -55,7 +55,7 @@ pub(super) fn proxy(address: &str) -> (String, Arc<AtomicUsize>) {
     (proxy, count)
 }
 
-/// Greets by TLS with a certificate that nobody trusts; returns the address.
+/// Serves TLS with a certificate that no client trusts. Returns the address.
 pub(super) fn untrusted() -> String {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
@@ -67,16 +67,16 @@ pub(super) fn untrusted() -> String {
     let config = Arc::new(config);
     let address = accept(move |connection| {
         let mut session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-        // The client hangs up.
+        // The client closes the connection.
         let _refused = session.complete_io(&mut &connection);
     });
     address.replace("http://", "https://")
 }
 
-/// Takes what it is sent and says nothing; returns the address.
+/// Accepts requests and never answers. Returns the address.
 pub(super) fn silent() -> String {
     accept(|mut connection| {
-        // Until the client hangs up.
+        // This reads until the client closes the connection.
         let _read = std::io::copy(&mut connection, &mut std::io::sink());
     })
 }
@@ -94,7 +94,7 @@ fn accept(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     address
 }
 
-/// Reads a request's lines; returns it with the length of its body, or nothing when the client has hung up.
+/// Reads the lines of a request. Returns it with the length of its body, or nothing if the client has closed the connection.
 fn read_head(reader: &mut impl BufRead) -> Option<(Request, u64)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
