@@ -18,7 +18,7 @@ pub const REASON: &str = "reason";
 pub const ERROR: &str = "error";
 /// Header that holds the size of the message's value.
 pub const PAYLOAD_BYTES: &str = "payload_bytes";
-/// Header: whether the dead letter holds only the beginning of it.
+/// Header that is `true` if the dead letter holds only the beginning of the value.
 pub const TRUNCATED: &str = "truncated";
 
 /// Returns the dead-letter topic of `topic`: `given`, or by default the topic's name with `_dlq`.

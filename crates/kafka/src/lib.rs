@@ -83,7 +83,7 @@ pub struct Args {
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
     /// librdkafka option, passed on unchanged, such as `security.protocol=SASL_SSL`; repeatable. Options that exactly-once delivery depends
-    /// on are rejected. Set passwords in the variable, one option per line: other users of the machine cannot read it.
+    /// on are rejected. Set passwords in the variable, one option per line: other users of the machine cannot read the variable.
     #[arg(
         long = "kafka-option",
         env = "CANDLEFLIGHT_KAFKA_OPTIONS",
@@ -112,8 +112,8 @@ impl Args {
             // Java clients use the same partitioner, so a symbol's candles are in one partition whichever client sends them.
             .set("partitioner", "murmur2_random")
             .set("linger.ms", linger.as_millis().to_string())
-            // A broker that comes back may have no leader at first. librdkafka may then wait before it asks again, by default for 5
-            // minutes.
+            // When a broker comes back, its partitions may have no leader at first. librdkafka may then wait, by default for 5 minutes,
+            // before it requests metadata again.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("message.timeout.ms", DELIVERY_MAX.as_millis().to_string())
             .set("queue.buffering.max.messages", PRODUCER_RECORDS_MAX.to_string())
@@ -141,8 +141,8 @@ impl Args {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
-            // These limit one partition's part of an answer, and the whole answer. JSON unpacks to several times as much, in addition to
-            // the queue.
+            // These options limit one partition's part of an answer, and the whole answer. Compressed JSON unpacks to several times this
+            // size, in addition to the queue.
             .set("fetch.message.max.bytes", (1 << 20).to_string())
             .set("fetch.max.bytes", (4 << 20).to_string())
             .set("queued.min.messages", CONSUMER_RECORDS_MIN.to_string())

@@ -17,11 +17,11 @@ use crate::file::DataFile;
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 
-/// Rows of a step, at most: about 12 MiB.
+/// Greatest number of rows in a step: about 12 MiB.
 const STEP_ROWS_MAX: u64 = 131_072;
-/// Offsets of a step before it may end where a file begins. Files are then read once, and not in parts.
+/// Least number of offsets in a step that ends where a file begins. Files are then read once, and not in parts.
 const STEP_ROWS_MIN: i64 = STEP_ROWS_MAX.cast_signed() / 2;
-/// Files of a step, at most. This limits steps of small files, since a step of many rows has few files.
+/// Greatest number of files in a step. This limits steps of small files, since a step of many rows has few files.
 const STEP_FILES_MAX: usize = 512;
 /// Steps that are read ahead of the reader.
 const STEPS_AHEAD: usize = 2;

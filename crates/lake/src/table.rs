@@ -26,8 +26,8 @@ use crate::store::{Lake, TableStore};
 use crate::transactions::{check_files, transactions};
 use crate::write::{put_files, split};
 
-/// Times that one change is put again on top of a newer version, at most. Another engine's maintenance makes such a version every few
-/// minutes, and a commit takes milliseconds.
+/// Greatest number of times that one change is put again on top of a newer version. Another engine's maintenance makes such a version
+/// every few minutes, and a commit takes milliseconds.
 const REBASES_MAX: usize = 10;
 /// Mean time between two of these puts.
 const REBASE_PAUSE: Duration = Duration::from_millis(50);

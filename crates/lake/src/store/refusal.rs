@@ -13,9 +13,9 @@ use object_store::client::{
 
 use crate::verdict::Verdict;
 
-/// Bytes that are read of the body of such an answer, at most. S3's bodies have a few hundred bytes.
+/// Greatest number of bytes that are read of such an answer's body. S3's bodies have a few hundred bytes.
 const BODY_BYTES_MAX: usize = 16_384;
-/// Characters that are shown of a body that is not S3's, at most.
+/// Greatest number of characters that are shown of a body that is not S3's.
 const EXCERPT_CHARS_MAX: usize = 120;
 
 /// An answer of an S3 server that rejects a request.
