@@ -136,10 +136,10 @@ impl Table {
         })
     }
 
-    /// Deletes unused data files and returns their number. Files that were replaced go after `retention`.
+    /// Deletes unused data files and returns their number. Replaced files are deleted once their replacement is older than `retention`.
     ///
-    /// Files that no log entry names go as well. Those of this crate, left by a crash, go after `retention`. Those of other engines go
-    /// after a week, because their commit may still follow.
+    /// Files that no log entry names are deleted as well. Those of this crate, left by a crash, are deleted after `retention`. Those of
+    /// other engines are deleted after a week, because their commit may still follow.
     ///
     /// If the log keeps replaced files for a shorter time, the next commit sets `retention` there, and other engines then keep these files
     /// as long.
@@ -162,7 +162,7 @@ impl Table {
                 self.claim_retention(retention);
             }
             let foreign = before(retention.max(UNKNOWN_RETENTION));
-            // A log with a shorter memory cannot distinguish a replaced file from one that it never named.
+            // A log that forgets replaced files sooner cannot distinguish them from files that it never named.
             let own = if known.remembered >= retention { before(retention) } else { foreign };
             let files = self.store.data_files().await.map_err(LakeError::store(doing()))?;
             let unused = files.into_iter().filter(|file| {

@@ -33,7 +33,7 @@ use crate::snapshot::Snapshot;
 /// Returns one table over the rows of `snapshot` and `hot`. The batches in `hot` have the table's schema, and their rows are not in the
 /// snapshot.
 ///
-/// The caller registers nothing else: a scan registers the store in its session. The log's statistics prune files, and the batches' own
+/// The caller need not register anything: a scan registers the store in its session. The log's statistics prune files, and the batches' own
 /// statistics prune hot batches. Without filters, statistics also answer `count(*)`.
 pub fn provider(snapshot: Snapshot, hot: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(LakeTable { snapshot, hot })

@@ -27,7 +27,8 @@ const STEP_FILES_MAX: usize = 512;
 const STEPS_AHEAD: usize = 2;
 /// Files of a step that are read at once.
 const FILES_AT_ONCE: usize = 8;
-/// Rows from which on a decoded batch is passed on unchanged. One more message then costs less than copying the batch together with others.
+/// Least number of rows in a decoded batch that is passed on unchanged. One more message then costs less than copying the batch together
+/// with others.
 const PASSED_ROWS_MIN: usize = 16_384;
 
 /// Rows, and the range of offsets that they cover.

@@ -12,8 +12,8 @@ use crate::properties::{BRONZE, TOPIC_ID};
 use crate::store::TableStore;
 use crate::table::TableSpec;
 
-/// One version of a table. Clones share it. Its files stay readable until vacuum deletes them, which is the retention after they were
-/// replaced.
+/// One version of a table. Clones share it. Its files stay readable until vacuum deletes them. Vacuum keeps replaced files for its
+/// retention.
 #[derive(Clone, Debug)]
 pub struct Snapshot(pub(crate) Arc<State>);
 

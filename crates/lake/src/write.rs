@@ -52,7 +52,7 @@ enum Keys<'a> {
 /// Splits rows into files. Bronze is split by date and Kafka partition, and ordered by offset. Gold is split by date, and ordered by symbol
 /// and event time.
 ///
-/// With `last_wins`, only the last one in `batches` stays of the rows that share a place in the order.
+/// With `last_wins`, only the last row in `batches` stays of all rows that share a place in the order.
 pub(crate) fn split(
     spec: &TableSpec,
     batches: &[RecordBatch],

@@ -22,8 +22,8 @@ use tempfile::TempDir;
 use super::{Table, bronze};
 use crate::{Lake, LakeError};
 
-/// A store with faults. It loses the answers to the next puts of log entries, which arrive or not. It rejects puts as S3 does while another
-/// put is in progress. It lets another engine's entries come first. It fails all requests.
+/// A store with faults. It can lose the answers to the next puts of log entries, which arrive or not. It can reject puts as S3 does while
+/// another put is in progress. It can let another engine's entries come first, or fail all requests.
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn ObjectStore>,
