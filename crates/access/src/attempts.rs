@@ -1,4 +1,4 @@
-//! Failed log-ins, and how long the next one must wait.
+//! Failed log-ins, and the wait that they impose on the next one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row after which log-ins must wait.
+/// Number of failures in a row after which log-ins must wait.
 const FAILURES_MAX: u32 = 5;
-/// How long they then wait, and after how long without one failures are forgotten.
+/// Wait after too many failures. After this long without a failure, the count starts again.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Most names and addresses that are remembered; then those that failed longest ago are forgotten.
+/// Most pairs of name and address that are remembered. Beyond this number, the oldest failure is forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// Who failed to log in: a name from an address, so that a guesser elsewhere locks nobody out.
+/// Address and user name of a log-in.
+///
+/// Failures count for the pair of both, so that guesses from one address do not lock out the user at another.
 pub(crate) type Who = (IpAddr, String);
 
-/// The failures of late.
+/// Recent failures by name and address.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts(HashMap<Who, Failures>);
 
@@ -27,13 +29,13 @@ struct Failures {
 }
 
 impl Attempts {
-    /// Returns how long `who` must wait before the next try.
+    /// Returns the time that `who` must wait before the next try; `None` if there is no wait.
     pub(crate) fn pause(&self, who: &Who, now: Instant) -> Option<Duration> {
         let failures = self.0.get(who).filter(|failures| failures.count >= FAILURES_MAX)?;
         PAUSE.checked_sub(now - failures.last).filter(|pause| !pause.is_zero())
     }
 
-    /// Remembers a failure.
+    /// Records a failure.
     pub(crate) fn failed(&mut self, who: Who, now: Instant) {
         if self.0.len() >= REMEMBERED_MAX {
             self.0.retain(|_, failures| now - failures.last < PAUSE);
@@ -52,7 +54,7 @@ impl Attempts {
         failures.last = now;
     }
 
-    /// Forgets the failures of who has logged in.
+    /// Forgets the failures of `who`, after a successful log-in.
     pub(crate) fn succeeded(&mut self, who: &Who) {
         self.0.remove(who);
     }
@@ -80,7 +82,7 @@ mod tests {
         assert_eq!(attempts.pause(&who(1, "bob"), now), None);
         assert_eq!(attempts.pause(&who(1, "eve"), now + PAUSE), None);
         attempts.failed(who(1, "eve"), now + PAUSE);
-        assert_eq!(attempts.pause(&who(1, "eve"), now + PAUSE), None, "the count begins anew");
+        assert_eq!(attempts.pause(&who(1, "eve"), now + PAUSE), None, "the count starts again");
     }
 
     #[test]

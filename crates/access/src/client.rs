@@ -1,4 +1,4 @@
-//! The identity with which a process, or a person's command, goes to a server.
+//! The identity that a process or a command uses to connect to a server.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,27 +12,27 @@ use http::HeaderValue;
 use crate::Error;
 use crate::tls::{check_own, read_pem};
 
-/// A login and a certificate. The files are read when they are used, so that a renewed certificate needs no restart.
+/// A login and a certificate. The files are read at each use, so that a renewed certificate needs no restart.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "client")]
 pub struct Client {
     /// Name to log in with.
     #[arg(long, env = "CANDLEFLIGHT_USER", value_name = "NAME", default_value = Client::USER)]
     pub user: String,
-    /// Password to log in with; a server takes this login, too, as an admin. Better set by the variable, which other users of the machine do
-    /// not see.
+    /// Password to log in with. A server accepts this login as an admin. Prefer the environment variable: other users of the machine can
+    /// see the flag.
     #[arg(long, env = "CANDLEFLIGHT_PASSWORD", hide_env_values = true)]
     pub password: Option<Secret>,
-    /// A user's token to log in with; goes before a password.
+    /// Token to log in with, instead of a password. If both are set, the token is used.
     #[arg(long, env = "CANDLEFLIGHT_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
-    /// Certificates (PEM) of the authorities that servers are trusted by [default: the system's].
+    /// Certificates (PEM) of the authorities that sign trusted server certificates [default: the system's].
     #[arg(long, env = "CANDLEFLIGHT_TLS_CA", value_name = "FILE", value_parser = file)]
     pub tls_ca: Option<PathBuf>,
-    /// Certificate (PEM, with the chain) that a server shows, and a client to servers that ask for one.
+    /// Certificate (PEM, with the chain) of this process. Servers present it, and clients present it to servers that require one.
     #[arg(long, env = "CANDLEFLIGHT_TLS_CERT", value_name = "FILE", value_parser = file, requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// The certificate's private key (PEM).
+    /// Private key (PEM) of the certificate.
     #[arg(long, env = "CANDLEFLIGHT_TLS_KEY", value_name = "FILE", value_parser = file, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 }
@@ -40,15 +40,15 @@ pub struct Client {
 /// A certificate with its chain, and its private key, as PEM.
 pub type PemIdentity = (Vec<u8>, Vec<u8>);
 
-/// A text that is never printed.
+/// A secret text. Its debug output does not contain the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Client {
-    /// Name of the login where none is set.
+    /// Default name to log in with.
     const USER: &'static str = "candleflight";
 
-    /// Returns the `authorization` header of its calls; `None` where it has no password or token.
+    /// Returns the `authorization` header for calls; `None` if there is neither a password nor a token.
     pub fn authorization(&self) -> Option<HeaderValue> {
         let text = match (&self.token, self.login()) {
             (Some(token), _) => format!("Bearer {}", token.expose()),
@@ -62,13 +62,13 @@ impl Client {
         Some(header)
     }
 
-    /// Returns name and password, if it has one; an empty password is none.
+    /// Returns the name and the password; `None` if the password is missing or empty.
     pub fn login(&self) -> Option<(&str, &Secret)> {
         let password = self.password.as_ref().filter(|password| !password.expose().is_empty())?;
         Some((&self.user, password))
     }
 
-    /// Reads the authorities that servers are trusted by, as PEM; `None` for the system's.
+    /// Reads the authorities that sign trusted server certificates, as PEM; `None` for those of the system.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Client {
         named(self.tls_ca.as_deref()).map(|path| read_pem(path, "certificate", "--tls-ca")).transpose()
     }
 
-    /// Reads its certificate and its key, as PEM.
+    /// Reads the certificate and its key, as PEM; `None` if no certificate is set.
     ///
     /// # Errors
     ///
@@ -94,7 +94,9 @@ impl Client {
     }
 }
 
-/// Takes any path for clap, whose own parser refuses an empty one: as compose files write variables, that is none.
+/// Parses a path for clap and accepts an empty one, which clap's own parser rejects.
+///
+/// Compose files set a variable to the empty text if it has no value. [`named`] reads an empty path as none.
 ///
 /// # Errors
 ///
@@ -103,7 +105,7 @@ pub fn file(path: &str) -> Result<PathBuf, Infallible> {
     Ok(PathBuf::from(path))
 }
 
-/// Returns a path that is not empty.
+/// Returns the path if it is not empty.
 pub fn named(path: Option<&Path>) -> Option<&Path> {
     path.filter(|path| !path.as_os_str().is_empty())
 }
@@ -122,7 +124,7 @@ impl Default for Client {
 }
 
 impl Secret {
-    /// Returns the text, for the one who needs it.
+    /// Returns the secret text.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,12 +1,12 @@
-//! Why a process cannot say, or ask, who is there.
+//! Errors of reading and writing the files of authentication.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why access could not be set up.
+/// An error in the configuration of authentication.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address other than loopback, and nothing is asked of those who connect.
+    /// Other machines can reach the address, and callers need not authenticate.
     #[error(
         "{address} can be reached from outside, but no password is set: set CANDLEFLIGHT_PASSWORD or --users FILE (or --tls-client-ca FILE), or listen on 127.0.0.1"
     )]
@@ -17,58 +17,58 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
     File {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The users file is not of the expected shape.
+    /// The users file does not have the expected form.
     #[error("read the users in {}", path.display())]
     Users {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A user, a role or a password that cannot be.
+    /// A user, token or password is unknown or invalid.
     #[error("{0}")]
     User(String),
-    /// A file does not hold what its flag asks for.
-    #[error("{} holds no {what} ({flag})", path.display())]
+    /// A file does not contain what its flag requires.
+    #[error("{} contains no {what} ({flag})", path.display())]
     Pem {
-        /// What was expected.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// The flag that names it.
+        /// The flag that sets it.
         flag: &'static str,
     },
-    /// The certificate is an authority's, which is what `openssl req -x509` makes unless told otherwise.
+    /// The certificate is that of an authority: `openssl req -x509` creates one by default.
     #[error(
-        "{} ({flag}) is the certificate of an authority (CA:TRUE), which clients refuse as a server's own; make one with: openssl req \
+        "{} ({flag}) is the certificate of an authority (CA:TRUE), which clients reject as the certificate of a server; create one with: openssl req \
          -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out certificate.pem -subj /CN=HOST -addext subjectAltName=DNS:HOST \
          -addext basicConstraints=critical,CA:FALSE", path.display()
     )]
     Authority {
         /// The certificate.
         path: PathBuf,
-        /// The flag that names it.
+        /// The flag that sets it.
         flag: &'static str,
     },
-    /// Certificate, key and authorities do not go together.
+    /// The certificate and its key cannot be used together.
     #[error("use the certificate {} with its key", path.display())]
     Tls {
         /// The certificate.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: rustls::Error,
     },
-    /// The authorities of --tls-client-ca cannot be used.
+    /// The authorities of `--tls-client-ca` cannot be used.
     #[error("use the authorities of --tls-client-ca")]
     ClientAuthorities(#[source] rustls::server::VerifierBuilderError),
 }

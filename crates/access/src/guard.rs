@@ -1,4 +1,4 @@
-//! Tells who calls, by password or token, and lets nobody guess.
+//! Authenticates callers by password or token, and limits guessing.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,89 +19,90 @@ use crate::token::{Claim, Key};
 use crate::users::{NAME_BYTES_MAX, Users};
 use crate::{Args, Error, Role, Secret, named, password, token};
 
-/// How often the users file is looked at for changes.
+/// Interval at which the users file is checked for changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Passwords that are checked at once: each takes 20 ms of a core and 19 MiB.
+/// Most password checks at the same time: each takes 20 ms of a core and 19 MiB.
 const CHECKS_MAX: usize = 1;
-/// Log-ins that wait for their password to be checked; more are told to come back.
+/// Most log-ins that are being checked or wait for a check. Further ones are rejected with a retry delay.
 const WAITING_MAX: usize = 64;
-/// How long one who finds that queue full should wait.
+/// Retry delay for callers that find this queue full.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
-/// Right passwords that are remembered, so that a client that sends its password with each call is quick; then all are forgotten.
+/// Most verified passwords that are remembered, so that a client that sends its password with each call is fast. When there are this many, all
+/// are forgotten.
 const REMEMBERED_MAX: usize = 1_000;
 
-/// Reads base64 with and without padding: Go's Flight client writes none.
+/// Base64 decoder that accepts texts with and without padding: Go's Flight client sends none.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Name of a caller of whom nothing is asked.
+/// User name of anonymous callers, when authentication is off.
 pub(crate) const ANYONE: &str = "anyone";
 
-/// What an unknown name's password is checked against, so that the time tells nothing.
+/// Hash that is checked for an unknown user, so that the time of the answer does not reveal which users exist.
 static NOBODY: LazyLock<String> =
     LazyLock::new(|| password::hash("nobody").expect("the password is not empty"));
 
-/// Who calls.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The user's name.
+    /// Name of the user.
     pub user: Arc<str>,
-    /// What the user may do.
+    /// Role of the user.
     pub role: Role,
 }
 
 impl Caller {
-    /// Tells whether this is whoever calls where nothing is asked of callers.
+    /// Returns true if the caller is anonymous, because authentication is off.
     pub fn is_anyone(&self) -> bool {
         &*self.user == ANYONE
     }
 }
 
-/// A caller who was let in.
+/// The result of a successful authentication.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Who it is.
+    /// The caller.
     pub caller: Caller,
-    /// A bearer token for the next calls, if it is time for one.
+    /// New bearer token for the next calls; `None` if the caller needs no new one.
     pub token: Option<String>,
 }
 
-/// Why a caller is turned away; nothing of it tells whether a name exists.
+/// Reason for which a caller is rejected. It never reveals whether a user exists.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Nothing was shown.
-    #[error("log in: this server asks for a user and a password, or a token")]
+    /// The call has no `authorization` header.
+    #[error("log in: this server requires a user and a password, or a token")]
     Missing,
-    /// The header is of another scheme, or unreadable.
+    /// The header has another scheme or cannot be parsed.
     #[error("the authorization header is neither Basic nor Bearer")]
     Unreadable,
-    /// The password is not that user's.
+    /// The user does not exist, or the password is wrong.
     #[error("user or password is wrong")]
     Wrong,
-    /// The token is unknown, or was signed for another password or by another key.
-    #[error("the token is not good, or no longer: log in again")]
+    /// The token is unknown, or it was signed for another password or with another key.
+    #[error("the token is invalid or no longer valid: log in again")]
     BadToken,
-    /// The token's time is over.
+    /// The token has expired.
     #[error("the token has expired: log in again")]
     Expired,
-    /// Too many failed before, or wait now.
-    #[error("too many log-ins have failed or wait: try again in {} s", pause.as_secs().max(1))]
+    /// Too many log-ins have failed, or too many are waiting.
+    #[error("too many log-ins have failed or are waiting: try again in {} s", pause.as_secs().max(1))]
     TooMany {
-        /// How long to wait.
+        /// Time until the next try.
         pause: Duration,
     },
 }
 
-/// Tells who calls.
+/// Authentication of the callers of a server.
 #[derive(Debug)]
 pub struct Guard {
-    /// The process's own login, which it takes from others as well.
+    /// Login of this process itself; the guard accepts it as an admin.
     own: Option<(String, Secret)>,
     file: Option<UsersFile>,
     key: Key,
-    /// Codes of the right passwords of late, by user.
+    /// Codes ([`Key::code`]) of recently verified passwords, by user.
     remembered: Mutex<HashMap<String, [u8; 32]>>,
     attempts: Mutex<Attempts>,
     waiting: Semaphore,
@@ -114,11 +115,11 @@ struct UsersFile {
     known: Mutex<Known>,
 }
 
-/// What was last read of the file.
+/// Content of the users file when it was last read.
 #[derive(Debug)]
 struct Known {
     users: Arc<Users>,
-    /// Users by the code of a token's hash.
+    /// User names by the code ([`Key::code`]) of a token's hash.
     tokens: Arc<HashMap<[u8; 32], String>>,
     changed: Option<SystemTime>,
     looked: Instant,
@@ -139,11 +140,11 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Reads the users and the key that `args` name.
+    /// Reads the users file and the token key that `args` name.
     ///
     /// # Errors
     ///
-    /// [`Error`]: a file is missing or unreadable.
+    /// [`Error`]: a file is missing or cannot be read.
     pub(crate) fn open(args: &Args) -> Result<Guard, Error> {
         let own = args.client.login().map(|(user, password)| (user.to_owned(), password.clone()));
         let mut guard = Guard { own, ..Guard::default() };
@@ -159,12 +160,12 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Tells whether nothing is asked of callers.
+    /// Returns true if authentication is off: there is neither an own password nor a users file.
     pub fn is_open(&self) -> bool {
         self.own.is_none() && self.file.is_none()
     }
 
-    /// Lets a caller in who shows a password or a token in the `authorization` header.
+    /// Authenticates a caller by the password or token in the `authorization` header.
     ///
     /// # Errors
     ///
@@ -188,14 +189,14 @@ impl Guard {
         self.log_in(user, password, peer).await
     }
 
-    /// Lets a caller in by name and password, with a token for the next calls.
+    /// Authenticates a caller by name and password, and returns a token for the next calls.
     ///
     /// # Errors
     ///
     /// [`Denied`].
     pub async fn log_in(&self, user: &str, password: &str, peer: IpAddr) -> Result<Admitted, Denied> {
         if self.is_open() {
-            // Tools that insist on a user find nobody who minds.
+            // Some clients always send a user and a password: accept any.
             return Ok(Self::anyone(Some(self.key.sign(ANYONE, ANYONE, now_seconds()))));
         }
         if user.len() > NAME_BYTES_MAX {
@@ -215,7 +216,10 @@ impl Guard {
         Ok(Admitted { caller: Caller { user: user.into(), role }, token: Some(token) })
     }
 
-    /// Returns the user's role and credential if the password is right.
+    /// Returns the role and the credential of the user if the password is right.
+    ///
+    /// The time of the answer does not reveal which users exist: an unknown user costs a hash check, too. Only the password of this
+    /// process and recently verified passwords skip it. All comparisons take constant time.
     async fn check_password(&self, user: &str, password: &str) -> Result<Option<(Role, String)>, Denied> {
         if let Some((own, own_password)) = &self.own {
             let is_right = self.key.is_same(password.as_bytes(), own_password.expose().as_bytes());
@@ -271,14 +275,14 @@ impl Guard {
     fn check_listed(&self, token: &str) -> Result<Admitted, Denied> {
         let file = self.file.as_ref().ok_or(Denied::BadToken)?;
         let (users, tokens) = file.known(&self.key);
-        // Looked up by a code that nobody outside can compute, so the time of the look tells nothing.
+        // The key of the map is a code that no caller can compute, so the time of the search reveals nothing about listed tokens.
         let user =
             tokens.get(&self.key.code(&[token::hash_listed(token).as_bytes()])).ok_or(Denied::BadToken)?;
         let role = users.get(user).ok_or(Denied::BadToken)?.role;
         Ok(Admitted { caller: Caller { user: user.as_str().into(), role }, token: None })
     }
 
-    /// Returns what a token of `user` may have been signed for.
+    /// Returns the credentials that a token of `user` may have been signed for, each with its role.
     fn credentials(&self, user: &str) -> Vec<(Role, String)> {
         let own = self
             .own
@@ -302,7 +306,7 @@ impl Guard {
 }
 
 impl UsersFile {
-    /// Returns the users of now; those of before while the file cannot be read.
+    /// Returns the current users, or the last good ones while the file cannot be read.
     fn known(&self, key: &Key) -> (Arc<Users>, Arc<HashMap<[u8; 32], String>>) {
         let mut known = locked(&self.known);
         if known.looked.elapsed() >= LOOK_INTERVAL {
@@ -318,7 +322,7 @@ impl UsersFile {
                         known.changed = changed;
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
-                            "the users stay those of before"
+                            "the users file cannot be read: keeping the previous users"
                         );
                     }
                 }
@@ -342,12 +346,12 @@ fn changed(path: &std::path::Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a token's end is a time that all servers share")]
+#[expect(clippy::disallowed_methods, reason = "a token expires at a wall-clock time that all servers share")]
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Locks; what a panic left is whole, since nothing is changed in steps.
+/// Locks `mutex`, even if a thread panicked while it held the lock: every change is one step, so the value is consistent.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,18 +1,18 @@
-//! What a user may do.
+//! The roles of users.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a user may do; each may do what the one before may.
+/// Permissions of a user. Each role includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Query and follow.
+    /// Permission to query and follow.
     Reader,
-    /// Put bronze and gold, and report a process's status.
+    /// Permission to put bronze and gold, and to report the status of a process.
     Writer,
-    /// See and cancel the queries of others.
+    /// Permission to see and cancel the queries of other users.
     Admin,
 }
 

@@ -1,4 +1,4 @@
-//! The certificate that callers meet, and which callers' certificates are asked for.
+//! TLS: the certificate of a server, and the client certificates that it requires.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -14,19 +14,19 @@ use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore, ServerCo
 
 use crate::{Client, Error};
 
-/// Certificate, key and authorities of a server, as PEM, known to go together.
+/// Certificate, key and client authorities of a server, as PEM. They are checked to match.
 pub struct ServerTls {
-    /// The certificate with its chain.
+    /// Certificate with its chain.
     pub certificate: Vec<u8>,
-    /// The certificate's private key.
+    /// Private key of the certificate.
     pub key: Vec<u8>,
-    /// The authorities whose clients may connect; `None` asks for no certificates.
+    /// Authorities that sign client certificates; `None` if clients need no certificate.
     pub client_authorities: Option<Vec<u8>>,
     config: ServerConfig,
 }
 
 impl ServerTls {
-    /// Reads the files; `None` where no certificate is named.
+    /// Reads the files; `None` if no certificate is set.
     pub(crate) fn open(client: &Client, client_authorities: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(((certificate, key), (path, key_path))) = client.identity()?.zip(client.identity_files())
         else {
@@ -59,7 +59,7 @@ impl ServerTls {
         Arc::new(self.config.clone())
     }
 
-    /// Tells whether callers must show a certificate.
+    /// Returns true if callers must present a certificate.
     pub fn asks_certificates(&self) -> bool {
         self.client_authorities.is_some()
     }
@@ -73,21 +73,23 @@ impl std::fmt::Debug for ServerTls {
     }
 }
 
-/// Chooses the cryptography of this process: two are compiled in, each wanted by another dependency. Again and again is the same.
+/// Chooses the cryptography provider of this process.
+///
+/// The choice is needed because two providers are compiled in, each for another dependency. Later calls have no effect.
 pub fn install_provider() {
-    // Refused where it was chosen already.
+    // The error only means that a provider is already installed.
     drop(ring::default_provider().install_default());
 }
 
-/// A PEM file, and the flag that names it.
+/// A PEM file and the flag that sets it.
 pub type Named<'a> = (&'a Path, &'static str);
 
-/// Makes the configuration of a client that trusts `authorities`, by default the system's, and shows a certificate with its key to
-/// servers that ask for one.
+/// Builds the configuration of a client that trusts `authorities`, or those of the system if `None`. The client presents `identity`, a
+/// certificate and its key, to servers that require one.
 ///
 /// # Errors
 ///
-/// [`Error`]: a file is missing or is not what it should be.
+/// [`Error`]: a file is missing, or its content is not usable.
 pub fn client_config(
     authorities: Option<Named<'_>>,
     identity: Option<(Named<'_>, Named<'_>)>,
@@ -97,7 +99,7 @@ pub fn client_config(
         Some((path, flag)) => {
             roots.add_parsable_certificates(certificates(&read_pem(path, "certificate", flag)?));
         }
-        // Those that cannot be read are not trusted.
+        // Certificates that cannot be read are not trusted.
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -114,7 +116,9 @@ pub fn client_config(
     config.map_err(|source| Error::Tls { path: path.to_owned(), source })
 }
 
-/// Checks that a certificate can be shown to clients and servers on rustls, which all of ours are: an authority's cannot.
+/// Checks that a certificate is not the certificate of an authority.
+///
+/// All our clients and servers use rustls, which rejects an authority's certificate as the certificate of a process.
 pub(crate) fn check_own(pem: &[u8], (path, flag): Named<'_>) -> Result<(), Error> {
     let Some(certificate) = certificates(pem).next() else { return Ok(()) };
     let mut roots = RootCertStore::empty();
@@ -123,7 +127,7 @@ pub(crate) fn check_own(pem: &[u8], (path, flag): Named<'_>) -> Result<(), Error
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
     let Ok(verifier) = verifier.build() else { return Ok(()) };
     let host = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
-    // Whatever else a verifier may object to is for the other side to decide: it has other roots, and knows the host.
+    // All other errors are ignored here: the peer has other roots and the real host name, so only the peer can decide.
     match verifier.verify_server_cert(&certificate, &[], &host, &[], UnixTime::now()) {
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error))))
             if error.to_string() == "CaUsedAsEndEntity" =>

@@ -1,4 +1,4 @@
-//! Bearer tokens: those that a login hands out, signed and with an end, and those that the users file lists.
+//! Bearer tokens: signed ones, which a log-in returns and which expire, and listed ones, whose hashes are in the users file.
 
 use std::path::Path;
 
@@ -9,20 +9,20 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
-/// How long a token of a login is good, in seconds; one that is used is renewed when half of it has passed.
+/// Lifetime of a signed token, in seconds. A token that is used is renewed after half of it.
 const LIFETIME_SECONDS: u64 = 24 * 60 * 60;
-/// Bytes of a key, and of what a listed token is made of.
+/// Length of a key in bytes, and of the random part of a listed token.
 const KEY_BYTES: usize = 32;
-/// How the tokens of the users file begin, so that people and scanners know one when they see it.
+/// Prefix of listed tokens, so that people and secret scanners recognise one.
 const LISTED_PREFIX: &str = "cft_";
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// Signs and checks tokens.
+/// Secret key that signs and checks tokens.
 #[derive(Clone)]
 pub(crate) struct Key(HmacSha256);
 
-/// What a token says.
+/// Content of a signed token. It is not trustworthy until [`Key::holds`] has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) user: String,
@@ -39,7 +39,7 @@ impl Key {
         Key(HmacSha256::new_from_slice(bytes).expect("HMAC takes a key of any length"))
     }
 
-    /// Reads the key, or makes one that only this user can read.
+    /// Reads the key from the file. If the file is missing, creates it with a new key, readable by this user only.
     pub(crate) fn open(path: &Path) -> Result<Key, Error> {
         use std::io::{ErrorKind, Write as _};
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -53,7 +53,7 @@ impl Key {
                 let key = std::fs::read(path).map_err(Error::file("read the token key in", path))?;
                 if key.len() < KEY_BYTES {
                     return Err(Error::User(format!(
-                        "{} is too short for a token key (--token-key): remove it",
+                        "{} is too short for a token key (--token-key): delete the file",
                         path.display()
                     )));
                 }
@@ -63,12 +63,12 @@ impl Key {
         }
     }
 
-    /// Returns the code of a text: equal texts have equal codes, and nobody without the key can tell more.
+    /// Returns the code (HMAC-SHA-256) of the parts. Equal parts have equal codes, and without the key a code reveals nothing else.
     pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.mac(parts).finalize().into_bytes().into()
     }
 
-    /// Tells, in constant time, whether two texts are the same.
+    /// Returns true if two texts are the same; takes constant time.
     pub(crate) fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         self.mac(&[one]).verify_slice(&self.code(&[other])).is_ok()
     }
@@ -76,14 +76,14 @@ impl Key {
     fn mac(&self, parts: &[&[u8]]) -> HmacSha256 {
         let mut mac = self.0.clone();
         for part in parts {
-            // With its length, so that parts cannot be shifted.
+            // The length goes first, so that bytes moved from one part to the next give another code.
             mac.update(&part.len().to_be_bytes());
             mac.update(part);
         }
         mac
     }
 
-    /// Returns a token of `user`, good as long as the user's `credential` (a password or its hash) stays what it is.
+    /// Returns a token for `user`. It is valid until it expires or until `credential`, the user's password or its hash, changes.
     pub(crate) fn sign(&self, user: &str, credential: &str, now: u64) -> String {
         let expires = now + LIFETIME_SECONDS;
         let code = self.code(&[user.as_bytes(), &expires.to_be_bytes(), credential.as_bytes()]);
@@ -91,7 +91,7 @@ impl Key {
         format!("{}.{}", URL_SAFE_NO_PAD.encode(claim), URL_SAFE_NO_PAD.encode(code))
     }
 
-    /// Tells whether a claim was signed here, for a user whose credential is still this.
+    /// Returns true if the claim was signed with this key for the user's current `credential`.
     pub(crate) fn holds(&self, claim: &Claim, credential: &str) -> bool {
         let parts = [claim.user.as_bytes(), &claim.expires.to_be_bytes(), credential.as_bytes()];
         self.mac(&parts).verify_slice(&claim.signed).is_ok()
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Claim {
-    /// Reads what a token says; whether it is true is for [`Key::holds`] to tell.
+    /// Parses a signed token, without checking its signature; `None` for any other text.
     pub(crate) fn read(token: &str) -> Option<Claim> {
         let (claim, signed) = token.split_once('.')?;
         let claim = URL_SAFE_NO_PAD.decode(claim).ok()?;
@@ -117,18 +117,18 @@ impl Claim {
         })
     }
 
-    /// Tells whether the token should be replaced by a new one.
+    /// Returns true if the token should be replaced by a new one.
     pub(crate) fn is_ageing(&self, now: u64) -> bool {
         self.expires.saturating_sub(now) < LIFETIME_SECONDS / 2
     }
 }
 
-/// Makes a token to be listed; 256 random bits, so that its hash needs no salt and no cost.
+/// Returns a new listed token. It has 256 random bits, so that its hash needs no salt and no slow algorithm.
 pub(crate) fn make_listed() -> String {
     format!("{LISTED_PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; KEY_BYTES]>()))
 }
 
-/// Returns what the users file holds of a listed token.
+/// Returns the hash of a listed token, as the users file stores it.
 pub(crate) fn hash_listed(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(token))
 }

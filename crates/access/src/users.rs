@@ -21,12 +21,12 @@ pub struct Users(BTreeMap<String, User>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// What the user may do.
+    /// Role of the user.
     pub role: Role,
-    /// The password's hash (PHC string); without one, the user has tokens only.
+    /// Hash of the password (PHC string); without one, the user can log in with tokens only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// The tokens' hashes, by what they are for.
+    /// Hashes of the tokens, by purpose.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tokens: BTreeMap<String, String>,
 }
@@ -36,7 +36,7 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// [`Error::File`], [`Error::Users`], [`Error::User`] for a password that is not hashed.
+    /// [`Error::File`], [`Error::Users`], or [`Error::User`] for an invalid name or a password that is not hashed.
     pub fn read(path: &Path) -> Result<Users, Error> {
         let text = std::fs::read(path).map_err(Error::file("read the users in", path))?;
         let users: Users =
@@ -53,7 +53,7 @@ impl Users {
         Ok(users)
     }
 
-    /// Writes the file, readable by its owner only; who reads it meanwhile sees the old one or the new one.
+    /// Writes the file, readable by its owner only. The file is replaced in one step: a reader sees the old content or the new one.
     ///
     /// # Errors
     ///
@@ -84,11 +84,11 @@ impl Users {
         self.0.iter().map(|(name, user)| (name.as_str(), user))
     }
 
-    /// Sets role and password of a user, new or known; `None` leaves the password as it is.
+    /// Sets the role and the password of a user, and adds the user if there is none. `None` keeps the password.
     ///
     /// # Errors
     ///
-    /// [`Error::User`]: a name or a password that cannot be.
+    /// [`Error::User`]: the name or the password is invalid.
     pub fn set(&mut self, name: &str, role: Role, password: Option<&Secret>) -> Result<(), Error> {
         check_name(name)?;
         let hash = password.map(|password| password::hash(password.expose())).transpose()?;
@@ -99,7 +99,7 @@ impl Users {
         Ok(())
     }
 
-    /// Makes a token for a user, in the place of an older one for the same purpose, and returns it: the file holds only its hash.
+    /// Creates a token for a user and returns it. It replaces an older one for the same purpose. The file holds only the hash.
     ///
     /// # Errors
     ///

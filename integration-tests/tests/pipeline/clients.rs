@@ -231,7 +231,7 @@ async fn every_client_logs_in_over_tls_by_password_token_and_certificate() -> an
     for (login, sentence) in [
         (wrong, "user or password is wrong"),
         (Login { token: Some("guess"), ..nobody }, "log in again"),
-        (nobody, "log in: this server asks for a user and a password"),
+        (nobody, "log in: this server requires a user and a password"),
     ] {
         all(ask(&environment, &pipeline, login, ["refused", sentence]).await)?;
         let refused = ask_arrow_rs(&pipeline, login).await.err().context("arrow-rs must be refused")?;

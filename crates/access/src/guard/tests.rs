@@ -25,7 +25,7 @@ fn guard(users: &Path, password: Option<&str>) -> Guard {
     Guard::open(&Args { client, users: Some(users.to_owned()), ..Args::default() }).unwrap()
 }
 
-/// Writes a file with `ada` (reader, password `lovelace`) and returns a token of hers.
+/// Writes a users file with `ada` (reader, password `lovelace`) and returns one of her tokens.
 fn write_users(path: &Path) -> String {
     let mut users = Users::default();
     users.set("ada", Role::Reader, Some(&Secret::from("lovelace".to_owned()))).unwrap();
@@ -34,7 +34,7 @@ fn write_users(path: &Path) -> String {
     token
 }
 
-/// Makes the next look at the file due.
+/// Makes the next check of the file due.
 fn look_again(guard: &Guard) {
     let mut known = super::locked(&guard.file.as_ref().unwrap().known);
     known.looked -= super::LOOK_INTERVAL;
