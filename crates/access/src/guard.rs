@@ -27,8 +27,8 @@ const CHECKS_MAX: usize = 1;
 const WAITING_MAX: usize = 64;
 /// Retry delay for callers that find this queue full.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
-/// Most verified passwords that are remembered, so that a client that sends its password with each call is fast. When there are this many, all
-/// are forgotten.
+/// Most verified passwords that are remembered, so that a client that sends its password with each call is fast. When there are this
+/// many, all are forgotten.
 const REMEMBERED_MAX: usize = 1_000;
 
 /// Base64 decoder that accepts texts with and without padding: Go's Flight client sends none.

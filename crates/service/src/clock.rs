@@ -1,4 +1,4 @@
-//! The wall clock, read only at the edges; everything inside takes `now` as an argument.
+//! The wall clock. Only the edges of the program read it; all other code takes `now` as an argument.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ pub fn now_micros() -> i64 {
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Returns the current time in seconds since the epoch, UTC, as Prometheus counts it.
+/// Returns the current time in seconds since the epoch, UTC, as Prometheus expects it.
 pub fn now_seconds() -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
     let micros = now_micros() as f64;

@@ -1,5 +1,7 @@
-//! The HTTP endpoint of a service: `/` (the status page), `/status.json` (the same for programs), `/health` (the process answers), `/ready`
-//! (it does its work), `/metrics` (Prometheus).
+//! The HTTP endpoint of a service.
+//!
+//! It serves `/` (the status page), `/status.json` (the same for programs), `/health` (the process runs), `/ready` (the services do their
+//! work) and `/metrics` (Prometheus).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,18 +22,19 @@ use tokio::time::MissedTickBehavior;
 
 use crate::status::{self, Status};
 
-/// How long an answer may take: the endpoint answers from memory.
+/// Longest wait for an answer: the endpoint answers from memory.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// The status page: one file, which asks for `/status.json` every second and needs nothing else.
+/// The status page: one file that requests `/status.json` every second and needs nothing else.
 const PAGE: &str = include_str!("status/page.html");
 
-/// Serves the endpoint on `listener`, and samples the numbers that it shows, until the process ends. Everyone may ask whether the process
-/// is well and for its numbers; for what people read a caller must be one whom `access` lets in.
+/// Serves the endpoint on `listener` until the process ends, and adds the current numbers to the history every second.
+///
+/// Health, readiness and metrics are open to everyone. The status page and `/status.json` are open only to callers that `access` admits.
 ///
 /// # Errors
 ///
-/// The listener's error, if it stops accepting.
+/// The error of the listener if it can accept no more connections.
 pub async fn serve(listener: TcpListener, status: Status, access: &Access) -> anyhow::Result<()> {
     status.set_address(listener.local_addr()?);
     let guarded = Router::new()
@@ -69,12 +72,12 @@ pub async fn serve(listener: TcpListener, status: Status, access: &Access) -> an
     }
 }
 
-/// Returns where the endpoint is that listens on `address`.
+/// Returns the URL of the endpoint that listens on `address`.
 pub fn url(access: &Access, address: SocketAddr) -> String {
     format!("{}://{address}/", if access.tls.is_some() { "https" } else { "http" })
 }
 
-/// Lets a request pass if its caller is let in; else says how to log in.
+/// Passes a request on if the guard admits its caller; otherwise answers with a challenge to log in.
 async fn admit(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -104,14 +107,14 @@ async fn prometheus(State(status): State<Status>) -> impl IntoResponse {
     )
 }
 
-/// Asks the endpoint at `address` (`host:port`, or a URL) for `path`, as `client`, and returns the status and the body.
+/// Sends a GET request for `path` to the endpoint at `address` (`host:port`, or a URL) as `client`. Returns the status and the body.
 ///
-/// An address without a scheme is asked over TLS where the client has a certificate: then the machine's services do, too. At the
-/// machine itself, any certificate is taken.
+/// For an address without a scheme, the request uses TLS if the client has a certificate: then the services of this machine have one, too.
+/// If the address is loopback or unspecified, any server certificate is accepted.
 ///
 /// # Errors
 ///
-/// Nobody answers there in time, or not in HTTP; a certificate cannot be read.
+/// The endpoint does not answer in time or not in HTTP, or a certificate cannot be read.
 pub async fn get(address: &str, path: &str, client: &Client) -> anyhow::Result<(u16, String)> {
     let identity = client.identity()?;
     let scheme = if identity.is_some() { "https" } else { "http" };
@@ -120,7 +123,7 @@ pub async fn get(address: &str, path: &str, client: &Client) -> anyhow::Result<(
     } else {
         format!("{scheme}://{address}{path}")
     };
-    let context = || format!("ask {url}");
+    let context = || format!("request {url}");
     let url = Url::parse(&url).with_context(context)?;
     let is_here = url
         .socket_addrs(|| None)?

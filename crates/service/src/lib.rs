@@ -1,4 +1,34 @@
-//! What every service does: telemetry, signals, drain, and the health and metrics endpoint.
+//! Common parts of every service: telemetry, signals, drain, metrics, and the HTTP endpoint with health and the status page.
+//!
+//! [`run`] runs one service as a process of its own. It gives the service a [`Context`], which holds the shutdown token, the metrics, the
+//! status and the access rules. The modules are usable alone:
+//!
+//! * [`metrics`] registers metrics and readiness, and reads samples back from Prometheus' text format;
+//! * [`status`] combines the reports of all processes into one view of the pipeline;
+//! * [`http`] serves health, readiness, metrics and the status page;
+//! * [`backoff`] paces retries, and [`clock`] reads the wall clock.
+//!
+//! This crate contains no logic of the pipeline: it does not use Kafka, Arrow or Flight. It does not restart a service that fails.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use service::metrics::Metrics;
+//!
+//! # fn main() -> Result<(), String> {
+//! assert_eq!(service::duration("100ms")?, Duration::from_millis(100));
+//! assert_eq!(service::byte_count("256MiB")?, 256 << 20);
+//!
+//! let metrics = Metrics::default();
+//! metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
+//! assert_eq!(metrics.readiness(), (false, "gold: waits for the Flight server\n".to_owned()));
+//! metrics.set_ready("gold", Ok(()));
+//! assert!(metrics.readiness().0);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod backoff;
 pub mod clock;
@@ -21,21 +51,21 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::metrics::Metrics;
 use crate::status::{Events, Status};
 
-/// What every service is given: when to stop, where its numbers go, and what is known of the whole pipeline.
+/// Environment of a service: the shutdown token, the metrics, the status of the pipeline and the access rules.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Cancelled once the service is to drain and return.
+    /// Token that is cancelled when the service must drain and return.
     pub shutdown: CancellationToken,
-    /// Where the service registers its metrics and says whether it is ready.
+    /// Registry for the metrics and the readiness of the service.
     pub metrics: Metrics,
-    /// What this process tells of itself and has heard of the others.
+    /// Status of this process and the reports of the others.
     pub status: Status,
-    /// Who this process is to others, and what it asks of those who come.
+    /// Identity of this process and the authentication of its callers.
     pub access: Access,
 }
 
 impl Context {
-    /// Starts the context of a process that runs `service`, whose warnings are kept in `events`.
+    /// Creates the context of a process that runs `service` and keeps its warnings in `events`.
     pub fn new(service: &str, shutdown: CancellationToken, events: Events, access: Access) -> Self {
         let metrics = Metrics::default();
         Context { shutdown, status: Status::new(service, metrics.clone(), events), metrics, access }
@@ -48,17 +78,17 @@ impl Default for Context {
     }
 }
 
-/// The flags that every service has.
+/// Flags that every service has.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Every service")]
 pub struct Args {
-    /// Address of the health, readiness and Prometheus endpoints; port 0 takes a free one and prints it.
+    /// Address of the status page and of the health, readiness and Prometheus endpoints. Port 0 selects a free port, which the log shows.
     #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR", default_value = "127.0.0.1:0")]
     pub metrics_addr: SocketAddr,
-    /// How long a drain may take after SIGTERM or Ctrl-C before the service gives up on it (what is lost is done again at the next start).
+    /// Longest drain after SIGTERM or Ctrl-C. After it, the service stops at once, and the next start repeats work that is not durable.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = duration)]
     pub drain_max: Duration,
-    /// Who may connect.
+    /// Access: the identity of the process and the authentication of its callers.
     #[command(flatten)]
     pub access: access::Args,
 }
@@ -67,7 +97,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// A sentence for the user when `text` is not a whole number with one of these units.
+/// A sentence for the user if `text` is not a whole number with one of these units.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -88,7 +118,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 ///
-/// A sentence for the user when `text` is not a whole number with one of these units.
+/// A sentence for the user if `text` is not a whole number with one of these units.
 pub fn byte_count(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -104,17 +134,17 @@ pub fn byte_count(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// Returns the flags `A` as they are when none is given: from the environment, else the defaults.
+/// Returns the values of the flags `A` if none is given on the command line: from the environment, otherwise the defaults.
 ///
 /// # Errors
 ///
-/// A variable of the environment does not parse.
+/// An environment variable cannot be parsed.
 pub fn defaults<A: clap::Args>() -> Result<A, clap::Error> {
     let command = A::augment_args(clap::Command::new("candleflight").no_binary_name(true));
     A::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
 }
 
-/// Sends log lines to standard error, as [`log_filter`] says, and keeps the latest warnings; returns where.
+/// Sends log lines that pass [`log_filter`] to standard error. Returns the store that keeps the latest warnings and errors.
 pub fn init_telemetry(default_level: &str) -> Events {
     let events = Events::default();
     let lines = tracing_subscriber::fmt::layer()
@@ -122,12 +152,14 @@ pub fn init_telemetry(default_level: &str) -> Events {
         .with_writer(std::io::stderr)
         .with_filter(log_filter(default_level));
     let kept = events.clone().with_filter(log_filter(default_level));
-    // A second call (tests) keeps the first subscriber.
+    // A second call, as tests make, keeps the first subscriber.
     let _already_set = tracing_subscriber::registry().with(lines).with(kept).try_init();
     events
 }
 
-/// Lets through what `RUST_LOG` says, or else `default_level`, but only errors of libraries that log each step.
+/// Returns the log filter that `RUST_LOG` sets.
+///
+/// Without that variable, the filter passes `default_level`, but only errors of libraries that log each step.
 pub fn log_filter(default_level: &str) -> EnvFilter {
     EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!("{default_level},deltalake_core=error,buoyant_kernel=error"))
@@ -157,11 +189,13 @@ pub fn shutdown_on_signal() -> CancellationToken {
     token
 }
 
-/// Runs one service as its own process: telemetry, endpoint, signals, then `run` until it returns; bounds its drain.
+/// Runs one service as a process of its own: starts telemetry, signal handling and the endpoint, then calls `run` and awaits its result.
+///
+/// The drain of the service takes at most `drain_max`.
 ///
 /// # Errors
 ///
-/// What `run` returns; the endpoint's address cannot be listened on; or the drain took longer than `drain_max`.
+/// An error of `run`; the address of the endpoint cannot be used; or the drain took longer than `drain_max`.
 pub async fn run<F, Fut>(args: Args, name: &'static str, run: F) -> anyhow::Result<()>
 where
     F: FnOnce(Context) -> Fut,
@@ -183,11 +217,11 @@ where
     }
 }
 
-/// Awaits `service`, but at most `drain_max` after `shutdown` was cancelled.
+/// Awaits `service`, for at most `drain_max` after `shutdown` is cancelled.
 ///
 /// # Errors
 ///
-/// What `service` returns, or that the drain took too long.
+/// An error of `service`, or the drain took too long.
 pub async fn bounded_drain(
     shutdown: CancellationToken,
     drain_max: Duration,
@@ -199,6 +233,6 @@ pub async fn bounded_drain(
     };
     tokio::select! {
         result = service => result,
-        () = expired => anyhow::bail!("drain took longer than {drain_max:?} (--drain-max); what was not durable is done again at the next start"),
+        () = expired => anyhow::bail!("the drain took longer than {drain_max:?} (--drain-max); the next start repeats work that is not durable"),
     }
 }

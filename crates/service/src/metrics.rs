@@ -1,4 +1,4 @@
-//! The numbers of a service, in Prometheus' text format, and whether it is ready.
+//! The metrics of a service in Prometheus' text format, and its readiness.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::registry::{Metric, Registry};
 use tokio::sync::watch;
 
-/// Where services register their metrics and say whether they are ready; clones share. Every name is prefixed `candleflight_`.
+/// Registry of metrics and readiness; clones share it. Every metric name has the prefix `candleflight_`.
 #[derive(Clone)]
 pub struct Metrics(Arc<Shared>);
 
@@ -30,14 +30,14 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Registers a metric and returns it; `name` has no prefix and no `_total`, `help` no full stop.
+    /// Registers a metric and returns it. `name` has no prefix and no `_total`; `help` has no full stop.
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register(name, help, metric.clone());
         metric
     }
 
-    /// Says that `service` is ready, or why it is not.
+    /// Sets the readiness of `service`: ready, or the reason why it is not.
     pub fn set_ready(&self, service: &'static str, readiness: Result<(), String>) {
         self.0.readiness.send_modify(|services| {
             services.insert(service, readiness);
@@ -48,11 +48,13 @@ impl Metrics {
     pub async fn until_ready(&self, service: &str) {
         let is_ready = |services: &BTreeMap<&'static str, _>| matches!(services.get(service), Some(Ok(())));
         let mut services = self.0.readiness.subscribe();
-        // It fails only without a sender, and `self` is one.
+        // It fails only without a sender, and `self` holds one.
         let _ready = services.wait_for(is_ready).await;
     }
 
-    /// Returns whether every service that has spoken is ready, and a line for each.
+    /// Returns true if every service that has set its readiness is ready, and a line for each of them.
+    ///
+    /// It returns false if there is no such service.
     pub fn readiness(&self) -> (bool, String) {
         let services = self.services();
         let line = |(service, reason): (&String, &Option<String>)| {
@@ -62,7 +64,7 @@ impl Metrics {
         (all_ready, services.iter().map(line).collect())
     }
 
-    /// Returns the services that have spoken, each ready (`None`) or why it is not.
+    /// Returns the services that have set their readiness: ready (`None`), or the reason why not.
     pub fn services(&self) -> BTreeMap<String, Option<String>> {
         let readiness = self.0.readiness.borrow();
         readiness.iter().map(|(service, state)| ((*service).to_owned(), state.clone().err())).collect()
@@ -77,7 +79,9 @@ impl Metrics {
     }
 }
 
-/// Reads samples back from Prometheus' text format: what `up` and `status` show comes from the same numbers that Prometheus gets.
+/// Samples in Prometheus' text format.
+///
+/// `up` and `status` read the numbers that they show from this text, so that they agree with Prometheus.
 #[derive(Debug)]
 pub struct Samples<'a>(&'a str);
 
@@ -92,7 +96,7 @@ impl<'a> Samples<'a> {
         self.matching(name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
     }
 
-    /// Returns what `label` says and the value, of each sample of `name` whose labels contain each of `labels`.
+    /// Returns the value of `label` and the value of the sample, for each sample of `name` whose labels contain each of `labels`.
     pub fn labelled(&self, name: &str, labels: &[&str], label: &str) -> impl Iterator<Item = (&'a str, f64)> {
         let opening = format!("{label}=\"");
         self.matching(name, labels).filter_map(move |(labels, value)| {
@@ -100,7 +104,7 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Returns every sample: its name, its labels as they are in the text without braces, and its value.
+    /// Returns every sample: its name, its labels as in the text but without braces, and its value.
     pub fn all(&self) -> impl Iterator<Item = (&'a str, &'a str, f64)> {
         self.0.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -131,18 +135,18 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// A histogram: for each upper bound, ascending, how many observations were not above it.
+/// A histogram: each upper bound, ascending, with the number of observations at or below it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Buckets(Vec<(f64, f64)>);
 
 impl Buckets {
-    /// Returns what was observed since `earlier`, the same histogram before.
+    /// Returns the observations since `earlier`, an older state of the same histogram.
     pub fn since(&self, earlier: &Buckets) -> Buckets {
         let before = earlier.0.iter().map(|(_, count)| *count).chain(std::iter::repeat(0.0));
         Buckets(self.0.iter().zip(before).map(|((bound, count), before)| (*bound, count - before)).collect())
     }
 
-    /// Estimates the quantile `q`: the upper bound of the bucket it falls into; `None` without observations.
+    /// Estimates the quantile `q`: the upper bound of the bucket that contains it; `None` without observations.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let total = self.0.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         self.0.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)

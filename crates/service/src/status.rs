@@ -1,7 +1,7 @@
-//! What a process tells of itself and has heard of the others: the one source of the status page, `candleflight status` and `system.*`.
+//! Status of the pipeline: the one source of the status page, `candleflight status` and `system.*`.
 //!
-//! A report is the process's metrics as Prometheus gets them, its readiness and its latest warnings. The Flight server is the hub: every
-//! process sends it its report once a second and is answered with those of all others, so that each knows the whole pipeline.
+//! A report holds the metrics of a process, as Prometheus gets them, its readiness and its latest warnings. The Flight server is the hub:
+//! every process sends it a report each second and receives the reports of all others. So each process can show the whole pipeline.
 
 mod events;
 mod history;
@@ -26,25 +26,25 @@ use self::history::History;
 use crate::clock::now_micros;
 use crate::metrics::Metrics;
 
-/// How often a process samples its numbers and reports them.
+/// Interval at which a process samples its numbers and sends its report.
 pub const INTERVAL: Duration = Duration::from_secs(1);
-/// Age at which a report counts for nothing any more: its process is silent, perhaps dead.
+/// Age at which a report no longer counts: its process is silent, perhaps dead.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
-/// Age at which it is forgotten.
+/// Age at which a report is removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
-/// Most processes that are remembered: many times what one pipeline has.
+/// Most other processes whose reports are kept: many times the number in one pipeline.
 const PROCESSES_MAX: usize = 64;
 
-/// One process's word of itself.
+/// Report of one process about itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who.
+    /// The process.
     pub process: Process,
-    /// When, microseconds UTC.
+    /// Time of the report, in microseconds UTC.
     pub at_micros: i64,
-    /// Its services: each ready (`null`), or why it is not.
+    /// Its services: ready (`null`), or the reason why not.
     pub services: BTreeMap<String, Option<String>>,
-    /// All its metrics in Prometheus' text format.
+    /// All its metrics, in Prometheus' text format.
     pub metrics: String,
     /// Its latest warnings and errors, oldest first.
     pub events: Vec<Event>,
@@ -52,20 +52,20 @@ pub struct Report {
     pub dead_letters: Vec<Event>,
 }
 
-/// A process among others.
+/// Identity of a process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Process {
-    /// Name that no other process has: `ingest@host:4711`.
+    /// Unique name: service, host and process id, such as `ingest@host:4711`.
     pub id: String,
     /// Version of the program.
     pub version: String,
-    /// When it started, microseconds UTC.
+    /// Start time, in microseconds UTC.
     pub started_micros: i64,
-    /// Where its status page is, as it sees itself.
+    /// Address of its status page, as the process itself sees it.
     pub address: Option<SocketAddr>,
 }
 
-/// What is known of this process and the others; clones share.
+/// Status of this process and of the others; clones share it.
 #[derive(Clone)]
 pub struct Status(Arc<Shared>);
 
@@ -85,7 +85,7 @@ impl fmt::Debug for Status {
 }
 
 impl Status {
-    /// Starts for the process of `service`, whose numbers are in `metrics` and whose warnings in `events`.
+    /// Creates the status of the process that runs `service`, with its metrics in `metrics` and its warnings in `events`.
     pub fn new(service: &str, metrics: Metrics, events: Events) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let process = Process {
@@ -98,18 +98,18 @@ impl Status {
         Status(Arc::new(Shared { process, address: OnceLock::new(), metrics, events, others, history }))
     }
 
-    /// Says where the status page is, for others to know.
+    /// Sets the address of the status page, which is part of the report.
     pub(crate) fn set_address(&self, address: SocketAddr) {
-        // The first listener is the one.
+        // Only the first listener counts.
         let _already_set = self.0.address.set(address);
     }
 
-    /// Returns where this process's numbers are.
+    /// Returns the metrics of this process.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    /// Returns this process's own report.
+    /// Returns the current report of this process.
     pub fn own(&self) -> Report {
         let process = Process { address: self.0.address.get().copied(), ..self.0.process.clone() };
         let (events, dead_letters) = self.0.events.latest();
@@ -124,7 +124,7 @@ impl Status {
         }
     }
 
-    /// Takes in another process's report.
+    /// Stores the report of another process, in place of its previous one.
     pub fn hear(&self, report: Report) {
         if report.process.id == self.0.process.id {
             return;
@@ -135,7 +135,7 @@ impl Status {
         }
     }
 
-    /// Returns all reports, this process's first, without those that are forgotten.
+    /// Returns all reports, that of this process first. Removes those that are too old.
     pub fn reports(&self) -> Vec<Report> {
         let own = self.own();
         let mut others = lock(&self.0.others);
@@ -143,20 +143,21 @@ impl Status {
         std::iter::once(own).chain(others.values().cloned()).collect()
     }
 
-    /// Adds the present numbers to the history; to be called every [`INTERVAL`].
+    /// Adds the current numbers to the history. Call it every [`INTERVAL`].
     pub fn sample(&self) {
         let reports = self.reports();
         lock(&self.0.history).push(now_micros(), Numbers::of(&reports));
     }
 
-    /// Returns the whole picture.
+    /// Returns the view of the whole pipeline.
     pub fn view(&self) -> View {
         let reports = self.reports();
         View::new(&reports, &lock(&self.0.history))
     }
 
-    /// Returns the present numbers, with the freshness of the last minute: the first rows of a start, which waited for it, would hide
-    /// the rest.
+    /// Returns the current numbers, with the freshness of the last minute only.
+    ///
+    /// The first rows after a start have waited for it. In a total, their freshness would hide that of all later rows.
     pub fn numbers(&self) -> Numbers {
         let numbers = Numbers::of(&self.reports());
         lock(&self.0.history).recent(numbers)
@@ -174,7 +175,7 @@ impl Report {
         Duration::from_micros(u64::try_from(now_micros - self.at_micros).unwrap_or(0))
     }
 
-    /// Tells whether nothing has been heard of the process for a while.
+    /// Returns true if the report is so old that its process counts as silent.
     fn is_silent(&self, now_micros: i64) -> bool {
         self.age(now_micros) > SILENT_AFTER
     }

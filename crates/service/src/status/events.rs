@@ -13,29 +13,29 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::lock;
 use crate::clock::now_micros;
 
-/// Target under which dead letters are logged; they are kept apart, so that neither crowds out the other.
+/// Log target of dead letters. They are kept apart from other events, so that neither kind displaces the other.
 pub const DEAD_LETTER_TARGET: &str = "dead_letter";
-/// How many of each kind are kept: a page.
+/// Most events of each kind that are kept: one page.
 const EVENTS_MAX: usize = 30;
-/// How much of one text is kept, in characters.
+/// Longest text that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 500;
 
-/// A line of the log that somebody may have to act on.
+/// A log line that may need a person's action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, microseconds UTC.
+    /// Time of the event, in microseconds UTC.
     pub at_micros: i64,
     /// `WARN` or `ERROR`.
     pub level: String,
-    /// The module that logged it.
+    /// Log target: the module that logged it, or [`DEAD_LETTER_TARGET`].
     pub target: String,
-    /// What happened.
+    /// Message of the log line.
     pub message: String,
-    /// The particulars; an error with all its causes.
+    /// Fields of the log line; an error includes all its causes.
     pub fields: BTreeMap<String, String>,
 }
 
-/// Keeps the latest events; a layer of the process's log. Clones share.
+/// Store of the latest events, and the layer of the process's log that fills it. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Arc<Mutex<Kept>>);
 

@@ -1,4 +1,4 @@
-//! The last minutes, a sample a second.
+//! Samples of the last minutes, one a second.
 
 use std::collections::VecDeque;
 
@@ -7,17 +7,19 @@ use serde::{Deserialize, Serialize};
 use super::Numbers;
 use crate::metrics::Buckets;
 
-/// Samples that are kept: five minutes.
+/// Most samples that are kept: five minutes.
 const SAMPLES_MAX: usize = 300;
-/// Samples over which freshness is taken: the last minute, so that what a start or an outage held up is soon behind.
+/// Number of samples for freshness: one minute, so that rows delayed by a start or an outage soon stop counting.
 const FRESHNESS_SAMPLES: usize = 60;
-/// Samples over which a rate is taken: few, to show a stop at once; several, since services report once a second.
+/// Number of samples for a rate.
+///
+/// A small number shows a stop at once. One would be too few, because services report only once a second.
 const RATE_SAMPLES: usize = 5;
 
-/// How it was at one moment.
+/// Rates, counts and freshness at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// When, microseconds UTC.
+    /// Time of the sample, in microseconds UTC.
     pub at_micros: i64,
     /// Records produced a second.
     pub produced_per_second: f64,
@@ -27,24 +29,24 @@ pub struct Sample {
     pub gold_per_second: f64,
     /// Messages of the topic that are not read yet.
     pub lag: f64,
-    /// Rows in bronze, visible, not yet durable.
+    /// Rows in bronze that are visible but not yet durable.
     pub hot: f64,
-    /// Rows in bronze, durable.
+    /// Rows in bronze that are durable.
     pub durable: f64,
-    /// Seconds from produced to committed in PostgreSQL, of the last minute: the median; none without rows.
+    /// Median freshness of the last minute: seconds from production to the commit in PostgreSQL; `None` without rows.
     pub freshness_p50: Option<f64>,
-    /// 99 of 100 were not older.
+    /// 99th percentile of the same.
     pub freshness_p99: Option<f64>,
 }
 
-/// The last minutes.
+/// Samples of the last minutes, with the numbers that they were taken from.
 #[derive(Debug, Default)]
 pub(super) struct History {
     samples: VecDeque<(Sample, Numbers)>,
 }
 
 impl History {
-    /// Adds what is now.
+    /// Adds the current numbers.
     pub(super) fn push(&mut self, at_micros: i64, numbers: Numbers) {
         let sample = self.sample(at_micros, &numbers);
         if self.samples.len() == SAMPLES_MAX {
@@ -58,20 +60,20 @@ impl History {
         self.samples.iter().map(|(sample, _)| sample)
     }
 
-    /// Returns the numbers with the freshness of the last minute.
+    /// Returns `numbers` with the freshness of the last minute only.
     pub(super) fn recent(&self, numbers: Numbers) -> Numbers {
         let earlier = self.back(FRESHNESS_SAMPLES).map(|(_, numbers)| &numbers.freshness);
         Numbers { freshness: numbers.freshness.since(earlier.unwrap_or(&Buckets::default())), ..numbers }
     }
 
-    /// Returns how `numbers` compare with the last samples.
+    /// Returns the sample of `numbers`; its rates compare them with earlier samples.
     pub(super) fn sample(&self, at_micros: i64, numbers: &Numbers) -> Sample {
         let earlier = self.back(RATE_SAMPLES);
         let rate = |count: fn(&Numbers) -> f64| {
             let Some((sample, then)) = earlier else { return 0.0 };
             #[expect(clippy::cast_precision_loss, reason = "for a person's eye")]
             let seconds = (at_micros - sample.at_micros) as f64 / 1e6;
-            // A service that started again counts from zero.
+            // The counts of a restarted service begin at zero, so the difference can be negative.
             if seconds > 0.0 { ((count(numbers) - count(then)) / seconds).max(0.0) } else { 0.0 }
         };
         let freshness = self.recent(numbers.clone()).freshness;
@@ -88,7 +90,7 @@ impl History {
         }
     }
 
-    /// Returns the sample so many back, or the first.
+    /// Returns the sample `count` places before the end, or the first one; `None` if there is none.
     fn back(&self, count: usize) -> Option<&(Sample, Numbers)> {
         self.samples.get(self.samples.len().saturating_sub(count))
     }

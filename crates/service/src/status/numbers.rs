@@ -1,11 +1,11 @@
-//! The numbers of the walk, read from the same text that Prometheus gets.
+//! The numbers of the pipeline, read from the same text that Prometheus gets.
 
 use serde::{Deserialize, Serialize};
 
 use super::Report;
 use crate::metrics::{Buckets, Samples};
 
-/// How far each stage of the walk is.
+/// Progress of each stage of the pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Numbers {
     /// Records acknowledged by Kafka since the producer's start.
@@ -16,51 +16,51 @@ pub struct Numbers {
     pub gold: f64,
     /// Messages of the topic that are not read yet.
     pub lag: f64,
-    /// Rows in bronze that are visible, not yet durable.
+    /// Rows in bronze that are visible but not yet durable.
     pub hot: f64,
     /// Rows in bronze that are durable.
     pub durable: f64,
     /// Messages that could not be used, since ingest's start.
     pub dead_letters: f64,
-    /// When bronze was last flushed to the lake, seconds since the epoch; 0 for not yet.
+    /// Time of the last flush of bronze to the lake, in seconds since the epoch; 0 if there was none.
     pub bronze_flushed: f64,
-    /// When gold was last committed to PostgreSQL, likewise.
+    /// Time of the last commit of gold to PostgreSQL, in the same form.
     pub postgres_committed: f64,
-    /// When gold was last committed to the lake, likewise.
+    /// Time of the last commit of gold to the lake, in the same form.
     pub lake_committed: f64,
     /// Positions, ascending by partition.
     pub partitions: Vec<Partition>,
-    /// Seconds from produced to committed in PostgreSQL.
+    /// Seconds from the production of a candle to the commit of its gold row in PostgreSQL.
     #[serde(skip)]
     pub freshness: Buckets,
 }
 
-/// How far each stage is in one partition of the topic: the next offset, unless nobody has said.
+/// Progress of each stage in one partition of the topic: its next offset; `None` if no process has reported it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partition {
-    /// The partition.
+    /// Number of the partition.
     pub partition: i32,
-    /// The topic's end.
+    /// End of the partition in the topic.
     pub end: Option<i64>,
-    /// What bronze has received.
+    /// End of the rows that bronze has received.
     pub received: Option<i64>,
-    /// What is durable in bronze.
+    /// End of the rows that are durable in bronze.
     pub durable: Option<i64>,
-    /// What gold has committed to PostgreSQL.
+    /// End of the rows whose gold is committed to PostgreSQL.
     pub postgres: Option<i64>,
-    /// What gold has committed to the lake.
+    /// End of the rows whose gold is committed to the lake.
     pub lake: Option<i64>,
 }
 
 impl Numbers {
-    /// Adds up what the processes say that are not silent.
+    /// Adds up the numbers in the reports of all processes that are not silent.
     pub fn of(reports: &[Report]) -> Numbers {
         let now_micros = reports.iter().map(|report| report.at_micros).max().unwrap_or_default();
         let heard = reports.iter().filter(|report| !report.is_silent(now_micros));
         Numbers::read(&heard.map(|report| report.metrics.as_str()).collect::<String>())
     }
 
-    /// Reads the metrics of one process, or of several one after the other.
+    /// Reads the metrics of one process, or the joined texts of several.
     pub fn read(text: &str) -> Numbers {
         let samples = Samples::new(text);
         let sum = |name| samples.sum(name, &[]);
@@ -81,7 +81,7 @@ impl Numbers {
         }
     }
 
-    /// Tells whether a gold row has been committed.
+    /// Returns true if a gold row has been committed since the start.
     pub fn has_gold(&self) -> bool {
         self.gold > 0.0
     }

@@ -1,4 +1,4 @@
-//! What a process knows: of itself, of others, and how it was.
+//! Tests of the reports of this and other processes, and of the history.
 
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -65,7 +65,7 @@ fn rates_are_of_the_last_seconds_and_freshness_of_the_last_minute() {
              candleflight_freshness_seconds_bucket{{le=\"5.0\"}} {all}\n"
         ))
     };
-    // A slow start, then ten a second, all fast.
+    // The start is slow; then ten records a second follow, all fast.
     history.push(0, numbers(0.0, 0, 10));
     for second in 1..=100_u32 {
         let count = 10 * u64::from(second);
@@ -75,7 +75,7 @@ fn rates_are_of_the_last_seconds_and_freshness_of_the_last_minute() {
     assert_eq!((last.produced_per_second, last.freshness_p99), (10.0, Some(0.01)));
     let first = history.samples().next().unwrap();
     assert_eq!((first.produced_per_second, first.freshness_p99), (0.0, Some(5.0)));
-    // A producer that started again.
+    // The producer was restarted.
     assert_eq!(history.sample(101_000_000, &numbers(0.0, 1000, 1010)).produced_per_second, 0.0);
     assert_eq!(history.recent(numbers(0.0, 1000, 1010)).freshness.quantile(0.5), Some(0.01));
 }

@@ -1,4 +1,4 @@
-//! The whole picture, as `/status.json` gives it.
+//! The view of the whole pipeline, as `/status.json` returns it.
 
 use std::collections::BTreeMap;
 
@@ -8,51 +8,51 @@ use super::history::{History, Sample};
 use super::numbers::Numbers;
 use super::{Event, Process, Report};
 
-/// The whole picture.
+/// View of the whole pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
-    /// The process that gives it.
+    /// Name of the process that returns this view.
     pub told_by: String,
-    /// Counts since the start, positions, last flushes and commits.
+    /// Counts since the start, positions, and times of the last flushes and commits.
     pub numbers: Numbers,
-    /// Rates and freshness now.
+    /// Current rates and freshness.
     pub now: Sample,
-    /// The last minutes, a sample a second, oldest first.
+    /// Samples of the last minutes, one a second, oldest first.
     pub history: Vec<Sample>,
-    /// All processes, the one that tells first.
+    /// All processes, the one that returns this view first.
     pub processes: Vec<Seen>,
-    /// The latest warnings and errors of all, newest first.
+    /// The latest warnings and errors of all processes, newest first.
     pub events: Vec<Said>,
-    /// The latest dead letters of all, newest first.
+    /// The latest dead letters of all processes, newest first.
     pub dead_letters: Vec<Said>,
 }
 
-/// A process as it was last heard of.
+/// State of a process according to its last report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Who.
+    /// The process.
     #[serde(flatten)]
     pub process: Process,
-    /// When it was last heard of, microseconds UTC.
+    /// Time of its last report, in microseconds UTC.
     pub heard_micros: i64,
-    /// Whether nothing has been heard of it for a while: stopped, dead or cut off.
+    /// True if its last report is too old: the process has stopped, died or lost its connection.
     pub is_silent: bool,
-    /// Its services: each ready (`null`), or why it is not.
+    /// Its services: ready (`null`), or the reason why not.
     pub services: BTreeMap<String, Option<String>>,
 }
 
-/// An event and who said so.
+/// An event and the process that reported it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Said {
-    /// The process.
+    /// Name of the process.
     pub process: String,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
 impl View {
-    /// Puts the picture together; the first report is of the process that tells.
+    /// Builds the view; the first report is that of the process that returns it.
     pub(super) fn new(reports: &[Report], history: &History) -> View {
         let Some(own) = reports.first() else { return View::default() };
         let numbers = Numbers::of(reports);
