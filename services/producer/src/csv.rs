@@ -1,6 +1,7 @@
-//! One CSV file, plain or packed, to rows of numbers with their line numbers.
+//! Reads a CSV file, plain or compressed, into rows of numbers with their line numbers.
 //!
-//! A line is split at its commas and nothing else: the fields are numbers, and a stray quote must not swallow the lines after it.
+//! A line is split at its commas only, and quotes have no meaning: the fields are numbers, and a stray quote must not swallow the lines
+//! after it.
 
 mod hint;
 mod layout;
@@ -15,27 +16,27 @@ use schema::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 
 use crate::Error;
 
-/// The columns of a [`Row`], as headers name them, in any case.
+/// Columns of a [`Row`], by their names in the header. Upper and lower case are equal.
 const COLUMNS: [&str; 6] = ["timestamp", OPEN, HIGH, LOW, CLOSE, VOLUME];
-/// Longest line that is read, in bytes: a thousand times a candle's.
+/// Longest line that is read, in bytes: a thousand times the line of a candle.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-/// Characters of a line that an error shows.
+/// Number of characters of a line that an error shows.
 const EXCERPT_CHARACTERS: usize = 120;
 
-/// Timestamp, open, high, low, close, volume, as the file says: possibly NaN or infinite.
+/// Timestamp, open, high, low, close and volume, as in the file: the values may be NaN or infinite.
 pub(crate) type Row = [f64; COLUMNS.len()];
 
-/// What a line holds: a row, or the reason why not.
+/// Content of a line: a row, or the reason code why there is none.
 pub(crate) type Line = Result<Row, &'static str>;
 
 /// A CSV file that is being read.
 pub(crate) struct CsvFile {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
-    /// Bytes read of the packed file, `None` for a plain one.
+    /// Number of bytes read from a compressed file; `None` for a plain one.
     packed_bytes: Option<Arc<AtomicU64>>,
     line_bytes: u64,
-    /// For each column of the file, its index in [`Row`].
+    /// Index in [`Row`] of each column of the file; `None` for a column that is not used.
     slots: Vec<Option<usize>>,
     line: u64,
     buffer: Vec<u8>,
@@ -63,28 +64,28 @@ impl CsvFile {
         Ok(None)
     }
 
-    /// Skips lines up to and with the one numbered `last`.
+    /// Skips lines up to and including the one numbered `last`.
     pub(crate) fn skip_to(&mut self, last: u64) -> Result<(), Error> {
         while self.line < last && self.read_line()? {}
         Ok(())
     }
 
-    /// Returns true if the line read last has no end: the file's last one, which may be cut because the file still grows.
+    /// Returns true if the line read last has no line end. It is the last one of a file that may still grow, so it may be incomplete.
     pub(crate) fn is_cut(&self) -> bool {
         !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LINE_BYTES_MAX
     }
 
-    /// Returns the beginning of the line read last, for people.
+    /// Returns the beginning of the line read last, to show to a person.
     pub(crate) fn excerpt(&self) -> String {
         excerpt(&String::from_utf8_lossy(self.text()))
     }
 
-    /// Returns what is probably wrong with the line read last, which was refused for `reason`.
+    /// Returns the probable cause why the line read last was rejected for `reason`.
     pub(crate) fn hint(&self, reason: &'static str) -> String {
         hint::hint(&String::from_utf8_lossy(self.text()), &self.slots, reason)
     }
 
-    /// Returns the file's path.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -94,7 +95,7 @@ impl CsvFile {
         self.line
     }
 
-    /// Returns how far the file has been read, in bytes of the file as it is.
+    /// Returns the number of bytes read from the file. For a compressed file, these are compressed bytes.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.packed_bytes.as_ref().map_or(self.line_bytes, |count| count.load(Ordering::Relaxed))
     }
@@ -106,7 +107,7 @@ impl CsvFile {
         Ok(())
     }
 
-    /// Reads one line, cut at [`LINE_BYTES_MAX`] bytes; false at the end.
+    /// Reads one line, truncated to [`LINE_BYTES_MAX`] bytes; returns false at the end of the file.
     fn read_line(&mut self) -> Result<bool, Error> {
         self.buffer.clear();
         let read = (|| {
@@ -127,7 +128,7 @@ impl CsvFile {
         Ok(true)
     }
 
-    /// Returns the line read last without its end.
+    /// Returns the line read last without its line end.
     fn text(&self) -> &[u8] {
         self.buffer.trim_ascii_end()
     }
@@ -140,10 +141,10 @@ fn parse(line: &[u8], slots: &[Option<usize>]) -> Line {
     let mut row = [0.0; COLUMNS.len()];
     let mut found = 0;
     let mut fields = line.split(|byte| *byte == b',');
-    // The order matters: a zip takes an item from its first iterator even if the second one has ended.
+    // The slots come first: `zip` takes an item from its first iterator even if the second one has ended, and no field may be lost.
     for (slot, field) in slots.iter().zip(fields.by_ref()) {
         let quoted = field.trim_ascii();
-        // Half a field: its quotes hold the comma that it was split at.
+        // The comma that ended this field was inside its quotes, so this is only half a field.
         if quoted.starts_with(b"\"") != quoted.ends_with(b"\"") || quoted == b"\"" {
             return Err("comma_in_quotes");
         }
@@ -158,7 +159,7 @@ fn parse(line: &[u8], slots: &[Option<usize>]) -> Line {
     if found == COLUMNS.len() { Ok(row) } else { Err("missing_field") }
 }
 
-/// Takes spaces and quotes off a field.
+/// Removes spaces and quotes around a field.
 fn bare(field: &str) -> &str {
     field.trim().trim_matches('"').trim()
 }

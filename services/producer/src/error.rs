@@ -1,98 +1,100 @@
-//! What stops a producer. Single lines never do: they are counted and reported.
+//! Errors that stop a producer. A line that cannot be used is not one of them: it is counted and logged.
 
 use std::io;
 use std::path::PathBuf;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Why the producer stopped.
+/// Reason for which the producer stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The input does not exist.
     #[error(
-        "there is no {path:?}: get the Kaggle set at https://www.kaggle.com/datasets/mczielinski/bitcoin-historical-data \
-         (as data/bitcoin_data.csv, or the .zip by --input), or let `candleflight sample` write a synthetic one"
+        "{path:?} does not exist: download the Kaggle set from https://www.kaggle.com/datasets/mczielinski/bitcoin-historical-data \
+         (as data/bitcoin_data.csv, or give the .zip by --input), or create a synthetic file with `candleflight sample`"
     )]
     Missing {
-        /// Where it was looked for.
+        /// Path of the missing file.
         path: PathBuf,
     },
     /// The input cannot be opened or read.
     #[error("read {path:?}, line {line}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The line, 0 before the first.
+        /// Number of the line; 0 before the first.
         line: u64,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The zip archive cannot be read.
     #[error("read the zip archive {path:?}")]
     Zip {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: zip::result::ZipError,
     },
-    /// The zip archive holds no CSV file that can be unpacked.
-    #[error("{path:?} holds no .csv file that is stored or deflated")]
+    /// The zip archive contains no CSV file that can be unpacked.
+    #[error("{path:?} contains no .csv file that is stored or deflated")]
     NoCsv {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// The file is no CSV file, or its first line does not name all columns.
+    /// The file is not a CSV file, or its first line does not name all columns.
     #[error("{path:?} {problem}")]
     Layout {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
-    /// No line of the file holds a candle that can be used.
-    #[error("none of the {count} lines of {path:?} holds a usable candle; line {line}, {text:?}: {hint}")]
+    /// No line of the file contains a usable candle.
+    #[error("none of the {count} lines of {path:?} contains a usable candle; line {line}, {text:?}: {hint}")]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How many lines it has, the header and empty ones apart.
+        /// Number of lines, without the header and empty lines.
         count: u64,
-        /// The first of them.
+        /// Number of the first such line.
         line: u64,
-        /// How it begins.
+        /// Beginning of that line.
         text: String,
-        /// What is probably wrong with it.
+        /// Probable cause.
         hint: String,
     },
-    /// The topic holds another candle under the file's name and line than the file.
+    /// The candle that the topic holds for this file name and line differs from the candle in the file.
     #[error(
-        "{path:?} is another file than the one of this name that was sent to {topic}: its line {line} is not what was sent as line \
-         {line}; give it another name to send it from its first line"
+        "{path:?} is another file than the one of this name that was sent to {topic}: line {line} differs from the line that was sent; \
+         rename the file to send it from its first line"
     )]
     AnotherFile {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The topic.
         topic: String,
-        /// The last line that was sent.
+        /// Number of the last line that was sent.
         line: u64,
     },
-    /// The topic holds no record of an input and has lost its oldest records, so the input may have been sent before.
+    /// The topic has no record of an input, but has lost its oldest records. So the input may have been sent before.
     #[error(
-        "{topic} holds no record of {path:?} as {symbol}, but its oldest records are gone (retention), so whether the file was sent is \
-         not known; --start-over (CANDLEFLIGHT_START_OVER=true) sends it from its first line"
+        "{topic} has no record of {path:?} as {symbol}, but retention has removed its oldest records, so the file may have been sent \
+         before; --start-over (CANDLEFLIGHT_START_OVER=true) sends it from its first line"
     )]
     Expired {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Its symbol.
+        /// Symbol of the input.
         symbol: String,
         /// The topic.
         topic: String,
     },
-    /// Two inputs cannot be told apart in the topic.
-    #[error("two inputs are named {name:?} for {symbol}: where each stopped could not be told")]
+    /// Two inputs have the same file name and symbol, so that their records cannot be distinguished.
+    #[error(
+        "two inputs have the file name {name:?} and the symbol {symbol}: their records cannot be distinguished, so rename a file"
+    )]
     SameInput {
         /// File name of both.
         name: String,
@@ -102,40 +104,40 @@ pub enum Error {
     /// The sample cannot be written.
     #[error("write {path:?}")]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Kafka cannot be asked or told something.
+    /// A request to Kafka failed.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// A record was not acknowledged and never will be; records after it may be missing too.
+    /// A record failed permanently. Later records may be missing, too.
     #[error("deliver {record} to {topic}; start again with --resume")]
     Delivery {
         /// The topic.
         topic: String,
-        /// The record's value.
+        /// Value of the record.
         record: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: KafkaError,
     },
-    /// The drain ended before Kafka had acknowledged everything.
+    /// The drain ended before Kafka had acknowledged all records.
     #[error("{count} records to {topic} were not acknowledged within {seconds} s; start again with --resume")]
     Unacknowledged {
         /// The topic.
         topic: String,
-        /// How many.
+        /// Number of unacknowledged records.
         count: i32,
-        /// How long was waited.
+        /// Length of the wait.
         seconds: u64,
     },
 }
 
 impl Error {
-    /// Returns true if one input is the cause: the others, and the pipeline, can go on without it.
+    /// Returns true if one input is the cause. The other inputs and the pipeline can go on without it.
     pub fn is_input(&self) -> bool {
         match self {
             Error::Missing { .. }
@@ -154,8 +156,9 @@ impl Error {
         }
     }
 
-    /// Returns true if a producer that is opened again, and goes on after the last record in the topic, may succeed. A client that has
-    /// given up a record is of no more use itself: it could not keep the order.
+    /// Returns true if a new client that goes on after the last record in the topic may succeed.
+    ///
+    /// The old client cannot be used after it has given up a record: it could not keep the order.
     pub(crate) fn passes(&self) -> bool {
         match self {
             Error::Kafka(error) => error.is_transient(),

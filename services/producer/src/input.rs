@@ -1,4 +1,4 @@
-//! What to send: files, each with the symbol of its candles.
+//! Inputs: files, each with the symbol of its candles.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,23 +6,23 @@ use std::str::FromStr;
 use crate::Error;
 use crate::csv::CsvFile;
 
-/// How an input is written.
-const USAGE: &str = "an input is written FILE=SYMBOL";
-/// The Kaggle set, and the symbol of its candles.
+/// Error text for an input that cannot be parsed.
+const USAGE: &str = "an input has the form FILE=SYMBOL";
+/// File name of the Kaggle data set, and the symbol of its candles.
 const FULL: (&str, &str) = ("bitcoin_data.csv", "BTC-USD");
-/// The sample that is shipped. Its symbol is its own, so that no real candle stands beside an invented one.
+/// File name of the shipped sample, and its symbol. The symbol differs, so that real and synthetic candles never mix.
 const SAMPLE: (&str, &str) = ("sample.csv", "SAMPLE-USD");
 
 /// A file and the symbol of its candles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// A CSV file, plain, gzipped or zipped.
+    /// CSV file: plain, gzip or zip.
     pub path: PathBuf,
     /// Symbol of all its candles.
     pub symbol: String,
 }
 
-/// One input, or several with commas between them.
+/// One input, or several that are separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs(pub Vec<Input>);
 
@@ -41,7 +41,7 @@ impl FromStr for Input {
 impl FromStr for Inputs {
     type Err = &'static str;
 
-    /// A comma ends an input only after its `=SYMBOL`: before it, it belongs to the file's name.
+    /// Parses inputs. A comma ends an input only after `=SYMBOL`; an earlier comma is part of the file name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut inputs = Vec::new();
         let mut input = String::new();
@@ -52,7 +52,7 @@ impl FromStr for Inputs {
                 input.clear();
             }
         }
-        // A comma at the end is none too many.
+        // A comma at the end is allowed.
         if input.is_empty() && !inputs.is_empty() { Ok(Inputs(inputs)) } else { Err(USAGE) }
     }
 }
@@ -67,14 +67,15 @@ impl Input {
     ///
     /// # Errors
     ///
-    /// [`Error`]: it is missing, cannot be read, or is laid out otherwise.
+    /// [`Error`]: the file is missing, cannot be read, or has another layout.
     pub fn check(&self) -> Result<(), Error> {
         CsvFile::open(&self.path).map(drop)
     }
 }
 
-/// Returns the input that is replayed by default: the Kaggle set in the first of `folders` that has it, else the sample that is
-/// shipped; the set where it is missed, if neither is there.
+/// Returns the default input: the Kaggle set from the first of `folders` that has it, otherwise the shipped sample.
+///
+/// If no folder has either, it returns the usual path of the Kaggle set, so that the error names that file.
 pub fn default_input(folders: &[&Path]) -> Input {
     let found = |(name, symbol)| {
         let path = folders.iter().map(|folder| folder.join(name)).find(|path: &PathBuf| path.is_file())?;
@@ -114,7 +115,7 @@ mod tests {
             (path.file_name().unwrap().to_str().unwrap().to_owned(), symbol)
         };
         let owned = |(name, symbol): (&str, &str)| (name.to_owned(), symbol.to_owned());
-        assert_eq!(default(), owned(FULL), "what is missed is the set");
+        assert_eq!(default(), owned(FULL), "without any file, the default is the set");
         std::fs::write(folder.path().join(SAMPLE.0), "").unwrap();
         assert_eq!(default(), owned(("sample.csv", "SAMPLE-USD")));
         std::fs::write(folder.path().join(FULL.0), "").unwrap();

@@ -1,8 +1,8 @@
-//! The producer: candles from CSV files to the topic, at the pace of a market or as fast as Kafka takes them.
+//! The producer: sends candles from CSV files to the topic, at the pace of a market or as fast as Kafka accepts them.
 //!
-//! Every record carries the file and line it comes from in its headers; `--resume` reads them back from the topic's end, checks that
-//! the file still has that candle in that line, and goes on after it, so that a producer which was stopped or killed sends nothing twice
-//! and leaves nothing out.
+//! The headers of every record name its file and line. With `--resume`, the producer reads the headers back from the end of the topic,
+//! checks that the file still has that candle in that line, and goes on after it. So a producer that was stopped or killed sends no
+//! candle twice and omits none.
 
 mod csv;
 mod error;
@@ -31,67 +31,67 @@ use crate::resume::{Returned, Start};
 use crate::sink::{Acknowledged, Origin, Sink};
 use crate::source::{Next, Source};
 
-/// Name of the service in `/ready`.
+/// Name of the service in the readiness report.
 const SERVICE: &str = "producer";
-/// Longest wait for the next record after which acknowledgements are taken in.
+/// Longest wait before acknowledgements are polled again.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// Shortest wait, the resolution of tokio's clock; records due within it are sent together.
+/// Shortest wait: the resolution of tokio's clock. Records that are due within it are sent together.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// The flags of `candleflight producer`.
+/// Flags of `candleflight producer`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "producer")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Config {
-    /// Kafka and the topic, which is created if need be.
+    /// Kafka and the topic, which is created if it is missing.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, or with commas between, then merged by
-    /// timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or `data/sample.csv` as SAMPLE-USD while that is not there].
+    /// CSV file (plain, .gz or .zip) and the symbol of its candles. Several inputs are separated by commas or given by repeating the flag;
+    /// they are merged by timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or if it is missing, `data/sample.csv` as SAMPLE-USD].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
     pub inputs: Vec<Inputs>,
     /// Time between two records.
     #[arg(long, env = "CANDLEFLIGHT_INTERVAL", default_value = "100ms", value_parser = service::duration)]
     pub interval: Duration,
-    /// Records a second such as 500/s, or `max`; wins over --interval.
+    /// Records a second, such as 500/s, or `max`. This overrides --interval.
     #[arg(long, env = "CANDLEFLIGHT_RATE")]
     pub rate: Option<Rate>,
-    /// Stop after so many records.
+    /// Stop after this number of records.
     #[arg(long, env = "CANDLEFLIGHT_LIMIT")]
     pub limit: Option<u64>,
-    /// Start over at the end of the input.
+    /// Start again from the first line at the end of the input.
     #[arg(long, env = "CANDLEFLIGHT_REPEAT")]
     pub repeat: bool,
-    /// Go on after the last line of each input that is already in the topic.
+    /// Continue each input after its last line that is already in the topic.
     #[arg(long, env = "CANDLEFLIGHT_RESUME")]
     pub resume: bool,
-    /// With --resume: send an input from its first line also where the topic has lost its oldest records, and none of the input is left,
-    /// so that it may have been sent before.
+    /// With --resume: send an input from its first line even if it may have been sent before. This is unknown if the topic has lost its
+    /// oldest records and has no record of the input.
     #[arg(long, env = "CANDLEFLIGHT_START_OVER")]
     pub start_over: bool,
-    /// Partitions of the topic, if it is created; a symbol's candles are always in one.
+    /// Number of partitions of the topic, if it is created. All candles of a symbol go to the same partition.
     #[arg(long, env = "CANDLEFLIGHT_PARTITIONS", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
-    /// The Flight server, which is told every second how the producer is, for the status pages.
+    /// Flight server that receives the status of the producer every second, for the status pages.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", value_name = "URL", default_value = "grpc://127.0.0.1:50051")]
     pub flight: String,
-    /// Show no progress.
+    /// Do not show progress.
     #[arg(long, short, env = "CANDLEFLIGHT_QUIET")]
     pub quiet: bool,
-    /// Service of this process that must be ready before a topic that exists is read and written.
+    /// Service of this process that must be ready before the producer reads and writes an existing topic.
     #[arg(skip)]
     pub resume_after: Option<&'static str>,
 }
 
-/// Sends all records of the inputs, or up to the limit; returns once all are acknowledged, or earlier on shutdown.
+/// Sends all records of the inputs, or as many as the limit allows. Returns when all are acknowledged, or earlier on shutdown.
 ///
-/// With `resume` an outage of any length is waited out: a client that has given up is replaced by another, which goes on after the last
-/// record in the topic.
+/// With `resume`, it survives an outage of any length: it replaces a client that has given up, and goes on after the last record in the
+/// topic.
 ///
 /// # Errors
 ///
-/// [`Error`]: an input that ends badly, once the others have been sent, or Kafka for good. A line that cannot be used is counted and
-/// reported, not an error.
+/// [`Error`]: an input failed, which is returned after the other inputs have been sent; or Kafka failed permanently. A line that cannot
+/// be used is not an error: it is counted and logged.
 pub async fn run(config: Config, context: Context) -> Result<(), Error> {
     let mut inputs: Vec<Input> = config.inputs.iter().flat_map(|inputs| inputs.0.clone()).collect();
     if inputs.is_empty() {
@@ -102,7 +102,7 @@ pub async fn run(config: Config, context: Context) -> Result<(), Error> {
         if inputs[..index].iter().any(is_same) {
             return Err(Error::SameInput { name: input.name(), symbol: input.symbol.clone() });
         }
-        // A missing file is an error at once, not after the wait for Kafka.
+        // A missing file is reported now, not after the wait for Kafka.
         input.check()?;
     }
     let mut run = Box::new(Run::new(config, inputs, context));
@@ -135,9 +135,9 @@ struct Run {
     now_micros: i64,
     acknowledged: Acknowledged,
     report: Report,
-    /// The first input that has ended badly.
+    /// Error of the first input that has failed.
     failed: Option<Error>,
-    /// The candles of each input that are in the topic without its headers.
+    /// Candles of each input that the topic holds without headers.
     returned: Vec<Returned>,
 }
 
@@ -159,7 +159,7 @@ impl Run {
         }
     }
 
-    /// Creates the topic and finds where to go on, trying until Kafka answers; `None` when shutdown came first.
+    /// Creates the topic if needed, and finds the start of each input. Retries until Kafka answers; `None` if shutdown came first.
     async fn prepare(&mut self) -> Result<Option<Vec<Start>>, Error> {
         let mut backoff = Backoff::default();
         loop {
@@ -204,7 +204,7 @@ impl Run {
         Ok(starts)
     }
 
-    /// Sends candles until the input ends, the limit is reached or shutdown comes; then waits for the acknowledgements.
+    /// Sends candles until the inputs end, the limit is reached or shutdown begins. Then waits for the acknowledgements.
     fn send_all(&mut self, starts: Vec<Start>) -> Result<(), Error> {
         let shutdown = self.context.shutdown.clone();
         let mut is_whole_pass = starts == self.beginnings();
@@ -239,7 +239,7 @@ impl Run {
                     self.report.reject(&self.names[input], line, reason);
                 }
                 Some(Next::Failed { input, error }) => self.end_badly(input, error),
-                // A whole pass that sent nothing would be repeated for ever.
+                // A whole pass that sent nothing is not repeated: the loop would never end.
                 None if self.config.repeat && !(is_whole_pass && sink.sent() == sent_before) => {
                     (is_whole_pass, sent_before) = (true, sink.sent());
                     source = self.source(self.beginnings());
@@ -252,14 +252,14 @@ impl Run {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    /// Goes on without an input. The first such error is what the run ends with; among several inputs, each is also logged now.
+    /// Goes on without a failed input. The run returns the first such error at its end. If there are several inputs, each error is logged.
     fn end_badly(&mut self, input: usize, error: Error) {
         if self.inputs.len() > 1 {
             let name = &self.names[input];
             tracing::error!(
                 input = name,
                 error = &error as &dyn std::error::Error,
-                "an input ends badly; going on without it"
+                "an input has failed; going on without it"
             );
         }
         self.failed.get_or_insert(error);

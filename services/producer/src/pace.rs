@@ -1,4 +1,4 @@
-//! When the next record is due.
+//! The schedule of the records.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far behind its schedule the producer catches up in a burst; after a longer pause (a laptop that slept) the schedule starts anew.
+/// Longest delay that the producer makes up for in a burst. After a longer one, such as the sleep of a laptop, the schedule restarts.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
-/// How many records a second.
+/// Number of records a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// As many as Kafka takes.
+    /// As many as Kafka accepts.
     Max,
-    /// So many a second.
+    /// A fixed number a second.
     PerSecond(NonZeroU32),
 }
 
@@ -26,12 +26,12 @@ impl FromStr for Rate {
             return Ok(Rate::Max);
         }
         let number = text.strip_suffix("/s").unwrap_or(text);
-        number.parse().map(Rate::PerSecond).map_err(|_| "a rate is `max` or such as `500/s`")
+        number.parse().map(Rate::PerSecond).map_err(|_| "a rate is `max` or a number such as `500/s`")
     }
 }
 
 impl Rate {
-    /// Returns the time between two records, zero for as fast as possible.
+    /// Returns the time between two records; zero for the highest rate.
     pub(crate) fn interval(self) -> Duration {
         match self {
             Rate::Max => Duration::ZERO,
@@ -47,12 +47,12 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Starts a schedule whose first record is due at once.
+    /// Creates a schedule whose first record is due at once.
     pub(crate) fn new(interval: Duration, now: Instant) -> Self {
         Pace { interval, due: now }
     }
 
-    /// Returns how long to wait for the next record.
+    /// Returns the time until the next record is due.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
     }

@@ -1,4 +1,4 @@
-//! What a person sees of a run: progress, and the lines that could not be used.
+//! Output of a run for a person: the progress, and the lines that could not be used.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -10,14 +10,14 @@ use prometheus_client::metrics::family::Family;
 use service::metrics::Metrics;
 use tokio::time::Instant;
 
-/// Lines that are reported one by one; the rest is only counted.
+/// Number of unusable lines that are logged one by one. Further ones are only counted.
 const EXAMPLES_MAX: u64 = 10;
-/// Time between two looks of the bar: what an eye follows.
+/// Time between two updates of the progress bar: an eye cannot follow more.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-/// Time between two plain lines.
+/// Time between two progress lines in the log, when there is no bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Follows one run.
+/// Progress and rejected lines of one run.
 pub(crate) struct Report {
     bar: Option<ProgressBar>,
     interval: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Starts with a bar on a terminal, unless `quiet`, and lines elsewhere.
+    /// Creates the report. It uses a progress bar on a terminal and log lines elsewhere; `quiet` turns both off.
     pub(crate) fn new(quiet: bool, byte_count: u64, metrics: &Metrics, now: Instant) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(byte_count));
         let interval = match bar {
@@ -38,18 +38,18 @@ impl Report {
         };
         let rejected_lines = metrics.register(
             "producer_rejected_lines",
-            "Lines of the input that hold no usable candle",
+            "Lines of the inputs without a usable candle",
             Family::default(),
         );
         Report { bar, interval, started: now, told: now, rejected: BTreeMap::new(), rejected_lines }
     }
 
-    /// Counts time from now on: what came before was waiting.
+    /// Restarts the clock of the run, because the time before was spent waiting.
     pub(crate) fn begin(&mut self, now: Instant) {
         (self.started, self.told) = (now, now);
     }
 
-    /// Tells how far the run is, if it is time to.
+    /// Shows the progress of the run if the last update is old enough.
     pub(crate) fn progress(&mut self, now: Instant, sent: u64, bytes_read: u64) {
         if now.duration_since(self.told) < self.interval {
             return;
@@ -64,22 +64,22 @@ impl Report {
         }
     }
 
-    /// Counts a line that has no candle; warns of the first ones.
+    /// Counts a line without a usable candle, and logs the first ones.
     pub(crate) fn reject(&mut self, file: &str, line: u64, reason: &'static str) {
         *self.rejected.entry(reason).or_default() += 1;
         self.rejected_lines.get_or_create(&[("reason", reason)]).inc();
         let count: u64 = self.rejected.values().sum();
         if count <= EXAMPLES_MAX {
             self.suspended(|| {
-                tracing::warn!(file, line, reason, "the line holds no usable candle: not sent");
+                tracing::warn!(file, line, reason, "the line has no usable candle and is not sent");
             });
         }
         if count == EXAMPLES_MAX {
-            self.suspended(|| tracing::warn!("further such lines are only counted"));
+            self.suspended(|| tracing::warn!("further lines without a usable candle are only counted"));
         }
     }
 
-    /// Tells the totals.
+    /// Logs the totals.
     pub(crate) fn finish(&self, now: Instant, sent: u64) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -97,7 +97,7 @@ impl Report {
         sent / now.duration_since(self.started).as_secs_f64().max(f64::EPSILON)
     }
 
-    /// Writes a log line without tearing the bar.
+    /// Calls `log` with the progress bar hidden, so that log lines do not break it.
     fn suspended(&self, log: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(log),

@@ -1,4 +1,4 @@
-//! Where an earlier run stopped: the topic itself says so, in the headers of its last records.
+//! Finds the lines after which an earlier run stopped, from the headers of the last records in the topic.
 
 use std::collections::VecDeque;
 
@@ -11,42 +11,43 @@ use tokio_util::sync::CancellationToken;
 use crate::Input;
 use crate::sink::{CUT, LINE, SOURCE};
 
-/// Group id of the reader; it never joins nor commits.
+/// Group id of the reader, which never joins the group and never commits.
 const GROUP: &str = "candleflight-producer";
-/// Offsets of a partition that are read first, from its end: the last record of the only input is among them.
+/// Number of offsets that are read first from the end of each partition. If there is only one input, its last record is among them.
 const WINDOW_MIN: i64 = 256;
-/// Each next window is this much longer, so that a whole topic takes a dozen of them.
+/// Growth factor of each further window, so that a whole topic takes about a dozen windows.
 const WINDOW_FACTOR: i64 = 8;
 
-/// Where an input begins or goes on.
+/// Place where an input starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// At its first line: the topic holds none of it.
+    /// The first line: the topic has no record of the input.
     #[default]
     Beginning,
-    /// After the last line that was sent.
+    /// The line after the last one that was sent.
     After(Sent),
-    /// Undecided: the topic holds no record of it, and may have lost some.
+    /// Unknown: the topic has no record of the input, but it may have lost some.
     Unknown,
 }
 
 /// The last line of an input that is in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Its number.
+    /// Number of the line.
     pub(crate) line: u64,
-    /// The record's value: the candle of the line.
+    /// Value of the record: the candle of the line.
     pub(crate) value: Vec<u8>,
-    /// Whether the line had no end when it was sent.
+    /// True if the line had no line end when it was sent.
     pub(crate) was_cut: bool,
 }
 
-/// Event times, in microseconds, of an input's candles behind its last headers: Kafka lost their records, and ingest wrote them back from
-/// bronze, which has no headers.
+/// Event times, in microseconds, of the candles of an input that the topic holds without headers, after its last record with headers.
+///
+/// Kafka had lost these records. Ingest wrote them back from bronze, which does not store headers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Returned(VecDeque<f64>);
 
-/// The part of a partition that was not looked at yet.
+/// Offsets of a partition that are not read yet: `low..high`.
 struct Tail {
     partition: i32,
     low: i64,
@@ -54,7 +55,7 @@ struct Tail {
 }
 
 impl Returned {
-    /// Returns true if the candle is the next of these, and counts it as sent; another candle ends them all.
+    /// Returns true if the candle is the next of these, and removes it. Another candle removes all of them.
     pub(crate) fn takes(&mut self, candle: &Candle<'_>) -> bool {
         let Some(next) = self.0.pop_front() else { return false };
         let is_next = next == event_time(candle);
@@ -74,10 +75,10 @@ fn event_time(candle: &Candle<'_>) -> f64 {
     (candle.timestamp * 1e6).round()
 }
 
-/// Returns for each input where it goes on, and what of it is in the topic behind that.
+/// Returns the start of each input, and its candles that the topic holds without headers after it.
 ///
-/// Reads each partition backwards, in growing windows, until all inputs are found; each offset at most once.
-/// A `shutdown` in between is an error.
+/// It reads each partition backwards, in growing windows, until it has found all inputs. It reads each offset at most once.
+/// A `shutdown` during the search is an error.
 pub(crate) fn starts(
     args: &kafka::Args,
     inputs: &[Input],
@@ -89,7 +90,7 @@ pub(crate) fn starts(
         Ok(Tail { partition, low, high })
     };
     let mut tails = reader.partitions()?.into_iter().map(tail).collect::<Result<Vec<_>, kafka::Error>>()?;
-    // Kafka removes the oldest records, of any partition: what is not found may have been among them.
+    // Retention removes the oldest records of any partition. An input that is not found may have been among them.
     let is_whole = tails.iter().all(|tail| tail.low == 0);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
     let mut found: Vec<Option<Sent>> = vec![None; inputs.len()];
@@ -129,7 +130,7 @@ pub(crate) fn starts(
     Ok((starts.collect(), returned))
 }
 
-/// Returns the file name in a record's headers, and what was sent.
+/// Returns the file name from the headers of a record, and the line that it was sent for.
 fn origin<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], Sent)> {
     let line = str::from_utf8(header(message, LINE)?).ok()?.parse().ok()?;
     let was_cut = header(message, CUT).is_some();

@@ -1,7 +1,7 @@
-//! The synthetic sample: candles that look like bitcoin's and are not.
+//! The synthetic sample: candles that look like those of bitcoin.
 //!
-//! Only additions, multiplications, divisions and square roots are used, which every machine rounds alike, and a generator that is
-//! written out here: the same seed gives the same bytes everywhere, for ever.
+//! The same seed gives the same bytes on every machine and in every version. So the code uses only additions, multiplications, divisions
+//! and square roots, which all machines round alike, and its own random generator.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,34 +14,34 @@ use crate::Error;
 const HEADER: &str = "Timestamp,Open,High,Low,Close,Volume";
 const MINUTE_SECONDS: i64 = 60;
 const MINUTES_A_DAY: u32 = 1440;
-/// First price, in dollars.
+/// Price at the start, in dollars.
 const PRICE: f64 = 65_000.0;
-/// Standard deviation of a minute's return in the long run: about 50 % a year, as bitcoin's.
+/// Long-run standard deviation of the return of a minute: about 50 % a year, as for bitcoin.
 const VOLATILITY: f64 = 7e-4;
-/// GARCH(1,1) weight of the last minute's squared return; with [`PERSISTENCE`] typical of fits to minute returns.
+/// GARCH(1,1) weight of the squared return of the last minute. This and [`PERSISTENCE`] are typical of fits to minute returns.
 const SHOCK: f64 = 0.08;
-/// GARCH(1,1) weight of the last minute's variance.
+/// GARCH(1,1) weight of the variance of the last minute.
 const PERSISTENCE: f64 = 0.90;
-/// Trades that make a candle: enough that high and low are off open and close.
+/// Number of trades in a candle: enough that high and low usually differ from open and close.
 const STEPS: u32 = 16;
 /// Volume of an average minute, in bitcoin.
 const VOLUME: f64 = 8.0;
-/// One minute in so many begins a gap.
+/// Inverse of the probability that a minute begins a gap.
 const GAP_ONE_IN: u64 = 500;
 /// Longest gap, in minutes.
 const GAP_MINUTES_MAX: u64 = 12;
 
-/// The flags of `candleflight sample`.
+/// Flags of `candleflight sample`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "sample")]
 pub struct Config {
-    /// The same seed gives the same file.
+    /// Seed of the random generator. The same seed gives the same file.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Days of candles.
+    /// Number of days.
     #[arg(long, default_value_t = 3)]
     pub days: u32,
-    /// First minute.
+    /// Time of the first candle.
     #[arg(long, default_value = "2025-01-01T00:00:00Z")]
     pub start: DateTime<Utc>,
     /// File to write.
@@ -122,7 +122,7 @@ impl Market {
     }
 }
 
-/// Vigna's SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): `rand`'s generators may change between its versions.
+/// Vigna's SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>). It is used because generators of `rand` may change between versions.
 struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -140,12 +140,12 @@ impl SplitMix64 {
         f64::from(high_bits) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// Returns a whole number below `bound`; the bias of the remainder is far below what matters here.
+    /// Returns an integer below `bound`. The bias of the remainder is negligible here.
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// Returns a number of mean 0 and deviation 1, nearly normal: the sum of twelve uniform ones, which needs no logarithm.
+    /// Returns a nearly normal number with mean 0 and deviation 1: the sum of twelve uniform numbers, which needs no logarithm.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }

@@ -1,4 +1,4 @@
-//! Candles to the topic: each acknowledged by all replicas, once and in order.
+//! Sends candles to the topic. Each is acknowledged by all replicas, once and in order.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,33 +17,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
-/// Header with the file's name.
+/// Header with the name of the file.
 pub(crate) const SOURCE: &str = "source";
-/// Header with the line's number.
+/// Header with the number of the line.
 pub(crate) const LINE: &str = "line";
-/// Header of a line that had no end: the file may have been growing, and the line be cut.
+/// Header of a line without a line end: the file may still have been growing, and the line may be incomplete.
 pub(crate) const CUT: &str = "cut";
 
-/// How long a record waits for others when records come faster than [`PACED_MIN`]; librdkafka's own default.
+/// Longest time that a record waits for others, if records come faster than [`PACED_MIN`]. It is the default of librdkafka.
 const LINGER: Duration = Duration::from_millis(5);
-/// Records further apart than this are sent one by one: waiting for others would only delay them.
+/// Interval above which records are sent one by one: a wait for others would only delay them.
 const PACED_MIN: Duration = Duration::from_millis(1);
-/// Acknowledgements are taken in after so many records at the latest.
+/// Number of records after which acknowledgements are polled.
 const POLL_RECORDS: u64 = 256;
-/// How long acknowledgements are taken in at a time: a twentieth of the shortest wait.
+/// Longest poll for acknowledgements: a twentieth of the shortest wait.
 const POLL_TIME: Duration = Duration::from_micros(50);
-/// How long to wait for room in librdkafka's queue before looking again.
+/// Wait between two tries to send while the queue of librdkafka is full.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
-/// How long the last records may take to be acknowledged after Ctrl-C; less than a service's whole drain.
+/// Longest wait for the last acknowledgements after Ctrl-C. It is shorter than the default drain of a service.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
-/// How often a flush looks at failures and for Ctrl-C.
+/// Interval at which a flush checks for failures and for Ctrl-C.
 const FLUSH_STEP: Duration = Duration::from_millis(50);
-/// How long the start may wait for the brokers' answers; about as long as librdkafka would wait without them.
+/// Longest wait for an answer of the brokers at the start; about the time that librdkafka would wait without it.
 const ID_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Room for a candle's JSON, in bytes; grows for longer symbols.
+/// Initial size of the JSON buffer, in bytes; it grows for long symbols.
 const JSON_BYTES: usize = 256;
 
-/// Sends candles; counts them once they are acknowledged.
+/// Kafka producer of candles, which counts them when they are acknowledged.
 pub(crate) struct Sink {
     producer: BaseProducer<Deliveries>,
     topic: String,
@@ -51,14 +51,14 @@ pub(crate) struct Sink {
     payload: Vec<u8>,
 }
 
-/// What Kafka has acknowledged, to all producers of this run.
+/// Counters of what Kafka has acknowledged, over all clients of this run.
 #[derive(Clone)]
 pub(crate) struct Acknowledged {
     records: Counter,
     bytes: Counter,
 }
 
-/// Takes in acknowledgements.
+/// Handler of acknowledgements and failures.
 struct Deliveries {
     acknowledged: Acknowledged,
     failure: Mutex<Option<Failure>>,
@@ -67,11 +67,11 @@ struct Deliveries {
 /// The place of a record in the input.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
-    /// The file's name.
+    /// Name of the file.
     pub(crate) source: &'a str,
-    /// The line's number.
+    /// Number of the line.
     pub(crate) line: u64,
-    /// Whether the line has no end.
+    /// True if the line has no line end.
     pub(crate) is_cut: bool,
 }
 
@@ -82,16 +82,20 @@ struct Failure {
 }
 
 impl Acknowledged {
-    /// Starts to count.
+    /// Registers the counters.
     pub(crate) fn new(metrics: &Metrics) -> Acknowledged {
         let (records, bytes) = (Counter::default(), Counter::default());
         Acknowledged {
             records: metrics.register("producer_records", "Records that Kafka has acknowledged", records),
-            bytes: metrics.register("producer_bytes", "Bytes of their values", bytes),
+            bytes: metrics.register(
+                "producer_bytes",
+                "Bytes of the values that Kafka has acknowledged",
+                bytes,
+            ),
         }
     }
 
-    /// Returns the number of records.
+    /// Returns the number of acknowledged records.
     pub(crate) fn records(&self) -> u64 {
         self.records.get()
     }
@@ -112,7 +116,7 @@ impl Sink {
         Ok(Sink { producer, topic: args.topic.clone(), sent: 0, payload: Vec::with_capacity(JSON_BYTES) })
     }
 
-    /// Hands one candle to librdkafka, waiting for room in its queue; false when `shutdown` came first.
+    /// Passes one candle to librdkafka and waits while its queue is full. Returns false if `shutdown` came first.
     pub(crate) fn send(
         &mut self,
         candle: &Candle<'_>,
@@ -153,7 +157,7 @@ impl Sink {
         Ok(true)
     }
 
-    /// Takes in acknowledgements, then waits; not beyond `shutdown`.
+    /// Polls acknowledgements, then waits for `wait` or until `shutdown`.
     pub(crate) fn wait(&self, wait: Duration, shutdown: &CancellationToken) -> Result<(), Error> {
         self.take_in()?;
         let _over = Handle::current().block_on(timeout(wait, shutdown.cancelled()));
@@ -161,12 +165,13 @@ impl Sink {
     }
 
     fn take_in(&self) -> Result<(), Error> {
-        // A poll takes in one event or, until its time is over, all; any longer, and it would spend its last millisecond in a busy loop.
+        // One poll handles one event, or all events until its time is over. The time is short, because librdkafka spends the last
+        // millisecond of a longer poll in a busy loop.
         self.producer.poll(POLL_TIME);
         self.failure()
     }
 
-    /// Waits until everything is acknowledged, or failed for good; after `shutdown` at most [`DRAIN_MAX`].
+    /// Waits until all records are acknowledged or one has failed permanently; after `shutdown`, for at most [`DRAIN_MAX`].
     pub(crate) fn flush(&self, shutdown: &CancellationToken) -> Result<(), Error> {
         let mut deadline = None;
         while self.producer.flush(FLUSH_STEP).is_err() {
@@ -180,7 +185,7 @@ impl Sink {
         self.failure()
     }
 
-    /// Returns how many records were handed over.
+    /// Returns the number of records that were passed to librdkafka.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
@@ -198,14 +203,14 @@ impl Sink {
     }
 }
 
-/// Makes librdkafka ask for its producer id as soon as it can, without which nothing is sent.
+/// Makes librdkafka request its producer id as early as possible; without the id it sends nothing.
 ///
-/// It tries with each answer about the brokers, else twice a second. The first answer comes before the broker that it names is connected,
-/// so it takes two. One that does not come is no loss: librdkafka goes on trying.
+/// librdkafka requests the id after each metadata answer, and otherwise twice a second. The first answer comes before the broker that it
+/// names is connected, so two answers are needed. A missing answer is harmless, because librdkafka goes on trying.
 fn ask_for_an_id(producer: &BaseProducer<Deliveries>, topic: &str) {
     for _ in 0..2 {
         if let Err(error) = producer.client().fetch_metadata(Some(topic), ID_WAIT_MAX) {
-            tracing::debug!(%error, "brokers are slow to answer");
+            tracing::debug!(%error, "brokers do not answer in time");
             return;
         }
     }

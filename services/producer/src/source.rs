@@ -1,4 +1,4 @@
-//! All inputs as one stream of candles in the order of their timestamps.
+//! Merges all inputs into one stream of candles, ordered by timestamp.
 
 use schema::candle::Candle;
 
@@ -6,38 +6,38 @@ use crate::csv::{CsvFile, Row};
 use crate::resume::{Sent, Start};
 use crate::{Error, Input};
 
-/// What comes next of all inputs; `input` is the index of the one that it is of.
+/// Next item of the merged inputs; `input` is the index of the input that it comes from.
 pub(crate) enum Next<'a> {
-    /// The earliest candle.
+    /// The earliest candle of all inputs.
     Candle {
-        /// Index of its input.
+        /// Index of the input.
         input: usize,
-        /// Number of its line in the file.
+        /// Number of the line in the file.
         line: u64,
-        /// Whether the line has no end, and may be cut.
+        /// True if the line has no line end, so that it may be incomplete.
         is_cut: bool,
         /// The candle.
         candle: Candle<'a>,
     },
     /// A line that cannot be used.
     Rejected {
-        /// Index of its input.
+        /// Index of the input.
         input: usize,
         /// Number of the line in the file.
         line: u64,
-        /// Why not.
+        /// Reason code.
         reason: &'static str,
     },
-    /// An input ends badly; the others go on.
+    /// An input has failed; the others go on.
     Failed {
         /// Index of the input.
         input: usize,
-        /// Why.
+        /// The error.
         error: Error,
     },
 }
 
-/// Reads all inputs, merged by timestamp; a file that is not in order is merged as it comes.
+/// All inputs, merged by timestamp. A file that is not sorted is merged in the order of its lines.
 pub(crate) struct Source {
     streams: Vec<Stream>,
     now_micros: i64,
@@ -47,14 +47,14 @@ struct Stream {
     symbol: String,
     head: Head,
     file: Option<CsvFile>,
-    /// What is to be found at the last line that was sent, until it is.
+    /// Record that was sent last, until it is compared with its line in the file.
     sent: Option<Sent>,
-    /// The first line that could not be used, and how many there were, while none could be.
+    /// Summary of the unusable lines; `None` once a line was usable.
     unusable: Option<Unusable>,
     topic: String,
 }
 
-/// Lines of which none can be used so far.
+/// Number of unusable lines, and a description of the first one.
 #[derive(Default)]
 struct Unusable {
     count: u64,
@@ -66,27 +66,27 @@ struct Unusable {
 enum Head {
     /// Not read yet.
     Unread,
-    /// A candle that is not cut, or is.
+    /// The next candle, and whether its line has no line end.
     Row(Row, bool),
     /// The input could not be opened.
     Failed(Option<Error>),
     End,
 }
 
-/// What was found in place of a head.
+/// Result of filling the head of a stream.
 enum Filled {
     Head,
     Rejected(&'static str),
 }
 
 impl Source {
-    /// Opens the inputs, each at its start. Candles much later than `now_micros` count as wrong.
+    /// Opens the inputs, each at its start. Candles much later than `now_micros` are rejected.
     pub(crate) fn open(inputs: &[Input], starts: Vec<Start>, topic: &str, now_micros: i64) -> Self {
         let streams = inputs.iter().zip(starts).map(|(input, start)| Stream::open(input, start, topic));
         Source { streams: streams.collect(), now_micros }
     }
 
-    /// Returns the earliest candle, or before it each line that cannot be used and each input that ends badly; `None` at the end.
+    /// Returns the earliest candle. Unusable lines and failed inputs are returned before it. `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Next<'_>> {
         for (input, stream) in self.streams.iter_mut().enumerate() {
             match stream.fill(self.now_micros) {
@@ -114,7 +114,7 @@ impl Source {
         Some(Next::Candle { input, line, is_cut, candle: candle(&stream.symbol, row) })
     }
 
-    /// Returns how far the files have been read, in bytes.
+    /// Returns the number of bytes that have been read from all files.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.streams.iter().filter_map(|stream| stream.file.as_ref()).map(CsvFile::bytes_read).sum()
     }
@@ -137,7 +137,7 @@ impl Stream {
             Ok(file) => (Some(file), Head::Unread),
             Err(error) => (None, Head::Failed(Some(error))),
         };
-        // What was sent before was usable.
+        // A line that was sent before was usable.
         let unusable = sent.is_none().then(Unusable::default);
         Stream { symbol: input.symbol.clone(), head, file, sent, unusable, topic: topic.to_owned() }
     }
@@ -146,7 +146,7 @@ impl Stream {
         self.file.as_ref().map_or(0, CsvFile::line)
     }
 
-    /// Reads the head if there is none, or a line that cannot be used.
+    /// Reads the next line if the stream has no head. The line becomes the head, or is rejected.
     fn fill(&mut self, now_micros: i64) -> Result<Filled, Error> {
         match &mut self.head {
             Head::Unread => (),
@@ -203,7 +203,9 @@ impl Unusable {
     }
 }
 
-/// Goes to the line that was sent last, and checks that it is the one; returns its candle if only a part of it was sent.
+/// Skips to the line that was sent last and checks that it still holds the candle that was sent.
+///
+/// Returns the candle of the line if only a part of it had been sent, so that it is sent again in full.
 fn find(file: &mut CsvFile, sent: &Sent, symbol: &str, topic: &str) -> Result<Option<Row>, Error> {
     file.skip_to(sent.line.saturating_sub(1))?;
     let found = file.next()?.and_then(Result::ok).filter(|_| file.line() == sent.line);

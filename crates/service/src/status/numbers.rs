@@ -40,15 +40,15 @@ pub struct Numbers {
 pub struct Partition {
     /// Number of the partition.
     pub partition: i32,
-    /// End of the partition in the topic.
+    /// Next offset that the topic will assign.
     pub end: Option<i64>,
-    /// End of the rows that bronze has received.
+    /// Next offset after the rows that bronze has received.
     pub received: Option<i64>,
-    /// End of the rows that are durable in bronze.
+    /// Next offset after the rows that are durable in bronze.
     pub durable: Option<i64>,
-    /// End of the rows whose gold is committed to PostgreSQL.
+    /// Next offset after the rows whose gold is committed to PostgreSQL.
     pub postgres: Option<i64>,
-    /// End of the rows whose gold is committed to the lake.
+    /// Next offset after the rows whose gold is committed to the lake.
     pub lake: Option<i64>,
 }
 

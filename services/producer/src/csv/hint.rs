@@ -1,12 +1,12 @@
-//! What is probably wrong with a line that holds no usable candle, for a person.
+//! The probable cause why a line holds no usable candle, for a person.
 
 use super::layout::unit;
 use super::{COLUMNS, bare};
 
-/// Names the column and the probable cause. `slots` come from the header, `reason` is why the line was refused.
+/// Returns the column and the probable cause. `slots` come from the header; `reason` is the reason code of the rejection.
 pub(super) fn hint(line: &str, slots: &[Option<usize>], reason: &'static str) -> String {
     if matches!(reason, "too_many_fields" | "comma_in_quotes") {
-        return "more fields than the header names; a number with thousands separators? write 42265.2, not 42,265.2"
+        return "the line has more fields than the header; if a number has thousands separators, write 42265.2, not 42,265.2"
             .to_owned();
     }
     let fields = || line.split(',').zip(slots).filter_map(|(field, slot)| Some((bare(field), (*slot)?)));
@@ -22,7 +22,7 @@ pub(super) fn hint(line: &str, slots: &[Option<usize>], reason: &'static str) ->
     }
     let wrong = fields().find(|(field, _)| field.parse::<f64>().is_err());
     match wrong {
-        Some((field, slot)) => format!("{} is {field:?}, which is no number", COLUMNS[slot]),
+        Some((field, slot)) => format!("{} is {field:?}, which is not a number", COLUMNS[slot]),
         None => reason.replace('_', " "),
     }
 }

@@ -1,10 +1,10 @@
-//! Finds the columns in a file's first line, or explains in one sentence what is wrong with it and what to do.
+//! Finds the columns in the first line of a file. Otherwise explains in one sentence what is wrong with it and what to do.
 
 use super::{COLUMNS, bare, excerpt};
 
-/// What a usable header is, for people.
+/// Example of a valid header, to show to a person.
 const HEADER: &str = "Timestamp,Open,High,Low,Close,Volume";
-/// What other sources call a column, with the column's name and what its values must be.
+/// Columns with the names that other sources use for them, and the name and form that are needed.
 const OTHER_NAMES: [(&str, &[&str], &str); 3] = [
     (
         "timestamp",
@@ -14,20 +14,20 @@ const OTHER_NAMES: [(&str, &[&str], &str); 3] = [
     ("close", &["price", "last", "adj close"], "Close"),
     ("volume", &["vol", "quantity", "amount"], "Volume (a plain number)"),
 ];
-/// Separators that are not read, and their names.
+/// Separators that are not supported, and their names.
 const SEPARATORS: [(char, &str); 3] = [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")];
 
-/// Finds for each column of the file its index in a [`Row`](super::Row), or explains what is wrong with the first line.
+/// Returns the index in a [`Row`](super::Row) of each column of the file, or explains what is wrong with the first line.
 pub(super) fn slots(line: &[u8]) -> Result<Vec<Option<usize>>, String> {
     if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
         return Err("is UTF-16: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)".to_owned());
     }
     if line.contains(&0) {
-        return Err("is no text: a CSV file is needed, plain, .gz or .zip".to_owned());
+        return Err("is not text: a CSV file is needed (plain, .gz or .zip)".to_owned());
     }
     let header = String::from_utf8_lossy(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line));
     let names: Vec<String> = header.split(',').map(|name| bare(name).to_ascii_lowercase()).collect();
-    // Kaggle's older files say Volume_(BTC) and, after it, Volume_(Currency).
+    // Older Kaggle files have a column Volume_(BTC), followed by Volume_(Currency).
     let index = |column: &str| {
         names.iter().position(|name| name == column || name.starts_with(&format!("{column}_(")))
     };
@@ -45,11 +45,11 @@ pub(super) fn slots(line: &[u8]) -> Result<Vec<Option<usize>>, String> {
 fn problem(header: &str, names: &[String], missing: &[&str]) -> String {
     let first = header.trim().to_ascii_lowercase();
     if first.starts_with("sep=") {
-        return "begins with Excel's `sep=`: delete that line, and separate by commas".to_owned();
+        return "begins with Excel's `sep=`: delete that line, and use commas as separators".to_owned();
     }
     if first.starts_with("http://") || first.starts_with("https://") {
         return format!(
-            "begins with a web address, as CryptoDataDownload's files do: delete that line, and name the columns {HEADER} in the next \
+            "begins with a web address, as files of CryptoDataDownload do: delete that line, and name the columns {HEADER} in the next one \
              (Timestamp in Unix seconds)"
         );
     }
@@ -66,7 +66,7 @@ fn problem(header: &str, names: &[String], missing: &[&str]) -> String {
     }
     let separated = |(separator, _): &&(char, &str)| header.split(*separator).count() >= COLUMNS.len();
     if let Some((_, name)) = SEPARATORS.iter().find(separated).filter(|_| names.len() < COLUMNS.len()) {
-        return format!("separates its columns by {name}: write commas, and decimal points in the numbers");
+        return format!("separates its columns with {name}: use commas, and decimal points in the numbers");
     }
     let renames = OTHER_NAMES.iter().filter(|(column, ..)| missing.contains(column));
     let renames = renames.filter_map(|(_, others, wanted)| {
@@ -78,7 +78,7 @@ fn problem(header: &str, names: &[String], missing: &[&str]) -> String {
     format!("has no column {}: its first line is {:?}; {advice}", missing.join(", "), excerpt(header))
 }
 
-/// Returns the unit of a Unix time of our days that is not in seconds.
+/// Returns the unit of a Unix time that is not in seconds, guessed from its size; `None` for seconds.
 pub(super) fn unit(timestamp: f64) -> Option<&'static str> {
     match timestamp {
         1e11..1e14 => Some("milliseconds"),

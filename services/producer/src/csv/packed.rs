@@ -1,4 +1,4 @@
-//! A file's text, unpacked while it is read.
+//! The text of a file, decompressed while it is read.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,23 +11,23 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::Error;
 
-/// Bytes read from the file at once.
+/// Number of bytes read from the file at once.
 const READ_BYTES: usize = 256 << 10;
-/// Names of CSV files that an error shows.
+/// Most names of CSV files that an error shows.
 const NAMES_MAX: usize = 5;
-/// Where macOS puts its own notes on each file of an archive, under the file's name.
+/// Folder in an archive where macOS stores its own metadata of each file, under the name of the file.
 const MAC_NOTES: &str = "__MACOSX/";
 
-/// First bytes of files that are not read, what they are, and what to do.
+/// First bytes of file formats that are not supported, with the problem and what to do.
 const REFUSED: [(&[u8], &str); 5] = [
-    (b"\x28\xb5\x2f\xfd", "is packed by Zstandard: unpack it first (zstd -d), or pack it by gzip"),
-    (b"\xfd7zXZ\0", "is packed by xz: unpack it first (xz -d), or pack it by gzip"),
-    (b"BZh", "is packed by bzip2: unpack it first (bzip2 -d), or pack it by gzip"),
-    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it first (7z x), or pack it by gzip"),
-    (b"PAR1", "is a Parquet file: write it as CSV first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with Zstandard: decompress it first (zstd -d), or use gzip"),
+    (b"\xfd7zXZ\0", "is compressed with xz: decompress it first (xz -d), or use gzip"),
+    (b"BZh", "is compressed with bzip2: decompress it first (bzip2 -d), or use gzip"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it first (7z x), or use gzip"),
+    (b"PAR1", "is a Parquet file: convert it to CSV first"),
 ];
 
-/// The text, and a counter of the bytes read of a packed file.
+/// Text of a file, and for a compressed file the number of bytes read from it.
 pub(super) type Text = (Box<dyn BufRead + Send>, Option<Arc<AtomicU64>>);
 
 /// Opens a plain file, a gzip file, or the only CSV file of a zip archive.
@@ -61,14 +61,14 @@ pub(super) fn open(path: &Path) -> Result<Text, Error> {
     Ok((reader, Some(counter)))
 }
 
-/// Counts the bytes read of a file.
+/// File that counts the bytes read from it.
 struct Counted {
     file: File,
     count: Arc<AtomicU64>,
 }
 
 impl Counted {
-    /// Goes on with the bytes of one entry of an archive only.
+    /// Limits the reader to the bytes of one entry of an archive.
     fn entry(mut self, entry: Entry) -> io::Result<io::Take<Self>> {
         self.file.seek(SeekFrom::Start(entry.start))?;
         Ok(self.take(entry.byte_count))
@@ -83,13 +83,13 @@ impl Read for Counted {
     }
 }
 
-/// Where an archive's entry lies in the file.
+/// Place of an archive's entry in the file.
 struct Entry {
     start: u64,
     byte_count: u64,
 }
 
-/// Finds the CSV file in an archive. Several are an error: the choice is the user's.
+/// Finds the only CSV file in an archive. Several CSV files are an error: the user must choose.
 fn zip_entry(path: &Path, file: &File) -> Result<(Entry, CompressionMethod), Error> {
     let failed = |source| Error::Zip { path: path.to_owned(), source };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;

@@ -62,7 +62,7 @@ fn thousands_separators_never_become_another_number() {
     let quoted = "\"1735689600\",\"42,265.2\",\"42,300.0\",\"42,100.5\",\"42,280.1\",\"1,234.5\"\n";
     check(&format!("{HEADER}{quoted}"), &[(2, Err("comma_in_quotes"))]);
     check(&format!("{HEADER}1735689600,42,265.2,1,1,1,1\n"), &[(2, Err("too_many_fields"))]);
-    // Columns that are not read make room for the parts of a number, and quotes give it away.
+    // With unused columns, the parts of a split number still fit; only the quotes reveal the split.
     let wide = "Timestamp,Open,High,Low,Close,Volume,Trades\n";
     check(&format!("{wide}1735689600,\"42,265.2\",42300,42100,42280,1.5\n"), &[(2, Err("comma_in_quotes"))]);
     check(&format!("{wide}1735689600,1,1,1,1,1,\"1,234\"\n"), &[(2, Err("comma_in_quotes"))]);
@@ -97,14 +97,14 @@ fn columns_are_found_by_name_whatever_their_order_case_and_company() {
     );
 }
 
-/// Opens a file with this content and checks that the error's sentence holds all `words`.
+/// Opens a file with this content and checks that the error message contains all `words`.
 fn check_refused(content: &[u8], words: &[&str]) {
     let (_directory, path) = file(content);
     let error = lines(&path).unwrap_err();
     assert!(error.is_input());
     let error = error.to_string();
     assert!(words.iter().all(|word| error.contains(word)), "{error} lacks one of {words:?}");
-    assert!(!error.contains('\n'), "one sentence: {error}");
+    assert!(!error.contains('\n'), "the message has several lines: {error}");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_layout_that_is_not_read_is_named_with_what_to_do() {
     check_refused(b"Timestamp\tOpen\tHigh\tLow\tClose\tVolume\n", &["tabs"]);
     let utf16: Vec<u8> = "\u{feff}Timestamp,Open".encode_utf16().flat_map(u16::to_le_bytes).collect();
     check_refused(&utf16, &["UTF-16", "iconv"]);
-    check_refused(b"Timestamp\0Open", &["no text"]);
+    check_refused(b"Timestamp\0Open", &["not text"]);
     check_refused(b"\x28\xb5\x2f\xfd\x04\x00", &["Zstandard", "zstd -d"]);
     check_refused(b"\xfd7zXZ\0\x00", &["xz -d"]);
     check_refused(b"PAR1\x15\x04", &["Parquet"]);
@@ -163,7 +163,7 @@ fn a_line_that_cannot_be_used_comes_with_its_probable_cause() {
     check("1735689600000,1,1,1,1,1", "time_out_of_range", "Timestamp is in milliseconds");
     check("1735689600000000,1,1,1,1,1", "time_out_of_range", "microseconds");
     check("2025-01-01 00:00:00,1,1,1,1,1", "not_a_number", "\"2025-01-01 00:00:00\" is a date");
-    check("1735689600,1,42.5K,1,1,1", "not_a_number", "high is \"42.5K\", which is no number");
+    check("1735689600,1,42.5K,1,1,1", "not_a_number", "high is \"42.5K\", which is not a number");
     check("1735689600,\"42,265.2\",1,1,1,1", "comma_in_quotes", "write 42265.2");
     check("1735689600,1,1,2,1,1", "high_below_low", "high below low");
 }

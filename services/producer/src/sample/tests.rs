@@ -44,8 +44,8 @@ fn high_and_low_enclose_open_and_close() {
     }
 }
 
-/// Squared returns of a market whose volatility clusters are correlated from one minute to the next; independent ones would give
-/// less than 0.03 (two standard errors) on 4,300 minutes.
+/// If volatility clusters, the squared returns of consecutive minutes are correlated. Independent returns would give less than 0.03 (two
+/// standard errors) on 4,300 minutes.
 #[test]
 fn volatility_clusters() {
     let close = column(&sample(1), 4);
@@ -57,7 +57,7 @@ fn volatility_clusters() {
     assert!(covariance / variance > 0.05, "{}", covariance / variance);
 }
 
-/// From the reference implementation, seed 1234567.
+/// The expected values come from the reference implementation with seed 1234567.
 #[test]
 fn the_generator_is_splitmix64() {
     let mut random = SplitMix64(1_234_567);

@@ -7,10 +7,10 @@ use super::{Next, Source};
 use crate::resume::{Sent, Start};
 use crate::{Error, Input};
 
-/// A minute of 2012, in micros: long after all candles of these tests.
+/// A time in 2012, in microseconds, long after all candles of these tests.
 const NOW_MICROS: i64 = 1_325_412_060_000_000;
 
-/// Writes a file of these lines. If it is cut, the last line has no end.
+/// Writes a file of these lines. If `is_cut`, the last line has no line end.
 fn write(folder: &Path, index: usize, lines: &[&str], is_cut: bool) -> Input {
     let mut content = "Timestamp,Open,High,Low,Close,Volume\n".to_owned();
     for line in lines {
@@ -25,7 +25,7 @@ fn write(folder: &Path, index: usize, lines: &[&str], is_cut: bool) -> Input {
 /// Input, line and timestamp, or the reason why the line has none.
 type Read = (usize, u64, Result<f64, &'static str>);
 
-/// Reads all inputs. Returns the lines, and the inputs that ended badly.
+/// Reads all inputs. Returns the lines, and the inputs that failed.
 fn read_from(inputs: &[Input], starts: Vec<Start>) -> (Vec<Read>, Vec<(usize, Error)>) {
     let mut source = Source::open(inputs, starts, "topic", NOW_MICROS);
     let (mut read, mut failed) = (Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ fn read_from(inputs: &[Input], starts: Vec<Start>) -> (Vec<Read>, Vec<(usize, Er
     (read, failed)
 }
 
-/// Reads files of the given timestamps (or raw lines), which do not end badly.
+/// Reads files of the given lines. An input may fail only because it has no line.
 fn read(files: &[Vec<&str>], starts: &[Start]) -> Vec<Read> {
     let directory = tempfile::tempdir().unwrap();
     let inputs = files.iter().enumerate().map(|(index, lines)| write(directory.path(), index, lines, false));
@@ -51,7 +51,7 @@ fn read(files: &[Vec<&str>], starts: &[Start]) -> Vec<Read> {
     read
 }
 
-/// The start after a line that held this candle.
+/// Returns the start after a line that held this candle.
 fn after(line: u64, [timestamp, price, volume]: [f64; 3], was_cut: bool) -> Start {
     let (open, high, low, close) = (price, price, price, price);
     let candle = schema::candle::Candle { symbol: "S0".into(), timestamp, open, high, low, close, volume };
@@ -101,7 +101,7 @@ fn each_input_goes_on_after_its_own_line() {
     assert_eq!(read(&files[..1], &[last]), []);
 }
 
-/// Goes on after line 2, `60,1,1,1,1,277.4`, in a file of these lines.
+/// Reads a file of these lines after line 2, which was sent as `60,1,1,1,1,277.4`. Returns the numbers of the lines.
 fn go_on(lines: &[&str], was_cut: bool) -> Result<Vec<u64>, Error> {
     let directory = tempfile::tempdir().unwrap();
     let input = write(directory.path(), 0, lines, false);
@@ -118,7 +118,7 @@ fn another_file_of_the_same_name_is_refused() {
     for other in [&["60,1,1,1,1,277.5", next][..], &["0,1,1,1,1,277.4", next], &["bad", next], &[]] {
         assert!(matches!(go_on(other, false), Err(Error::AnotherFile { line: 2, .. })), "{other:?}");
     }
-    // The headers of another producer's record may hold any number.
+    // Another program's record may have any line number in its headers.
     let directory = tempfile::tempdir().unwrap();
     let input = write(directory.path(), 0, &[next], false);
     let (_, failed) = read_from(&[input], vec![after(0, [120.0, 1.0, 0.0], false)]);
@@ -130,7 +130,7 @@ fn a_line_that_was_cut_when_it_was_sent_is_corrected() {
     let next = "120,1,1,1,1,0";
     assert_eq!(go_on(&["60,1,1,1,1,277.448", next], true).unwrap(), [2, 3]);
     assert_eq!(go_on(&["60,1,1,1,1,277.4", next], true).unwrap(), [3]);
-    assert_eq!(go_on(&["60,1,1,1,1,-277.4", next], true).unwrap(), [2, 3], "and it is validated");
+    assert_eq!(go_on(&["60,1,1,1,1,-277.4", next], true).unwrap(), [2, 3], "a corrected line is validated");
     assert!(matches!(go_on(&["180,1,1,1,1,277.448", next], true), Err(Error::AnotherFile { .. })));
 
     let directory = tempfile::tempdir().unwrap();
