@@ -1,4 +1,4 @@
-//! One partition's run of messages, read: its candles in columns, its unusable ones beside them.
+//! Consecutive messages of one partition, decoded: the candles in columns, and the unusable messages as dead letters.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use position::OffsetRange;
 use crate::decode::{Decoded, Unusable, decode};
 use crate::messages::Message;
 
-/// Longest part of an unusable message that is kept, in bytes: fits into a record of a broker with default limits.
+/// Longest part of an unusable message that is kept, in bytes. It fits into a record of a broker with default limits.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 900_000;
-/// Bytes of a usual symbol, for which room is made ahead.
+/// Length of a usual symbol in bytes, for which memory is reserved.
 const SYMBOL_BYTES: usize = 8;
 
-/// What is put to bronze at once.
+/// Rows that are put to bronze together, and the dead letters among them.
 #[derive(Debug)]
 pub struct Batch {
-    /// The offsets that it stands for, whatever became of them.
+    /// Offsets of all its messages, usable or not.
     pub range: OffsetRange,
     /// The usable messages, ascending by offset.
     pub rows: RecordBatch,
-    /// The unusable ones, ascending by offset; to be delivered before the rows are put.
+    /// The unusable messages, ascending by offset. They must be delivered before the rows are put.
     pub dead_letters: Vec<DeadLetter>,
 }
 
@@ -30,18 +30,18 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct DeadLetter {
     pub(crate) offset: i64,
-    /// When the message was produced or appended, in Unix milliseconds, if it says so.
+    /// Time at which the message was produced or appended, in Unix milliseconds; `None` if the message has no time.
     pub(crate) kafka_millis: Option<i64>,
     pub(crate) unusable: Unusable,
     pub(crate) key: Option<Vec<u8>>,
-    /// At most [`PAYLOAD_BYTES_MAX`] of the value.
+    /// First [`PAYLOAD_BYTES_MAX`] bytes of the value; `None` is a null.
     pub(crate) payload: Option<Vec<u8>>,
     /// Length of the whole value.
     pub(crate) payload_bytes: usize,
 }
 
 impl DeadLetter {
-    /// Keeps what is needed of a message.
+    /// Copies the parts of a message that a dead letter needs.
     fn new(message: &Message<'_>, unusable: Unusable) -> Self {
         let Message { offset, kafka_millis, key, payload } = *message;
         let cut = |bytes: &[u8]| bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)].to_vec();
@@ -52,7 +52,7 @@ impl DeadLetter {
 }
 
 impl Batch {
-    /// Reads the messages of `range`, ascending by offset.
+    /// Decodes the messages of `range`, which ascend by offset.
     pub fn read<'a>(range: OffsetRange, messages: impl Iterator<Item = Message<'a>>) -> Self {
         let mut columns = Columns::with_capacity(messages.size_hint().0);
         let mut dead_letters = Vec::new();
@@ -66,7 +66,7 @@ impl Batch {
     }
 }
 
-/// The columns that are not the same in every row.
+/// Values of the columns that are not constant in a batch.
 struct Columns {
     symbol: StringBuilder,
     event_time: Vec<i64>,

@@ -1,4 +1,4 @@
-//! Unusable messages to the dead-letter topic, with where they came from and why.
+//! Sends unusable messages to the dead-letter topic, with their origin and the reason.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,21 +18,22 @@ use crate::batch::DeadLetter;
 use crate::metrics::Metrics;
 use crate::{Config, Error};
 
-/// Partitions of the dead-letter topic: there are few of them, and people read them.
+/// Number of partitions of the dead-letter topic: dead letters are few, and people read them.
 const PARTITIONS: i32 = 1;
-/// How long letters wait for others, in one batch of theirs.
+/// Longest wait of a letter for others, to share a Kafka batch.
 const LINGER: Duration = Duration::from_millis(5);
-/// Bytes of a letter, and of a batch of them, that a topic with default limits takes.
+/// Largest letter, and largest batch of letters, that a topic with default limits accepts, in bytes.
 const LETTER_BYTES_MAX: usize = 1_000_000;
-/// A topic that takes no letter of this size takes none: its headers alone need so much.
+/// Smallest size that is tried, in bytes: the headers alone need about this much.
 const LETTER_BYTES_MIN: usize = 1_000;
-/// Bytes of a letter besides key, headers and payload: lengths, and the batch around it.
+/// Bytes of a letter in addition to key, headers and payload: its length fields and the batch around it.
 const FRAME_BYTES: usize = 160;
 
 type Producer = FutureProducer<kafka::Logs>;
 
-/// Delivers dead letters; connects when the first one comes, and again after each failure: the topic may have been deleted, which is how
-/// it is emptied.
+/// Sender of dead letters. It connects when the first letter comes, and again after each failure.
+///
+/// The new connection creates the topic if it is missing: people delete the topic to empty it.
 pub(crate) struct DeadLetters {
     config: Config,
     topic: String,
@@ -40,10 +41,10 @@ pub(crate) struct DeadLetters {
     connection: Mutex<Connection>,
 }
 
-/// How letters are sent at present.
+/// Current producer and size limit.
 struct Connection {
     producer: Option<Producer>,
-    /// Largest letter that the topic takes, as far as we know.
+    /// Largest letter that the topic is expected to accept, in bytes.
     letter_bytes_max: usize,
 }
 
@@ -53,9 +54,9 @@ impl DeadLetters {
         DeadLetters { config: config.clone(), topic, metrics: metrics.clone(), connection }
     }
 
-    /// Returns once all letters of a batch are acknowledged by all replicas.
+    /// Sends all letters of a batch, and returns when all replicas have acknowledged them.
     ///
-    /// A crash after that and before the batch is durable delivers them again, under the same key.
+    /// After a crash between this and the commit of the batch, the letters are delivered again under the same key.
     pub(crate) async fn deliver(&self, range: OffsetRange, letters: &[DeadLetter]) -> Result<(), Error> {
         let Some(first) = letters.first() else { return Ok(()) };
         let (offset, count) = (first.offset, letters.len());
@@ -68,7 +69,7 @@ impl DeadLetters {
             reason,
             detail,
             count,
-            "dead letters"
+            "sending dead letters"
         );
         let mut unsent: Vec<&DeadLetter> = letters.iter().collect();
         while !unsent.is_empty() {
@@ -81,7 +82,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends letters; returns those that the topic did not take, to be sent again in a shorter form.
+    /// Sends letters. Returns those that the topic rejected as too large, to be sent again in a shorter form.
     async fn send_all<'a>(
         &self,
         partition: i32,
@@ -108,7 +109,7 @@ impl DeadLetters {
         Err(Error::DeadLetter { topic: self.topic.clone(), source })
     }
 
-    /// Returns the producer, a new one where there is none, and how large a letter may be.
+    /// Returns the producer, which is opened if there is none, and the largest size of a letter.
     async fn open(&self) -> Result<(Producer, usize), Error> {
         let letter_bytes_max = {
             let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +120,7 @@ impl DeadLetters {
         };
         kafka::ensure_topic(&self.config.kafka, &self.topic, PARTITIONS).await?;
         let mut options = self.config.kafka.producer(LINGER);
-        // What the topic takes, it takes of a whole batch.
+        // The topic applies its size limit to a whole batch.
         options.set("batch.size", letter_bytes_max.to_string());
         let producer = Producer::from_config_and_context(&options, kafka::Logs);
         let producer = producer.map_err(kafka::Error::new("open a Kafka producer"))?;
@@ -127,14 +128,14 @@ impl DeadLetters {
         Ok((producer, letter_bytes_max))
     }
 
-    /// Gives a producer up: after a letter that failed it may be of no more use, and it may know the topic by what it was.
+    /// Closes the producer. After a failed letter it may not work any more, and it may hold outdated metadata of the topic.
     fn close(&self, producer: Producer) {
         let last = self.connection.lock().unwrap_or_else(PoisonError::into_inner).producer.take();
-        // It waits for its thread.
+        // The drop blocks until the producer's own thread has ended, so it runs on a thread of its own.
         std::thread::spawn(move || drop((last, producer)));
     }
 
-    /// Halves the size of letters; returns false if they are as short as they can be.
+    /// Halves the largest size of a letter. Returns false if it is already the smallest.
     fn shorten(&self, bytes_max: usize) -> bool {
         let shorter = bytes_max / 2;
         if shorter < LETTER_BYTES_MIN {
@@ -143,7 +144,7 @@ impl DeadLetters {
         tracing::warn!(
             topic = self.topic,
             bytes = shorter,
-            "the dead-letter topic takes no letter of that size: cutting them shorter"
+            "the dead-letter topic rejects larger letters: shortening them"
         );
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).letter_bytes_max = shorter;
         true
@@ -171,7 +172,7 @@ impl DeadLetters {
     }
 }
 
-/// Returns headers and payload of a letter, the payload cut so that both fit into `bytes_max`.
+/// Returns headers and payload of a letter. The payload is truncated so that both fit into `bytes_max`.
 fn contents<'a>(
     topic: &str,
     partition: i32,

@@ -1,9 +1,9 @@
-//! A message's bytes to a candle, or the reason why there is none.
+//! Decodes the bytes of a message into a candle, or into the reason why there is none.
 
 use schema::candle::{Candle, Rejection, TIMESTAMP_SECONDS_MAX};
 use serde::de::IgnoredAny;
 
-/// Longest detail that is kept of an error, in characters.
+/// Longest detail of an error that is kept, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
 
 /// A candle with its times in microseconds.
@@ -14,22 +14,22 @@ pub(crate) struct Decoded<'a> {
     pub(crate) kafka_time: i64,
 }
 
-/// Why a message holds no candle.
+/// Reason for which a message holds no usable candle.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// The stable name of the reason.
+    /// Stable name of the reason.
     pub(crate) reason: &'static str,
-    /// What exactly is wrong, for a person.
+    /// Description of the problem, for a person.
     pub(crate) detail: String,
 }
 
-/// Reads a message whose Kafka timestamp is `kafka_millis`.
+/// Decodes a message whose Kafka timestamp is `kafka_millis`.
 pub(crate) fn decode(payload: Option<&[u8]>, kafka_millis: Option<i64>) -> Result<Decoded<'_>, Unusable> {
     let payload = payload.unwrap_or_default();
     if payload.is_empty() {
         return Err(unusable("null_value", "the message has no value"));
     }
-    // serde would also take an array of seven values.
+    // serde would also accept an array of seven values.
     if payload.trim_ascii_start().first() != Some(&b'{') {
         let json = serde_json::from_slice::<IgnoredAny>(payload);
         return Err(json.map_or_else(
@@ -48,14 +48,14 @@ pub(crate) fn decode(payload: Option<&[u8]>, kafka_millis: Option<i64>) -> Resul
     Ok(Decoded { candle, event_time, kafka_time })
 }
 
-/// Converts a Kafka timestamp, if it is within the years that all stores agree on.
+/// Converts a Kafka timestamp to microseconds; `None` if it is outside the years that all stores support.
 fn micros(kafka_millis: i64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "a whole number far inside i64")]
     let millis_max = TIMESTAMP_SECONDS_MAX as i64 * 1000;
     (0..=millis_max).contains(&kafka_millis).then(|| kafka_millis * 1000)
 }
 
-/// Tells the reasons apart by serde's words for them; the tests hold it to them.
+/// Finds the reason from the words in serde's message. The tests check that serde still uses these words.
 fn unreadable(error: &serde_json::Error) -> Unusable {
     let detail = error.to_string();
     let reason = match detail.as_str() {

@@ -1,4 +1,4 @@
-//! What ends a session, and what ends the service.
+//! Errors that end a session or the service.
 
 use arrow::error::ArrowError;
 use position::{OffsetRange, Topic};
@@ -6,37 +6,37 @@ use rdkafka::error::KafkaError;
 use tonic::Code;
 use transport::client::ClientError;
 
-/// Why a session ended; transient ones are followed by another session, which starts from the server's position.
+/// Reason for which a session ended. After a transient one, another session starts from the server's position.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Kafka could not be asked, told or read.
+    /// A request to Kafka failed.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     /// A Flight call failed.
     #[error(transparent)]
     Flight(#[from] ClientError),
-    /// The server ended the put stream without saying why: it drains.
+    /// The server ended the put stream without an error, because it drains.
     #[error("the Flight server ended the put stream")]
     PutEnded,
-    /// A put result is not ours to read.
+    /// A put result cannot be decoded.
     #[error("read a put result")]
     PutResult(#[from] proto::DecodeError),
     /// A batch could not be written as Arrow IPC.
     #[error("encode a batch")]
     Encode(#[from] ArrowError),
-    /// The group gave us other partitions.
+    /// The group has changed the assignment of partitions.
     #[error("the consumer group rebalanced")]
     Rebalanced,
-    /// A broker does not have the offset that was to be read next: retention, a lost log, or another topic.
-    #[error("topic {topic} does not have the next offset that was to be read")]
+    /// A broker does not have the next offset to read, because of retention, a lost log or another topic.
+    #[error("topic {topic} does not have the next offset to read")]
     OffsetLost {
         /// The topic.
         topic: String,
     },
-    /// Partitions that the session could not read have a leader again.
-    #[error("partitions without a leader have one again")]
+    /// A partition that the session could not read has a leader again.
+    #[error("partitions that had no leader have one again")]
     LeadersReturned,
-    /// The session's reader stopped: the session it read for, or the service, is over.
+    /// The reader of the session stopped, because the session or the service has ended.
     #[error("reading stopped")]
     ReaderStopped,
     /// A dead letter was not acknowledged.
@@ -44,38 +44,38 @@ pub enum Error {
     DeadLetter {
         /// The dead-letter topic.
         topic: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: KafkaError,
     },
-    /// Messages are there but cannot be unpacked; skipping them would lose them.
+    /// Messages use a compression that cannot be read. To skip them would lose them.
     #[error(
-        "topic {topic} holds messages packed with a codec that this build cannot read: \
-         have its producers use zstd, lz4, snappy or gzip"
+        "topic {topic} holds messages compressed with a codec that this build cannot read: \
+         configure its producers to use zstd, lz4, snappy or gzip"
     )]
     Codec {
         /// The topic.
         topic: String,
-        /// What librdkafka says.
+        /// The error of librdkafka.
         #[source]
         source: KafkaError,
     },
-    /// Messages that bronze holds were lost, and others have their offsets.
+    /// The topic has lost messages that bronze holds, and other messages have their offsets.
     #[error(
-        "topic {topic} no longer holds messages that bronze has, and has others at their offsets: a partition has lost its newest messages \
-         and grown again, as after an unclean leader election. Stop its producers, give the topic an empty lake (another --lake) and run \
+        "topic {topic} has lost messages that bronze holds, and has other messages at their offsets: a partition has lost its newest \
+         messages and grown again, as after an unclean leader election. Stop its producers, give the topic an empty lake (another --lake) and run \
          `candleflight gold --rebuild`; bronze of the old lake keeps what the topic has lost"
     )]
     TopicReplaced {
         /// The topic.
         topic: String,
     },
-    /// The Flight server does not name the topic of its bronze: it is of version 0.1.
+    /// The Flight server does not name the topic of its bronze, because its version is 0.1.
     #[error(
-        "the Flight server does not name the topic of its bronze: upgrade the server, then ingest goes on"
+        "the Flight server does not name the topic of its bronze: upgrade the server, and ingest will go on"
     )]
     ServerOutdated,
-    /// The Flight server's bronze holds another topic, or an older life of this one.
+    /// The Flight server's bronze holds another topic, or a deleted one of the same name.
     #[error(
         "the Flight server's bronze holds topic {held}, but this ingest reads topic {read}: {}",
         advice(read, held)
@@ -86,10 +86,10 @@ pub enum Error {
         /// The topic that bronze holds.
         held: Topic,
     },
-    /// The topic ends below bronze's position: it has lost its end.
+    /// The topic ends below bronze's position, so it has lost its newest messages.
     #[error(
         "topic {topic}, partition {partition} ends at offset {high}, but bronze has read it up to {position}: the topic was deleted and \
-         created again, or Kafka has lost its end. Bring the topic back as it was, or give this one an empty lake (another --lake) and \
+         created again, or Kafka has lost its newest messages. Restore the topic, or give this one an empty lake (another --lake) and \
          run `candleflight gold --rebuild`"
     )]
     TopicRecreated {
@@ -97,33 +97,33 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Bronze's next offset.
+        /// Next offset of bronze.
         position: i64,
-        /// The topic's next offset.
+        /// Next offset of the topic.
         high: i64,
     },
-    /// Kafka had lost the end of a partition, and it was written back from bronze: the next session goes on.
+    /// Kafka had lost the end of a partition, which was written back from bronze. The next session goes on.
     #[error("wrote {lost} back to the topic from bronze: Kafka had lost it")]
     Refilled {
-        /// The offsets.
+        /// Offsets that were written back.
         lost: OffsetRange,
     },
-    /// The topic ends below bronze's position and others have written to it since: its offsets mean two things.
+    /// The topic ends below bronze's position, and other producers have written to it since. So its offsets are ambiguous.
     #[error(
-        "topic {topic} has lost {lost}, and what it holds before or at these offsets is not what bronze holds: others have written to it \
+        "topic {topic} has lost {lost}, and its messages before or at these offsets differ from bronze: another producer has written to it \
          since. Stop its producers, give the topic an empty lake (another --lake) and run `candleflight gold --rebuild`; bronze of the \
          old lake keeps what the topic has lost"
     )]
     TopicDiffers {
         /// The topic.
         topic: String,
-        /// The offsets that it has lost.
+        /// Offsets that the topic has lost.
         lost: OffsetRange,
     },
-    /// The topic begins above bronze's position: messages that bronze never got are gone.
+    /// The topic begins above bronze's position, so it has lost messages that bronze never got.
     #[error(
         "topic {topic}, partition {partition} begins at offset {low}, but bronze has read it only up to {position}: {} messages \
-         between are gone. Bring the topic back with them (and raise its retention), or accept the loss: give the topic an empty lake \
+         between are gone. Restore the topic with them (and raise its retention), or accept the loss: give the topic an empty lake \
          (another --lake) and run `candleflight gold --rebuild`", low - position
     )]
     TopicTruncated {
@@ -131,19 +131,19 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Bronze's next offset.
+        /// Next offset of bronze.
         position: i64,
-        /// The topic's first offset.
+        /// First offset of the topic.
         low: i64,
     },
 }
 
 impl Error {
-    /// Tells whether another session may succeed where this one ended.
+    /// Returns true if another session may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Kafka(error) => error.is_transient(),
-            // A refusal names the offset that the server expects, which is where the next session starts.
+            // The server rejects a batch at another offset than it expects. The next session starts at the expected one.
             Error::Flight(ClientError::Status { status, .. })
                 if status.code() == Code::FailedPrecondition =>
             {
@@ -174,7 +174,7 @@ impl Error {
     }
 }
 
-/// Says what to do about a server of another topic.
+/// Returns what to do about a server whose bronze holds another topic.
 fn advice(read: &Topic, held: &Topic) -> String {
     let name = &read.name;
     if *name == held.name {
@@ -183,6 +183,6 @@ fn advice(read: &Topic, held: &Topic) -> String {
              `candleflight gold --rebuild`; the old lake stays as it is"
         )
     } else {
-        format!("connect it to the server of {name}, or read {} (--topic)", held.name)
+        format!("connect to the Flight server of {name}, or read topic {} (--topic)", held.name)
     }
 }

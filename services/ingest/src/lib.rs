@@ -1,7 +1,7 @@
-//! Ingest: the topic to the Flight server's bronze, exactly once, in sessions.
+//! Ingest: reads the topic into bronze of the Flight server, exactly once, in sessions.
 //!
-//! A session begins where the server says it is and ends with the first thing that goes wrong, a rebalance included; what it had in
-//! its buffers is dropped. The next session begins where the server then says it is. There is no other recovery.
+//! A session starts at the position that the server reports. It ends at the first error; a rebalance counts as one. Its buffers are then
+//! dropped, and the next session starts at the position that the server reports then. There is no other recovery.
 
 pub mod batch;
 mod dead_letter;
@@ -28,57 +28,57 @@ use crate::metrics::Metrics;
 use crate::sink::{Reached, Sink};
 use crate::source::Source;
 
-/// Name of the service in `/ready`: it is ready once it reads the topic.
+/// Name of the service in `/ready`. It is ready when it reads the topic.
 pub const SERVICE: &str = "ingest";
 
-/// The flags of `candleflight ingest`.
+/// Flags of `candleflight ingest`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "ingest")]
 pub struct Config {
     /// Kafka and the topic.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// The Flight server.
+    /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", value_name = "URL", default_value = "grpc://127.0.0.1:50051")]
     pub flight: String,
-    /// Consumer group; its members share the partitions.
+    /// Consumer group. Its members share the partitions.
     #[arg(long, env = "CANDLEFLIGHT_GROUP", default_value = "candleflight-ingest")]
     pub group: String,
-    /// A name of this member that stays the same over restarts: its partitions then wait for it instead of moving to others, and it
-    /// has them back at once, even after a crash.
+    /// Stable name of this member (Kafka static membership). After a restart or a crash, the member gets its partitions back without a
+    /// rebalance.
     #[arg(long, env = "CANDLEFLIGHT_GROUP_INSTANCE", value_name = "NAME")]
     pub group_instance: Option<String>,
-    /// Topic of the messages that cannot be used; by default the topic's name with _dlq.
+    /// Topic for messages that cannot be used [default: the name of the topic with _dlq].
     #[arg(long = "dead-letter-topic", env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub dead_letter_topic: Option<String>,
-    /// Messages of a partition after which a batch is put.
+    /// Send the batches when one partition has this number of messages.
     #[arg(long, env = "CANDLEFLIGHT_BATCH_ROWS_MAX", default_value_t = 16_384, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub batch_rows_max: usize,
-    /// Bytes of all open batches after which they are put.
+    /// Send the batches when together they hold this number of bytes.
     #[arg(long, env = "CANDLEFLIGHT_BATCH_BYTES_MAX", default_value = "8MiB", value_parser = service::byte_count)]
     pub batch_bytes_max: usize,
-    /// Age of a batch after which it is put; on an idle topic it is put at once.
+    /// Longest time that a message waits for its batch. If the topic is idle, batches are sent at once.
     #[arg(long, env = "CANDLEFLIGHT_AGE_MAX", default_value = "50ms", value_parser = service::duration)]
     pub age_max: Duration,
 }
 
 impl Config {
-    /// Returns the topic of the messages that cannot be used.
+    /// Returns the dead-letter topic.
     ///
     /// # Errors
     ///
-    /// [`kafka::Error::DeadLetterTopic`] where it is the topic itself.
+    /// [`kafka::Error::DeadLetterTopic`]: it is the topic itself.
     pub fn dead_letter_topic(&self) -> Result<String, kafka::Error> {
         kafka::dead_letter::topic_of(&self.kafka.topic, self.dead_letter_topic.as_deref())
     }
 }
 
-/// Feeds the Flight server until shutdown; then what was read is put, and what is durable committed to Kafka.
+/// Feeds the Flight server until shutdown. It then puts all messages that it has read, and commits the durable position to Kafka.
 ///
 /// # Errors
 ///
-/// What a person must see to: [`Error::is_transient`] is false. All else is tried again.
-// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+/// An error for which a person must act: [`Error::is_transient`] is false. After all other errors it retries.
+// Boxed, so that the service is compiled in its own crate and not in each crate that awaits it.
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
@@ -100,7 +100,7 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
     })
 }
 
-/// Joins the consumer group and runs sessions, until shutdown or until the group wants us no longer.
+/// Joins the consumer group and runs sessions, until shutdown or until the membership fails.
 async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &Context) -> Result<(), Error> {
     let (mut source, thread) = source::open(config, metrics, context.shutdown.clone())?;
     let stop = CancellationToken::new();
@@ -113,7 +113,7 @@ async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &C
         result = join(&mut threads) => return result,
     };
     stop.cancel();
-    // The thread's last act is to commit and to leave the group.
+    // Before the thread ends, it commits and leaves the group.
     ended.and(join(&mut threads).await)
 }
 
@@ -130,7 +130,7 @@ async fn sessions(
         let mut reached = Reached::default();
         let error = match sink.session(source, &mut reached).await {
             Err(error) if !error.is_transient() => return Err(error),
-            // What a session could not put before the shutdown is read again at the next start.
+            // Messages that a session could not put before the shutdown are read again at the next start.
             _ if context.shutdown.is_cancelled() => return Ok(()),
             Ok(()) => Error::ReaderStopped,
             Err(error) => error,
@@ -138,7 +138,7 @@ async fn sessions(
         let what = error.to_string();
         if reached == Reached::Waiting {
             if what != told {
-                tracing::info!(error = &error as &dyn std::error::Error, "waiting");
+                tracing::info!(error = &error as &dyn std::error::Error, "no session can start yet");
             }
         } else {
             tracing::warn!(

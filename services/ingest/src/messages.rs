@@ -1,19 +1,19 @@
-//! One partition's run of messages as they came: the thread that polls has no time to read them.
+//! Consecutive messages of one partition, not decoded: the thread that polls has no time for that.
 
 use position::OffsetRange;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
-/// A message of Kafka's.
+/// A Kafka message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its offset in its partition.
+    /// Offset in the partition.
     pub offset: i64,
-    /// When it was produced or appended, in Unix milliseconds; `None` if it does not say.
+    /// Time at which it was produced or appended, in Unix milliseconds; `None` if the message has no time.
     pub kafka_millis: Option<i64>,
-    /// Its key; `None` is a null.
+    /// Key; `None` is a null.
     pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a null.
+    /// Value; `None` is a null.
     pub payload: Option<&'a [u8]>,
 }
 
@@ -33,28 +33,29 @@ impl<'a> From<&'a BorrowedMessage<'_>> for Message<'a> {
 pub(crate) struct Messages {
     range: OffsetRange,
     entries: Vec<Entry>,
-    /// Keys and payloads, one behind the other.
+    /// Keys and payloads, joined.
     bytes: Vec<u8>,
 }
 
-/// A message whose bytes are in [`Messages::bytes`].
+/// A message whose key and payload are in [`Messages::bytes`].
 #[derive(Debug)]
 struct Entry {
     offset: i64,
     kafka_millis: Option<i64>,
-    /// Lengths; `None` is a null.
+    /// Length of the key; `None` is a null.
     key: Option<usize>,
+    /// Length of the payload; `None` is a null.
     payload: Option<usize>,
 }
 
 impl Messages {
-    /// Holds nothing; the range begins at `first`, wherever its first message may be.
+    /// Creates an empty run. Its range begins at `first`, even if its first message has a later offset.
     pub(crate) fn new(partition: i32, first: i64) -> Self {
         let range = OffsetRange { partition, first, next: first };
         Messages { range, entries: Vec::new(), bytes: Vec::new() }
     }
 
-    /// Adds a message; the range then ends after it.
+    /// Adds a message. The range then ends after it.
     pub(crate) fn push(&mut self, message: Message<'_>) {
         let Message { offset, kafka_millis, key, payload } = message;
         for bytes in [key, payload].into_iter().flatten() {
@@ -70,17 +71,17 @@ impl Messages {
         self.range
     }
 
-    /// Counts the messages.
+    /// Returns the number of messages.
     pub(crate) fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns the memory that they need, in bytes.
+    /// Returns the memory that the messages take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Takes the messages out, so that a range begins that joins theirs; `None` if there are none.
+    /// Takes all messages out and starts an empty run whose range joins theirs; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Messages> {
         let next = Messages::new(self.range.partition, self.range.next);
         (!self.range.is_empty()).then(|| std::mem::replace(self, next))

@@ -1,10 +1,10 @@
-//! The numbers of ingest.
+//! The metrics of ingest.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-/// What ingest counts.
+/// Metrics of ingest.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) records: Counter,
@@ -21,12 +21,24 @@ impl Metrics {
         Metrics {
             records: metrics.register(
                 "ingest_records",
-                "Rows put to the Flight server, again after a restart",
+                "Rows put to the Flight server, including those put again after a restart of the session",
                 Counter::default(),
             ),
-            bytes: metrics.register("ingest_bytes", "Bytes of the batches put", Counter::default()),
-            batches: metrics.register("ingest_batches", "Batches put", Counter::default()),
-            restarts: metrics.register("ingest_restarts", "Sessions after the first", Counter::default()),
+            bytes: metrics.register(
+                "ingest_bytes",
+                "Bytes of the batches put to the Flight server",
+                Counter::default(),
+            ),
+            batches: metrics.register(
+                "ingest_batches",
+                "Batches put to the Flight server",
+                Counter::default(),
+            ),
+            restarts: metrics.register(
+                "ingest_restarts",
+                "Restarts of the session after an error or a rebalance",
+                Counter::default(),
+            ),
             dead_letters: metrics.register(
                 "ingest_dead_letters",
                 "Messages that could not be used",
@@ -39,7 +51,7 @@ impl Metrics {
             ),
             end_offset: metrics.register(
                 "ingest_end_offset",
-                "Next offset of the topic that will be written",
+                "Next offset that the topic will assign",
                 Family::default(),
             ),
         }

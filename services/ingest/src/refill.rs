@@ -1,7 +1,8 @@
-//! Gives back to the topic what Kafka has lost at its end and bronze holds: after a power cut, pages that Kafka never wrote to disk.
+//! Refills the topic: writes messages that Kafka has lost at the end of a partition back from bronze.
 //!
-//! Offsets go on where they ended, so that the same offset means the same candle again. The topic's id says that it is the same topic,
-//! and its last messages, which bronze must hold as they are, that nobody has written since.
+//! After a power cut, Kafka may lose pages that it had not written to disk. The refill gives each candle its old offset. Two checks come
+//! first: the topic id proves that it is the same topic, and the last messages of the topic must equal the rows of bronze, which proves
+//! that nobody has written to it since.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -27,20 +28,21 @@ use crate::batch::Batch;
 use crate::messages::Messages;
 use crate::{Config, Error};
 
-/// Messages before the end of the topic that must be as bronze has them.
+/// Number of messages at the end of the topic that must equal the rows of bronze.
 const COMPARED: i64 = 256;
-/// Records that wait for their acknowledgement.
+/// Most records that wait for their acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 4096;
-/// Longest wait of a record for others to share its batch.
+/// Longest wait of a record for others, to share a Kafka batch.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Writes the offsets `lost`, from the end of their partition on, back into the topic: bronze's candles under their offsets and times,
-/// and empty records where bronze has none.
+/// Writes the offsets `lost`, which begin at the end of their partition, back to the topic.
+///
+/// The candles of bronze get their old offsets and times. Offsets without a row in bronze get empty records.
 ///
 /// # Errors
 ///
-/// [`Error::TopicDiffers`] when the topic's last messages are not bronze's or somebody else writes meanwhile; otherwise Kafka's and the
-/// Flight server's.
+/// [`Error::TopicDiffers`]: the last messages of the topic differ from bronze, or another producer writes at the same time. Otherwise an
+/// error of Kafka or the Flight server.
 pub(crate) async fn refill(
     client: &mut Client,
     config: &Config,
@@ -69,11 +71,11 @@ pub(crate) async fn refill(
     }
     writer.fill(lost.next).await?;
     writer.finish().await?;
-    tracing::warn!(topic = config.kafka.topic, %lost, "the partition is as long as bronze again");
+    tracing::warn!(topic = config.kafka.topic, %lost, "the lost messages are written back: the partition ends at the position of bronze again");
     Ok(())
 }
 
-/// Reads the topic's messages just before `lost`, as bronze would have them, and says which offsets they are.
+/// Reads the messages of the topic just before `lost`. Returns their offsets, and the rows that bronze would hold for them.
 async fn read_end(
     config: &Config,
     lost: OffsetRange,
@@ -95,7 +97,7 @@ async fn read_end(
     read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Reads a run of bronze.
+/// Reads the rows of bronze for the offsets in `run`.
 async fn rows(client: &mut Client, table: &str, run: OffsetRange) -> Result<RecordBatch, Error> {
     let schema = schema::bronze::schema();
     if run.is_empty() {
@@ -111,7 +113,7 @@ fn ticket(table: &str, run: OffsetRange) -> Ticket {
     Ticket::Bronze(Follow::from(only(run.first)).until(only(run.next)).of_table(table.to_owned()))
 }
 
-/// A candle of bronze and when it was produced, in Unix milliseconds.
+/// A candle of bronze as JSON, its key, and the time at which it was produced, in Unix milliseconds.
 struct Produced {
     json: Vec<u8>,
     key: String,
@@ -124,7 +126,7 @@ fn candle(rows: &RecordBatch, row: usize) -> Produced {
     let symbol = rows.column(column::SYMBOL).as_string::<i32>().value(row);
     #[expect(
         clippy::cast_precision_loss,
-        reason = "microseconds up to the year 9999 in a float64 are read back to the same microsecond"
+        reason = "a float64 holds any microsecond up to the year 9999 exactly enough to read it back"
     )]
     let timestamp = micros(column::EVENT_TIME) as f64 / 1e6;
     let candle = Candle {
@@ -143,11 +145,11 @@ fn candle(rows: &RecordBatch, row: usize) -> Produced {
     }
 }
 
-/// Writes records to one partition and checks that each lands at its offset.
+/// Writer of records to one partition. It checks that each record gets the expected offset.
 struct Writer<'a> {
     config: &'a Config,
     producer: FutureProducer<kafka::Logs>,
-    /// The offset of the next record.
+    /// Offset of the next record.
     next: i64,
     unacknowledged: VecDeque<(i64, DeliveryFuture)>,
     lost: OffsetRange,
@@ -187,7 +189,7 @@ impl Writer<'_> {
                 Err((error, _)) => return Err(failed(self.config)(error).into()),
             }
         }
-        // The first one alone: should somebody else write to the partition, it is noticed before more is written.
+        // The first record is acknowledged before the second one is sent, so that another producer is noticed before more is written.
         let unacknowledged_max = if self.next == self.lost.first { 0 } else { UNACKNOWLEDGED_MAX };
         self.next += 1;
         while self.unacknowledged.len() > unacknowledged_max {
@@ -203,7 +205,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Waits for the oldest record.
+    /// Waits for the acknowledgement of the oldest record, and checks its offset.
     async fn acknowledged(&mut self) -> Result<(), Error> {
         let Some((offset, delivery)) = self.unacknowledged.pop_front() else { return Ok(()) };
         let delivered = delivery.await.unwrap_or_else(|_canceled| unreachable!("the producer is still here"));

@@ -1,4 +1,4 @@
-//! One session: from the server's position, batches into a put stream and results out of it, many batches in flight.
+//! Sessions: puts batches from the server's position on, and receives the results. Many batches are in flight at the same time.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -22,28 +22,29 @@ use crate::refill::refill;
 use crate::source::{Assignment, Source, Start};
 use crate::{Config, Error, SERVICE};
 
-/// Batches of messages that wait to be read and put: with the poller's own about as much as the network holds.
+/// Most batches of messages that wait to be decoded and put. Together with those of the reader, they are about as much as the network
+/// holds.
 const BATCHES_QUEUED_MAX: usize = 4;
-/// Messages that wait for the network.
+/// Most Flight messages that wait for the network.
 const MESSAGES_QUEUED_MAX: usize = 4;
-/// How long a drain waits for the server to say that it has received the last batch.
+/// Longest wait during a drain for the server to confirm the last batch.
 const RECEIVED_MAX: Duration = Duration::from_secs(4);
-/// How long the reason of a broken stream may take to come after the break.
+/// Longest wait for the error that explains a broken put stream.
 const REASON_MAX: Duration = Duration::from_secs(1);
 
-/// How far a session came.
+/// Progress of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// It waits for partitions or the server.
+    /// The session waits for partitions or the server.
     #[default]
     Waiting,
-    /// It puts batches.
+    /// The session puts batches.
     Open,
-    /// The server has received some.
+    /// The server has received batches.
     Results,
 }
 
-/// What sessions share.
+/// State that all sessions share.
 pub(crate) struct Sink {
     config: Config,
     dead_letters: DeadLetters,
@@ -51,13 +52,13 @@ pub(crate) struct Sink {
     context: service::Context,
 }
 
-/// A put stream that nothing was put to yet.
+/// A new put stream, with the state of the server.
 struct Opened {
     assignment: Assignment,
     messages: mpsc::Sender<FlightData>,
     results: Streaming<PutResult>,
     progress: Progress,
-    /// The server's bronze, where it is certain to be of the very topic that is read, by its id.
+    /// Origin of the server's bronze, if the topic id proves that it comes from the topic that is read.
     same: Option<Origin>,
 }
 
@@ -67,11 +68,11 @@ impl Sink {
         Ok(Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context })
     }
 
-    /// Runs a session until it is drained; `reached` tells how far it came.
+    /// Runs a session until it is drained, and records its progress in `reached`.
     ///
     /// # Errors
     ///
-    /// What ended it before. What it had not put durably is read again by the next one.
+    /// The error that ended the session. The next session reads again what was not durable.
     pub(crate) async fn session(&self, source: &mut Source, reached: &mut Reached) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
         let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
@@ -97,7 +98,10 @@ impl Sink {
         match (ended, same) {
             (Err(Error::TopicRecreated { partition, position, high, .. }), Some(origin)) => {
                 let lost = OffsetRange { partition, first: high, next: position };
-                self.not_ready(format!("writes {lost} back to topic {}, which Kafka has lost", origin.topic));
+                self.not_ready(format!(
+                    "writes {lost} back to topic {}: Kafka has lost these messages",
+                    origin.topic
+                ));
                 let mut client =
                     transport::client::connect(&self.config.flight, &self.context.access.client).await?;
                 refill(&mut client, &self.config, &origin.table, lost, shutdown).await?;
@@ -107,10 +111,10 @@ impl Sink {
         }
     }
 
-    /// Waits for partitions, opens a put stream and asks the server how far it is.
+    /// Waits for partitions, opens a put stream and requests the position of the server.
     ///
-    /// In this order: should the server die and come back in between, having lost its hot rows, then the stream is broken, and
-    /// nothing can be put to it from a position that is no longer its own.
+    /// The order matters. If the server restarts between the last two steps, it loses its hot rows and its position goes back. But then
+    /// the stream is broken, too, so that nothing can be put from the wrong position.
     async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
         let assignment = self.assignment(source).await?;
@@ -128,7 +132,7 @@ impl Sink {
         Ok(Opened { assignment, messages, results, progress, same })
     }
 
-    /// Waits for partitions; says meanwhile if brokers refuse us.
+    /// Waits for partitions. If brokers reject the connection, the reason is logged and shown as the readiness.
     async fn assignment(&self, source: &mut Source) -> Result<Assignment, Error> {
         let mut told = String::new();
         loop {
@@ -145,7 +149,7 @@ impl Sink {
         }
     }
 
-    /// Reads messages, delivers dead letters, then puts; returns what was put, once there is no more.
+    /// Decodes messages, delivers dead letters, then puts the rows. Returns the position of all that was put, when no more messages come.
     async fn forward(
         &self,
         mut polled: mpsc::Receiver<Result<Messages, Error>>,
@@ -154,7 +158,7 @@ impl Sink {
         let mut put = Position::default();
         while let Some(unread) = polled.recv().await {
             let unread = unread?;
-            // Milliseconds of a core, which the thread that polls cannot spare.
+            // Decoding takes milliseconds of CPU time, too much for the thread that polls.
             let read = tokio::task::spawn_blocking(move || Batch::read(unread.range(), unread.iter()));
             let Batch { range, rows, dead_letters } =
                 read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
@@ -176,7 +180,7 @@ impl Sink {
     }
 }
 
-/// Checks that the server's bronze is of the topic that is read, and returns what it is.
+/// Checks that the server's bronze comes from the topic that is read, and returns its origin.
 fn check_origin(topic: &Topic, origin: Option<Origin>) -> Result<Origin, Error> {
     match origin {
         None => Err(Error::ServerOutdated),
@@ -185,7 +189,7 @@ fn check_origin(topic: &Topic, origin: Option<Origin>) -> Result<Origin, Error> 
     }
 }
 
-/// Puts batches and takes results until all that was put before a drain is received.
+/// Puts batches and receives results. During a drain, returns when the server has received all that was put.
 async fn exchange(
     forward: impl Future<Output = Result<Position, Error>>,
     mut results: Streaming<PutResult>,
@@ -206,12 +210,12 @@ async fn exchange(
                     drained_by = Instant::now() + RECEIVED_MAX;
                     continue;
                 }
-                // The server has ended the stream: its results say why.
+                // The server has ended the stream; the results contain the error.
                 Err(Error::PutEnded) => tokio::time::timeout(REASON_MAX, reason(&mut results)).await.unwrap_or(None),
                 Err(error) => return Err(error),
             },
             () = tokio::time::sleep_until(drained_by), if put.is_some() => {
-                tracing::warn!("the server did not confirm the last batches in time: they are read again at the next start");
+                tracing::warn!("the Flight server did not confirm the last batches in time: the next start reads them again");
                 return Ok(());
             }
         };

@@ -1,7 +1,8 @@
-//! The topic, read on a thread of its own that never stops polling, so that the group keeps us whatever the server does.
+//! Reads the topic on a thread of its own. The thread never stops polling, so that the group keeps this member whatever the server does.
 //!
-//! The group says which partitions, bronze says from where: the group's answer is taken in without reading anything, then a session
-//! asks the server how far it is, the brokers where partitions begin and end, and starts reading there. A rebalance ends the session.
+//! The group assigns the partitions, and bronze determines the offsets. So an assignment alone starts no reading. A session first
+//! requests the position from the server, and the first and last offsets from the brokers. Then it reads from the position. A rebalance
+//! ends the session.
 
 mod ends;
 mod member;
@@ -27,60 +28,60 @@ use crate::source::member::Member;
 use crate::source::reader::{Reader, first_offset};
 use crate::{Config, Error};
 
-/// How long a poll waits for a message: how late a new session or a shutdown is noticed on a quiet topic.
+/// Longest wait of a poll for a message. On an idle topic, a new session or a shutdown is noticed after at most this time.
 const POLL_MAX: Duration = Duration::from_millis(20);
-/// Time between two commits to Kafka; they only tell others how far we are.
+/// Time between two commits to Kafka. Commits only show the progress to other tools.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
-/// Time between two updates of the lag.
+/// Time between two updates of the lag, in milliseconds.
 const STATISTICS_MILLIS: &str = "1000";
 
-/// The partitions that the group has given us.
+/// The partitions that the group has assigned to this member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Assignment {
-    /// Counts the group's answers, revocations included.
+    /// Number of assignments and revocations so far.
     generation: u64,
-    /// `None` while the group has not answered, or has revoked its answer.
+    /// `None` before the first assignment and after a revocation.
     partitions: Option<Vec<i32>>,
 }
 
-/// Our membership, which the thread owns: whoever else uses it must not keep it from leaving the group.
+/// Client of this member. The thread owns it; other users hold weak references, so that the thread can leave the group.
 type Consumer = kafka::Closing<BaseConsumer<Member>>;
 
-/// What a session asks of the source.
+/// Request of a session to start reading.
 pub(crate) struct Start {
-    /// The assignment that the session is for.
+    /// Assignment that the session reads.
     pub(crate) assignment: Assignment,
-    /// Where to start; partitions that are absent start at their first offset.
+    /// Position to start at. Partitions that it does not contain start at their first offset.
     pub(crate) position: Position,
-    /// Where messages go; the last item says why reading ended, unless it was drained.
+    /// Channel for the messages. Its last item is the error that ended reading, unless reading was drained.
     pub(crate) polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
-/// A session's start with what the brokers say of its partitions.
+/// Request of a session, with the first and last offsets of its partitions.
 struct Located {
     start: Start,
     ends: Ends,
-    /// Cancelled when a partition that had no leader has one.
+    /// Token that is cancelled when a partition without a leader has one again.
     returned: CancellationToken,
 }
 
-/// A session's side of the source.
+/// Handle of the sessions to the source.
 pub(crate) struct Source {
     topic: String,
     consumer: Weak<Consumer>,
     assignment: watch::Receiver<Assignment>,
     starts: mpsc::Sender<Located>,
     durable: watch::Sender<Position>,
-    /// Waits for the leaders that the session lacks.
+    /// Task that waits until a partition without a leader has one again.
     waiting: JoinSet<()>,
 }
 
-/// The thread's side of the source.
+/// State of the thread that polls.
 pub(crate) struct SourceThread {
     consumer: Arc<Consumer>,
     config: Config,
     starts: mpsc::Receiver<Located>,
-    /// The last session ended since a broker did not have the next offset.
+    /// True if the last session ended because a broker did not have the next offset.
     is_offset_lost: bool,
     durable: watch::Receiver<Position>,
     committed: Position,
@@ -88,7 +89,7 @@ pub(crate) struct SourceThread {
     drain: CancellationToken,
 }
 
-/// Joins the consumer group; `drain` ends reading, but neither membership nor commits.
+/// Joins the consumer group. When `drain` is cancelled, reading ends, but the membership and the commits go on.
 pub(crate) fn open(
     config: &Config,
     metrics: &Metrics,
@@ -106,7 +107,7 @@ pub(crate) fn open(
     let consumer = BaseConsumer::from_config_and_context(&options, member).map_err(failed())?;
     let consumer = Arc::new(kafka::Closing::new(consumer));
     consumer.subscribe(&[topic]).map_err(failed())?;
-    // One session at a time: the next is asked for when the last is over.
+    // There is one session at a time: the next one is requested after the last one has ended.
     let (start_sender, starts) = mpsc::channel(1);
     let (durable_sender, durable) = watch::channel(Position::default());
     let source = Source {
@@ -131,18 +132,19 @@ pub(crate) fn open(
 }
 
 impl Source {
-    /// Waits until the group has given us partitions.
+    /// Waits until the group has assigned partitions to this member.
     pub(crate) async fn assignment(&mut self) -> Result<Assignment, Error> {
         let assignment = self.assignment.wait_for(|assignment| assignment.partitions.is_some()).await;
         Ok(assignment.map_err(|_closed| Error::ReaderStopped)?.clone())
     }
 
-    /// Starts reading for a session, in place of the last one, the partitions that have a leader.
+    /// Starts reading for a session, which replaces the last one. Only partitions with a leader are read.
     pub(crate) async fn start(&mut self, start: Start) -> Result<(), Error> {
         self.waiting.abort_all();
         let partitions = start.assignment.partitions.clone().unwrap_or_default();
         let ends = Ends::look_up(&self.consumer, &self.topic, &partitions).await?;
-        // Before the session counts as open: others wait for that until they write to a topic that may have lost its end.
+        // This check comes before the session counts as open: services that write to the topic wait for that, because a topic that has
+        // lost its end must first be refilled.
         for (partition, found) in &ends.found {
             if let position @ Some(_) = start.position.next(*partition) {
                 first_offset(&self.topic, *partition, position, *found)?;
@@ -150,7 +152,7 @@ impl Source {
         }
         let returned = CancellationToken::new();
         if !ends.absent.is_empty() {
-            tracing::warn!(topic = self.topic, partitions = ?ends.absent, "these have no leader: reading the others meanwhile");
+            tracing::warn!(topic = self.topic, partitions = ?ends.absent, "some partitions have no leader: reading the others");
             let (consumer, topic) = (Weak::clone(&self.consumer), self.topic.clone());
             self.waiting.spawn(ends::await_any(consumer, topic, ends.absent.clone(), returned.clone()));
         }
@@ -158,7 +160,7 @@ impl Source {
         self.starts.send(located).await.map_err(|_closed| Error::ReaderStopped)
     }
 
-    /// Lets the thread commit what is durable.
+    /// Passes the durable position to the thread, which commits it.
     pub(crate) fn commit(&self, durable: Position) {
         self.durable.send_replace(durable);
     }
@@ -169,7 +171,7 @@ impl SourceThread {
     ///
     /// # Errors
     ///
-    /// What needs a person. All else ends the session only.
+    /// An error for which a person must act. All other errors end only the session.
     pub(crate) fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let mut reader: Option<Reader> = None;
         while !stop.is_cancelled() {
@@ -194,7 +196,7 @@ impl SourceThread {
                         tracing::debug!(error = &error as &dyn std::error::Error, "waiting for partitions");
                     }
                 }
-                // librdkafka does nothing more with this client.
+                // After a fatal error, this librdkafka client does nothing more.
                 if let Some((code, _)) = self.consumer.client().fatal_error() {
                     return Err(
                         self.failed("stay a reader of")(KafkaError::MessageConsumptionFatal(code)).into()
@@ -208,7 +210,7 @@ impl SourceThread {
         self.commit()
     }
 
-    /// Serves the group between sessions.
+    /// Polls between sessions, so that the group keeps this member.
     fn idle(&self) -> Result<(), Error> {
         match self.consumer.poll(POLL_MAX) {
             None | Some(Ok(_)) => Ok(()),
@@ -216,7 +218,7 @@ impl SourceThread {
         }
     }
 
-    /// Commits what has become durable of our partitions; what [`Member`] learns was not committed, the next commit makes up for.
+    /// Commits the durable position of the assigned partitions. If [`Member`] reports that a commit failed, the next commit repeats it.
     fn commit(&mut self) -> Result<(), Error> {
         self.commit_due = Instant::now() + COMMIT_INTERVAL;
         if self.consumer.context().take_uncommitted() {
@@ -237,7 +239,7 @@ impl SourceThread {
         }
         if offsets.count() > 0 {
             if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
-                tracing::warn!(%error, "cannot commit offsets: others see an old lag, nothing else");
+                tracing::warn!(%error, "cannot commit offsets: other tools see an old lag, but no data is affected");
                 self.committed = Position::default();
             }
             failpoint::pass("ingest.committed");

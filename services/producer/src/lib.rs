@@ -259,7 +259,7 @@ impl Run {
             tracing::error!(
                 input = name,
                 error = &error as &dyn std::error::Error,
-                "an input has failed; going on without it"
+                "an input ends badly; going on without it"
             );
         }
         self.failed.get_or_insert(error);

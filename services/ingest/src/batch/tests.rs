@@ -59,7 +59,7 @@ fn a_huge_payload_is_cut_and_its_length_kept() {
 }
 
 proptest! {
-    /// Whatever messages are unusable, each is a row or a letter, in its place.
+    /// Each message is a row or a letter, in its order, whatever messages are unusable.
     #[test]
     fn every_message_is_a_row_or_a_letter(usable in prop::collection::vec(any::<bool>(), 1..100)) {
         let payloads: Vec<_> = (0..).zip(&usable).map(|(offset, usable)| if *usable { json(offset) } else { b"x".into() }).collect();

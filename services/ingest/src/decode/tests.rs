@@ -3,7 +3,7 @@ use schema::candle::Candle;
 
 use super::decode;
 
-/// A message time in 2025, in milliseconds.
+/// Time of a message in 2025, in milliseconds.
 const KAFKA_MILLIS: i64 = 1_748_600_000_000;
 
 fn reason(payload: &[u8]) -> Result<(), &'static str> {
@@ -14,7 +14,7 @@ fn check(payload: &str, expected: Result<(), &'static str>) {
     assert_eq!(reason(payload.as_bytes()), expected, "{payload:.300}");
 }
 
-/// A usable message with `field` written as `value`.
+/// Returns a usable message with `field` written as `value`.
 fn with(field: &str, value: &str) -> String {
     let fields = [
         ("symbol", "\"BTC-USD\""),
@@ -90,7 +90,7 @@ fn missing_repeated_and_wrong_fields_are_told_apart() {
     for wrong in ["1", "null", "\"\"", &format!("\"{}\"", "x".repeat(65))].into_iter().chain(control) {
         check(&with("symbol", wrong), Err("bad_symbol"));
     }
-    // Halves of a character are no text.
+    // Half a surrogate pair is not a text.
     check(&with("symbol", "\"\\ud800\""), Err("not_json"));
 }
 

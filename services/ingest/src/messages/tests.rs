@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{Message, Messages};
 
-/// Offsets that are missing before a message, its time, its key, its value, and whether messages are taken out after it.
+/// Number of offsets missing before a message, its time, key and value, and whether messages are taken out after it.
 type Step = (i64, Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, bool);
 
 fn step() -> impl Strategy<Value = Step> {
@@ -11,7 +11,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever offsets are missing and wherever messages are taken out: ranges tile, and each message comes out as it went in.
+    /// Ranges join, and each message comes out as it went in, whatever offsets are missing and wherever messages are taken out.
     #[test]
     fn messages_come_out_as_they_went_in(steps in prop::collection::vec(step(), 1..50)) {
         let (mut open, mut taken) = (Messages::new(3, 100), Vec::new());

@@ -1,4 +1,4 @@
-//! Where partitions begin and end: asked on threads that may wait for brokers, so that the one that polls need not.
+//! Looks up the first and last offsets of partitions. This waits for brokers, so it runs on other threads than the one that polls.
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
@@ -13,26 +13,26 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::source::Consumer;
 
-/// Partitions that are asked for at once: each waits for two answers of its leader.
+/// Most partitions that are looked up at the same time: each waits for two answers of its leader.
 const PARTITIONS_AT_ONCE: usize = 16;
-/// Pause between two looks for leaders that are missing.
+/// Pause between two checks for missing leaders.
 const LEADER_PAUSE: Duration = Duration::from_secs(1);
 
-/// The first and the next offset of partitions, as far as they have a leader that answers.
+/// First and next offset of the partitions whose leader answers, and the other partitions.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
-    /// By partition.
+    /// First and next offset by partition.
     pub(super) found: BTreeMap<i32, (i64, i64)>,
-    /// Partitions without one.
+    /// Partitions without a leader that answers.
     pub(super) absent: Vec<i32>,
 }
 
 impl Ends {
-    /// Asks the leaders of `partitions`, at most [`kafka::REQUEST_MAX`] for them and as long for their answers.
+    /// Looks up `partitions` at their leaders. It waits at most [`kafka::REQUEST_MAX`] for the leaders, and as long for each answer.
     ///
     /// # Errors
     ///
-    /// [`Error::Kafka`] where no leader answers, or a person must act; [`Error::ReaderStopped`] after the membership's end.
+    /// [`Error::Kafka`]: no leader answers, or a person must act. [`Error::ReaderStopped`]: the membership has ended.
     pub(super) async fn look_up(
         consumer: &Weak<Consumer>,
         topic: &str,
@@ -67,7 +67,7 @@ impl Ends {
     }
 }
 
-/// Cancels `returned` once one of `partitions` has a leader that answers.
+/// Cancels `returned` when one of `partitions` has a leader that answers.
 pub(super) async fn await_any(
     consumer: Weak<Consumer>,
     topic: String,
@@ -78,13 +78,13 @@ pub(super) async fn await_any(
         tokio::time::sleep(LEADER_PAUSE).await;
         match Ends::look_up(&consumer, &topic, &partitions).await {
             Ok(_) => return returned.cancel(),
-            // The session's own polling meets it, too.
+            // The next session meets the same error and returns it.
             Err(error) if !error.is_transient() => return returned.cancel(),
             Err(Error::ReaderStopped) => return,
             Err(error) => tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 ?partitions,
-                "still without a leader"
+                "these partitions still have no leader"
             ),
         }
     }
@@ -109,7 +109,7 @@ async fn watermarks(
     ask(consumer, move |consumer| consumer.fetch_watermarks(&topic, partition, kafka::REQUEST_MAX)).await
 }
 
-/// Asks on a thread that may wait.
+/// Runs a request on a thread that may block.
 async fn ask<T: Send + 'static>(
     consumer: &Weak<Consumer>,
     question: impl FnOnce(&Consumer) -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! Our membership in the consumer group, as librdkafka tells it.
+//! The membership in the consumer group, as librdkafka reports it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::source::Assignment;
 
-/// Takes in what the group and the brokers say.
+/// Receiver of the rebalances, commit results and statistics that librdkafka reports.
 pub(crate) struct Member {
     topic: String,
     assignment: watch::Sender<Assignment>,
-    /// The assignment's, for whoever asks after each message.
+    /// Generation of the assignment, as an atomic because it is read after each message.
     generation: AtomicU64,
-    /// A commit has failed since somebody last asked.
+    /// True if a commit has failed since the last [`Member::take_uncommitted`].
     is_uncommitted: AtomicBool,
     metrics: Metrics,
 }
@@ -37,19 +37,19 @@ impl Member {
         self.is_uncommitted.swap(false, Ordering::AcqRel)
     }
 
-    /// Tells whether the group has said nothing since `assignment`.
+    /// Returns true if there was no rebalance since `assignment`.
     pub(crate) fn is_current(&self, assignment: &Assignment) -> bool {
         self.generation.load(Ordering::Acquire) == assignment.generation
     }
 
-    /// Returns the partitions that are ours now.
+    /// Returns the partitions that are currently assigned.
     pub(crate) fn partitions(&self) -> Vec<i32> {
         self.assignment.borrow().partitions.clone().unwrap_or_default()
     }
 }
 
 impl ConsumerContext for Member {
-    /// Acknowledges the group's word without reading anything: where to read from is not its to say.
+    /// Acknowledges the rebalance without starting to read, because bronze and not the group determines the offsets.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -67,7 +67,7 @@ impl ConsumerContext for Member {
             (consumer.unassign(), None)
         };
         if let Err(error) = acknowledged {
-            tracing::warn!(%error, "cannot acknowledge a rebalance: the group will expel us and take us back");
+            tracing::warn!(%error, "cannot acknowledge a rebalance: the group will remove this member, which then joins again");
         }
         tracing::info!(?partitions, "the consumer group rebalanced");
         self.metrics.lag_records.clear();
@@ -79,7 +79,7 @@ impl ConsumerContext for Member {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         let of_a_partition = || offsets.elements().iter().try_for_each(TopicPartitionListElem::error);
         if let Err(error) = result.and_then(|()| of_a_partition()) {
-            tracing::debug!(%error, "offsets were not committed: others see an old lag until they are");
+            tracing::debug!(%error, "offsets were not committed: other tools see an old lag until the next commit");
             self.is_uncommitted.store(true, Ordering::Release);
         }
     }
@@ -98,7 +98,7 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let ours = self.partitions();
         for partition in topic.partitions.values().filter(|partition| ours.contains(&partition.partition)) {
-            // Below 0 librdkafka does not know yet.
+            // A negative offset means that librdkafka has no value yet.
             if partition.ls_offset >= 0 && partition.app_offset >= 0 {
                 let lag = (partition.ls_offset - partition.app_offset).max(0);
                 let label = [("partition", partition.partition)];

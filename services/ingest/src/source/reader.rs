@@ -1,4 +1,4 @@
-//! Polls for one session: from the server's position, into batches of messages, as fast as they are taken.
+//! Polls for one session: reads messages from the server's position into batches, as fast as the session takes them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::source::member::Member;
 use crate::source::{Assignment, Located, POLL_MAX, Start};
 use crate::{Config, Error};
 
-/// How long the session may take no batch before fetching is paused; until then librdkafka's own bounded queue is enough.
+/// Time without a batch taken by the session after which fetching is paused. Until then the bounded queue of librdkafka is enough.
 const STALL_MAX: Duration = Duration::from_millis(500);
-/// Messages between two looks at the clock and at what else there is to do: some tens of microseconds.
+/// Most messages before the reader checks the clock and its other duties: some tens of microseconds.
 const STEP_MESSAGES_MAX: usize = 64;
-/// How often a paused reader looks after the group.
+/// Interval at which a paused reader polls the group.
 const PAUSED_POLL: Duration = Duration::from_millis(100);
-/// How long the last batches may wait for room in a drain; what is left is read again at the next start.
+/// Longest wait of the last batches for room during a drain. The rest is read again at the next start.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) struct Reader {
@@ -35,22 +35,22 @@ pub(crate) struct Reader {
     assignment: Assignment,
     assigned: TopicPartitionList,
     open: BTreeMap<i32, Messages>,
-    /// What the open batches take together, in bytes.
+    /// Size of all open batches together, in bytes.
     open_bytes: usize,
-    /// When the oldest message of the open batches came.
+    /// Time at which the oldest message of the open batches came.
     opened: Option<Instant>,
-    /// Closed batches that the session has not taken; no more than the partitions.
+    /// Closed batches that the session has not taken yet, at most one for each partition.
     closed: VecDeque<Messages>,
     is_paused: bool,
-    /// Cancelled when a partition that is not read for want of a leader has one.
+    /// Token that is cancelled when a partition without a leader has one again.
     returned: CancellationToken,
     polled: mpsc::Sender<Result<Messages, Error>>,
 }
 
 impl Reader {
-    /// Starts reading at the session's position; `None` when that is not possible, which the session is told.
+    /// Starts reading at the position of the session. If that fails, it returns `None` and sends the error to the session.
     ///
-    /// `is_offset_lost`: a broker did not have the offset at which the session before read on.
+    /// `is_offset_lost` is true if the last session ended because a broker did not have the next offset.
     pub(crate) fn start(
         consumer: &BaseConsumer<Member>,
         config: &Config,
@@ -79,7 +79,7 @@ impl Reader {
         }
     }
 
-    /// Takes what is ready, at most [`STEP_MESSAGES_MAX`], or nothing within [`POLL_MAX`].
+    /// Takes the messages that are ready, at most [`STEP_MESSAGES_MAX`]. Waits at most [`POLL_MAX`] if there are none.
     pub(crate) fn step(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
         if self.returned.is_cancelled() {
             return Err(Error::LeadersReturned);
@@ -90,17 +90,17 @@ impl Reader {
         for _ in 0..STEP_MESSAGES_MAX {
             let polled = consumer.poll(patience);
             patience = Duration::ZERO;
-            // The poll above is what tells of a rebalance.
+            // The poll above reports rebalances, so the assignment is checked after it.
             if !consumer.context().is_current(&self.assignment) {
                 return Err(Error::Rebalanced);
             }
             match polled {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) if is_passing(&error) => {
-                    tracing::debug!(%error, "librdkafka is trying again");
+                    tracing::debug!(%error, "librdkafka retries after an error");
                 }
                 Some(Err(error)) => return Err(self.unreadable(error)),
-                // Idle: nothing is gained by waiting for more.
+                // The topic is idle, so a longer wait would only delay the open batches.
                 None => {
                     if !self.is_paused {
                         self.close_all();
@@ -118,7 +118,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over all that was read.
+    /// Hands over all messages that were read.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
         self.close_all();
         let deadline = Instant::now() + DRAIN_MAX;
@@ -128,7 +128,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Stops reading and tells the session why.
+    /// Stops reading and sends `error` to the session as the reason.
     pub(crate) fn stop(self, consumer: &BaseConsumer<Member>, error: Error) -> Result<(), Error> {
         if self.is_paused {
             consumer.resume(&self.assigned).map_err(self.failed("resume"))?;
@@ -140,7 +140,7 @@ impl Reader {
 
     fn tell(self, error: Error) {
         if !matches!(error, Error::ReaderStopped) {
-            // A session that does not listen is over already.
+            // If the session does not receive it, the session has already ended.
             let _closed = Handle::current().block_on(self.polled.send_timeout(Err(error), STALL_MAX));
         }
     }
@@ -168,10 +168,11 @@ impl Reader {
         }
         if is_offset_lost {
             if !ends.absent.is_empty() {
-                // One of them may be the one that has lost it.
+                // The offset may be lost in one of the partitions without a leader.
                 return Err(Error::OffsetLost { topic: topic.to_owned() });
             }
-            // Each partition has the offset that bronze goes on at, though one did not: it has other messages below.
+            // Each partition has the next offset now, but in the last session a broker lacked it for one of them. So that partition has
+            // lost messages and has grown again, with other messages at their offsets.
             if is_all_held {
                 return Err(Error::TopicReplaced { topic: topic.to_owned() });
             }
@@ -183,7 +184,7 @@ impl Reader {
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let offset = message.offset();
-        // What was read already, as after a change of the partition's leader, is not taken twice.
+        // Messages that were read before, as after a change of the partition's leader, are not taken again.
         let open = self.open.get_mut(&message.partition()).filter(|open| offset >= open.range().next);
         let Some(open) = open else { return };
         let bytes_before = open.bytes();
@@ -202,28 +203,28 @@ impl Reader {
         self.closed.extend(self.open.values_mut().filter_map(Messages::take));
     }
 
-    /// Hands closed batches to the session; if it takes none for a while, pauses fetching until it does.
+    /// Hands closed batches to the session. If the session takes none for a while, fetching is paused until it does.
     fn hand_over(&mut self, consumer: &BaseConsumer<Member>) -> Result<(), Error> {
         while let Some(batch) = self.closed.pop_front() {
             let patience = if self.is_paused { PAUSED_POLL } else { STALL_MAX };
             let Some(batch) = self.send(batch, patience)? else { continue };
             self.closed.push_front(batch);
             if !self.is_paused {
-                tracing::warn!("the Flight server takes no more: pausing");
+                tracing::warn!("the Flight server accepts no more batches: pausing");
                 consumer.pause(&self.assigned).map_err(self.failed("pause"))?;
                 self.is_paused = true;
             }
             return Ok(());
         }
         if self.is_paused {
-            tracing::info!("the Flight server takes batches again: resuming");
+            tracing::info!("the Flight server accepts batches again: resuming");
             consumer.resume(&self.assigned).map_err(self.failed("resume"))?;
             self.is_paused = false;
         }
         Ok(())
     }
 
-    /// Returns the batch if there is no room for it in time.
+    /// Sends a batch to the session. Returns the batch if there is no room for it in time.
     fn send(&self, batch: Messages, patience: Duration) -> Result<Option<Messages>, Error> {
         failpoint::pass("ingest.polled");
         match Handle::current().block_on(self.polled.send_timeout(Ok(batch), patience)) {
@@ -250,11 +251,11 @@ impl Reader {
     }
 }
 
-/// Decides where to read a partition from, given bronze's next offset and the topic's first and next ones.
+/// Returns the offset to read a partition from, given the next offset of bronze and the first and next offsets of the topic.
 ///
 /// # Errors
 ///
-/// The topic is not the one that bronze was read from, or has lost what bronze needs.
+/// The topic ends below bronze's position, or it has lost messages that bronze needs.
 pub(super) fn first_offset(
     topic: &str,
     partition: i32,
@@ -272,7 +273,7 @@ pub(super) fn first_offset(
                     topic,
                     partition,
                     low,
-                    "bronze has nothing of this partition and older messages are gone"
+                    "bronze has no rows of this partition, and the topic has lost its oldest messages"
                 );
             }
             Ok(low)
@@ -280,7 +281,7 @@ pub(super) fn first_offset(
     }
 }
 
-/// Tells whether librdkafka gets over the error by itself, without having skipped a message.
+/// Returns true if librdkafka recovers from the error by itself and skips no message.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
