@@ -69,7 +69,7 @@ pub struct Admitted {
     pub token: Option<String>,
 }
 
-/// Reason for which a caller is rejected. It never reveals whether a user exists.
+/// Reason why a caller is rejected. It never reveals whether a user exists.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The call has no `authorization` header.

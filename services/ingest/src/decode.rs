@@ -14,7 +14,7 @@ pub(crate) struct Decoded<'a> {
     pub(crate) kafka_time: i64,
 }
 
-/// Reason for which a message holds no usable candle.
+/// Reason why a message holds no usable candle.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unusable {
     /// Stable name of the reason.

@@ -6,7 +6,7 @@ use rdkafka::error::KafkaError;
 use tonic::Code;
 use transport::client::ClientError;
 
-/// Reason for which a session ended. After a transient one, another session starts from the server's position.
+/// Reason why a session ended. After a transient one, another session starts from the server's position.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to Kafka failed.

@@ -1,8 +1,8 @@
 //! Refills the topic: writes messages that Kafka has lost at the end of a partition back from bronze.
 //!
 //! After a power cut, Kafka may lose pages that it had not written to disk. The refill gives each candle its old offset. Two checks come
-//! first: the topic id proves that it is the same topic, and the last messages of the topic must equal the rows of bronze, which proves
-//! that nobody has written to it since.
+//! first. The topic id proves that it is the same topic. The last messages of the topic must equal the rows of bronze, which proves that
+//! nobody has written to it since.
 
 use std::collections::VecDeque;
 use std::pin::pin;

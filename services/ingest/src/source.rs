@@ -143,8 +143,8 @@ impl Source {
         self.waiting.abort_all();
         let partitions = start.assignment.partitions.clone().unwrap_or_default();
         let ends = Ends::look_up(&self.consumer, &self.topic, &partitions).await?;
-        // This check comes before the session counts as open: services that write to the topic wait for that, because a topic that has
-        // lost its end must first be refilled.
+        // This check comes before the session counts as open, because producers wait for that. A topic that has lost its end must be
+        // refilled before they write to it.
         for (partition, found) in &ends.found {
             if let position @ Some(_) = start.position.next(*partition) {
                 first_offset(&self.topic, *partition, position, *found)?;

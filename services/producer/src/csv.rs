@@ -1,7 +1,7 @@
 //! Reads a CSV file, plain or compressed, into rows of numbers with their line numbers.
 //!
-//! A line is split at its commas only, and quotes have no meaning: the fields are numbers, and a stray quote must not swallow the lines
-//! after it.
+//! A line is split at its commas only, and quotes have no meaning. The fields are numbers, so they need no quotes, and a stray quote must
+//! not swallow the lines after it.
 
 mod hint;
 mod layout;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Reason for which the producer stopped.
+/// Reason why the producer stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The input does not exist.

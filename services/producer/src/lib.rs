@@ -1,7 +1,7 @@
 //! The producer: sends candles from CSV files to the topic, at the pace of a market or as fast as Kafka accepts them.
 //!
-//! The headers of every record name its file and line. With `--resume`, the producer reads the headers back from the end of the topic,
-//! checks that the file still has that candle in that line, and goes on after it. So a producer that was stopped or killed sends no
+//! The headers of every record name its file and line. With `--resume`, the producer reads the headers back from the end of the topic. It
+//! checks that the file still has the same candle in that line, and goes on after it. So a producer that was stopped or killed sends no
 //! candle twice and omits none.
 
 mod csv;
@@ -46,8 +46,8 @@ pub struct Config {
     /// Kafka and the topic, which is created if it is missing.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// CSV file (plain, .gz or .zip) and the symbol of its candles. Several inputs are separated by commas or given by repeating the flag;
-    /// they are merged by timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or if it is missing, `data/sample.csv` as SAMPLE-USD].
+    /// CSV file (plain, .gz or .zip) and the symbol of its candles. For several inputs, repeat the flag or separate them by commas. They are
+    /// merged by timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or if it is missing, `data/sample.csv` as SAMPLE-USD].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
     pub inputs: Vec<Inputs>,
     /// Time between two records.
@@ -85,7 +85,7 @@ pub struct Config {
 
 /// Sends all records of the inputs, or as many as the limit allows. Returns when all are acknowledged, or earlier on shutdown.
 ///
-/// With `resume`, it survives an outage of any length: it replaces a client that has given up, and goes on after the last record in the
+/// With `resume`, it survives an outage of any length. It replaces a client that has given up, and goes on after the last record in the
 /// topic.
 ///
 /// # Errors
