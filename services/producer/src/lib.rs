@@ -46,8 +46,8 @@ pub struct Config {
     /// Kafka and the topic, which is created if it is missing.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// CSV file (plain, .gz or .zip) and the symbol of its candles. For several inputs, repeat the flag or separate them by commas. They are
-    /// merged by timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or if it is missing, `data/sample.csv` as SAMPLE-USD].
+    /// CSV file (plain, .gz or .zip) and the symbol of its candles. For several inputs, repeat the flag or separate them by commas. They
+    /// are merged by timestamp [default: `data/bitcoin_data.csv` as BTC-USD, or if it is missing, `data/sample.csv` as SAMPLE-USD].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
     pub inputs: Vec<Inputs>,
     /// Time between two records.
