@@ -1,4 +1,4 @@
-//! DoAction: what a client can ask for besides data.
+//! DoAction: all requests except reads and writes of data.
 
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus,
@@ -12,24 +12,30 @@ use crate::error::Refusal;
 use crate::sql::session::Session;
 use crate::sql::{Asker, Sql};
 
-/// The actions, by the protocol's names and ours, and what each is for.
+/// Actions of the protocol and of this server, with their descriptions.
 const ACTIONS: [(&str, &str); 10] = [
-    (proto::PROGRESS_ACTION, "How far bronze is: {\"received\": position, \"durable\": position} as JSON"),
+    (
+        proto::PROGRESS_ACTION,
+        "Returns the position of bronze: {\"received\": position, \"durable\": position} as JSON",
+    ),
     (
         proto::REPORT_ACTION,
-        "Takes a process's report of itself and returns those of all, as JSON; for writers",
+        "Records the report of one process and returns the reports of all, as JSON; for writers",
     ),
-    ("CreatePreparedStatement", "Flight SQL's"),
-    ("CreatePreparedSubstraitPlan", "Flight SQL's"),
-    ("ClosePreparedStatement", "Flight SQL's"),
-    ("CancelFlightInfo", "Ends the queries that a FlightInfo describes, if they run"),
-    ("RenewFlightEndpoint", "Returns the endpoint as it is: tickets do not expire"),
-    ("SetSessionOptions", "Sets `schema`, where tables are looked for; `catalog` is candleflight"),
+    ("CreatePreparedStatement", "Defined by Flight SQL"),
+    ("CreatePreparedSubstraitPlan", "Defined by Flight SQL"),
+    ("ClosePreparedStatement", "Defined by Flight SQL"),
+    ("CancelFlightInfo", "Cancels the running queries that a FlightInfo describes"),
+    ("RenewFlightEndpoint", "Returns the endpoint unchanged: tickets do not expire"),
+    (
+        "SetSessionOptions",
+        "Sets `schema`, the default schema of table names; `catalog` is always candleflight",
+    ),
     ("GetSessionOptions", "Returns `catalog` and `schema`"),
-    ("CloseSession", "Forgets what was set"),
+    ("CloseSession", "Resets all session options"),
 ];
 
-/// The answer to an action: its results, and a cookie to keep.
+/// Answer to an action: its result, and a cookie for the client.
 pub(crate) struct Done {
     pub(crate) body: Bytes,
     pub(crate) cookie: Option<AsciiMetadataValue>,
@@ -43,13 +49,13 @@ pub(crate) fn list() -> impl Iterator<Item = ActionType> {
     })
 }
 
-/// Does what the protocol defines besides SQL; `None` where the action is another.
+/// Runs the protocol's actions that are not part of Flight SQL. Returns `None` for any other action.
 pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Done>, Refusal> {
     Ok(Some(match action.r#type.as_str() {
         "CancelFlightInfo" => {
             let CancelFlightInfoRequest { info } = decode(action)?;
             let info =
-                info.ok_or_else(|| Refusal::BadRequest("the request names no FlightInfo".to_owned()))?;
+                info.ok_or_else(|| Refusal::BadRequest("the request holds no FlightInfo".to_owned()))?;
             let status = if sql.cancel(&asker.caller, &info)? {
                 CancelStatus::Cancelled
             } else {
@@ -60,7 +66,7 @@ pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Don
         "RenewFlightEndpoint" => {
             let RenewFlightEndpointRequest { endpoint } = decode(action)?;
             done(
-                &endpoint.ok_or_else(|| Refusal::BadRequest("the request names no endpoint".to_owned()))?,
+                &endpoint.ok_or_else(|| Refusal::BadRequest("the request holds no endpoint".to_owned()))?,
                 None,
             )
         }
@@ -76,7 +82,7 @@ pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Don
 
 fn decode<T: Message + Default>(action: &Action) -> Result<T, Refusal> {
     T::decode(action.body.clone())
-        .map_err(|error| Refusal::BadRequest(format!("{} takes another message: {error}", action.r#type)))
+        .map_err(|error| Refusal::BadRequest(format!("decode the request of {}: {error}", action.r#type)))
 }
 
 fn done(result: &impl Message, cookie: Option<AsciiMetadataValue>) -> Done {

@@ -1,36 +1,37 @@
-//! The flags of the Flight server.
+//! Command-line flags of the Flight server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::queries::Limits;
 
-/// The flags of the Flight server.
+/// Flags of the Flight server.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "flight")]
 pub struct Config {
     /// Address that Flight and Flight SQL clients connect to.
     #[arg(long, env = "CANDLEFLIGHT_LISTEN", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
-    /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
+    /// Location of the lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
-    /// The Kafka topic whose offsets the tables' positions count.
+    /// Kafka topic of the candles. Positions of the tables are offsets in this topic.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
     /// Longest time that a row stays hot before it is flushed to the bronze table.
     #[arg(long, env = "CANDLEFLIGHT_FLUSH_INTERVAL", default_value = "10s", value_parser = service::duration)]
     pub flush_interval: Duration,
-    /// Hot rows at which a flush begins at once.
+    /// Number of hot rows that starts a flush at once.
     #[arg(long, env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 500_000)]
     pub flush_rows_max: usize,
-    /// Bytes of hot rows, about a hundred each, at which puts wait; a flush begins at half of it. Takes KiB, MiB or GiB.
+    /// Limit of the hot rows in bytes; a row takes about a hundred. A flush starts at half the limit, and puts wait at the limit. Takes
+    /// KiB, MiB or GiB.
     #[arg(long, env = "CANDLEFLIGHT_HOT_BYTES_MAX", default_value = "64MiB", value_parser = service::byte_count)]
     pub hot_bytes_max: usize,
-    /// How long files that were replaced stay readable, for queries and `gold_at`: longer than the longest query.
+    /// Time that replaced files stay readable for queries and `gold_at`. It must be longer than the longest query.
     #[arg(long, env = "CANDLEFLIGHT_VACUUM_RETENTION", default_value = "1h", value_parser = service::duration)]
     pub vacuum_retention: Duration,
-    /// What queries may take.
+    /// Limits of queries.
     #[command(flatten)]
     pub limits: Limits,
 }

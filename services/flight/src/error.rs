@@ -1,4 +1,4 @@
-//! Why the Flight server stops, and why it refuses.
+//! Errors that stop the Flight server, and errors of single calls.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use position::OffsetRange;
 
 use crate::queries::Stopped;
 
-/// Why the Flight server stops.
+/// Error that stops the Flight server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("listen for Flight clients on {address} (--listen)")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         source: std::io::Error,
     },
-    /// The lake refuses: it is fenced, of another schema, or does not enforce put-if-absent.
+    /// The lake failed for good: it is fenced, has another schema, or does not support put-if-absent.
     #[error(transparent)]
     Lake(#[from] LakeError),
-    /// The address can be reached from outside, and nothing is asked of callers.
+    /// The address is reachable from other machines, but callers need no authentication.
     #[error("--listen")]
     Access(#[from] access::Error),
-    /// The engine that runs queries does not start.
+    /// The query engine did not start.
     #[error("start the query engine")]
     Engine(#[source] DataFusionError),
     /// The gRPC server failed.
@@ -36,46 +36,46 @@ pub enum Error {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Why one call is refused.
+/// Error of one call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the server is stopping; connect again and go on from your last range")]
+    #[error("the server is stopping: connect again and continue from your last range")]
     Stopping,
     #[error(transparent)]
     Denied(Denied),
-    #[error("user {user:?} is a {role}; this takes a {needed}")]
+    #[error("user {user:?} has role {role}; this call needs role {needed}")]
     Forbidden { user: String, role: Role, needed: Role },
-    #[error(
-        "{0} run already, and none has ended for a while: try again, or cancel one (system.queries lists them)"
-    )]
+    #[error("{0} are running, and none ended in time: try again, or cancel one (system.queries lists them)")]
     Busy(String),
-    #[error("the query worked for longer than {limit:?} (--query-time-max): narrow it, by date for example")]
+    #[error("the query ran for longer than {limit:?} (--query-time-max): narrow it, for example by date")]
     TooLong { limit: Duration },
     #[error(
-        "the query's text has {bytes} bytes, at most {limit} are planned (--query-text-max): bind long lists as parameters"
+        "the query's text has {bytes} bytes; at most {limit} are allowed (--query-text-max): bind long lists as parameters"
     )]
     TooLongText { bytes: usize, limit: usize },
     #[error(
         "the result is larger than {limit} bytes (--result-bytes-max): narrow the query, or follow the table by a ticket"
     )]
     TooLarge { limit: usize },
-    #[error("no message was taken for {limit:?}: run the query again, or follow on from your last range")]
+    #[error(
+        "the client read no message for {limit:?}: run the query again, or continue from your last range"
+    )]
     Untaken { limit: Duration },
     #[error(
-        "the query needs more memory than it may use (--query-memory-max), or disk for what of it can go there (--query-disk-max)"
+        "the query needs more memory (--query-memory-max) or more disk space (--query-disk-max) than it may use"
     )]
     NoMemory(#[source] Box<DataFusionError>),
     #[error("the query was cancelled")]
     Cancelled,
-    #[error("the query failed by a fault of the engine; other queries go on")]
+    #[error("the query failed because of a bug in the query engine; other queries continue")]
     Panicked,
     #[error("put bronze: {0}")]
     Gap(#[from] crate::hot::Gap),
     #[error("put bronze: {0}")]
     OtherTopic(#[from] crate::hot::OtherTopic),
     #[error(
-        "the ticket's positions count in bronze table {theirs}, this server's bronze is table {ours}: \
-         start again without a position, or ask the server of that table"
+        "the ticket's positions belong to bronze table {theirs}; this server's bronze is table {ours}: \
+         start again without a position, or use the server of that table"
     )]
     OtherTable { ours: String, theirs: String },
     #[error("put bronze: {0}")]
@@ -90,7 +90,7 @@ pub(crate) enum Refusal {
     Query(#[source] Box<DataFusionError>),
     #[error("read the lake")]
     Lake(#[from] LakeError),
-    #[error("{0} is not served")]
+    #[error("{0} is not supported")]
     Unsupported(String),
     #[error("encode a batch")]
     Encode(#[from] arrow::error::ArrowError),

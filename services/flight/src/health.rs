@@ -1,4 +1,4 @@
-//! Health checking as gRPC defines it (`grpc.health.v1`): the readiness that the status page shows, for load balancers and orchestrators.
+//! Health checks of gRPC (`grpc.health.v1`) for load balancers and orchestrators. They report the readiness that the status page shows.
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::sync::watch;
@@ -10,17 +10,17 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::server::Server;
 
-/// Path of the calls. They need no log-in: an orchestrator has none, and the answer is one of two words.
+/// Path of the health calls. They need no login: an orchestrator has no credentials, and the answer is only one of two words.
 pub(crate) const PATH: &str = "/grpc.health.v1.Health/";
-/// Names that can be asked for: the whole server, and the one service that it has.
+/// Service names that have a health status: the whole server, and its one service.
 const NAMES: [&str; 2] = ["", <FlightServiceServer<Server> as NamedService>::NAME];
 
-/// Returns the service that answers, and what tells it whether the server is ready.
+/// Returns the health service, and the reporter that sets its status.
 pub(crate) fn service() -> (HealthReporter, HealthServer<impl Health>) {
     health_reporter()
 }
 
-/// Keeps the answers at what `is_ready` says until the server stops; then the streams of watchers end.
+/// Reports the value of `is_ready` until the server stops. Then the streams of watchers end.
 pub(crate) async fn report(
     mut reporter: HealthReporter,
     mut is_ready: watch::Receiver<bool>,
@@ -37,7 +37,7 @@ pub(crate) async fn report(
         }
         tokio::select! {
             () = stopping.cancelled() => {}
-            // The server's own numbers hold the sender.
+            // The change cannot fail: the server's metrics hold the sender.
             _ = is_ready.changed() => {}
         }
     }

@@ -1,4 +1,5 @@
-//! The Flight server: takes bronze batches, keeps them hot, makes them durable, and answers followers and SQL on one snapshot of both.
+//! The Flight server. It receives bronze batches, keeps them in memory, makes them durable, and serves followers and SQL queries. Every
+//! query reads one snapshot of the durable and the hot rows.
 
 mod actions;
 mod config;
@@ -56,23 +57,24 @@ use crate::server::Server;
 use crate::sizes::BySize;
 use crate::sql::Sql;
 
-/// After so long without a word a connection is asked whether it still is one, and after as long again it is dropped.
+/// Longest silence of a connection before the server sends a ping. A connection that does not answer within the same time is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long a TLS handshake may take.
+/// Longest time for a TLS handshake.
 const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Calls of one connection that are worked on at once; the next ones wait.
+/// Most calls of one connection that are processed at once. Further calls wait.
 const CALLS_MAX: usize = 64;
-/// Calls of one connection that are open at once; more are not accepted.
+/// Most open calls of one connection. Further calls are not accepted.
 const STREAMS_MAX: u32 = 256;
-/// How long queries may go on when the server stops: well below a drain's bound, so that what is hot is still flushed.
+/// Longest time that queries may continue after the server starts to stop. It is well below the limit of a drain, so that the hot rows are
+/// still flushed.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
-/// Listens on `config.listen` and serves until `context.shutdown`; then flushes what is hot and returns.
+/// Listens on `config.listen` and serves until `context.shutdown`, then flushes the hot rows and returns.
 ///
 /// # Errors
 ///
-/// [`Error`]: the address is taken, or the lake refuses (fenced, another schema, no put-if-absent).
-// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+/// [`Error`]: the address is in use, or the lake fails for good (fenced, another schema, no put-if-absent).
+// Boxed, so that the future is compiled in this crate and not in each crate that awaits it.
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let listener = TcpListener::bind(config.listen).await;
@@ -81,11 +83,11 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
     })
 }
 
-/// Like [`run`], on a listener that is already bound (tests and `up` bind port 0).
+/// Does the same as [`run`], on a listener that is already bound (tests and `up` bind port 0).
 ///
 /// # Errors
 ///
-/// As for [`run`].
+/// The errors of [`run`].
 pub fn run_on(
     listener: TcpListener,
     config: Config,
@@ -97,7 +99,7 @@ pub fn run_on(
         )?;
         if context.access.is_open() {
             tracing::info!(
-                "no password is set: only clients on this machine can connect, and they may do everything"
+                "no password is set: only clients on this machine can connect, and they have full access"
             );
         }
         let metrics = Metrics::new(&context.metrics);
@@ -114,7 +116,7 @@ pub fn run_on(
             Catalog::new(Arc::clone(&hot), Arc::clone(&gold), context.status.clone(), queries.clone());
         let sql = Sql { catalog: Arc::new(catalog), queries: queries.clone() };
 
-        // Puts and followers end first; then the flusher makes what they left durable.
+        // Puts and followers end first. Then the flusher makes their rows durable.
         let calls = context.shutdown.child_token();
         let server = Server {
             hot: Arc::clone(&hot),
@@ -152,7 +154,7 @@ pub fn run_on(
             flushed.cancel();
             served
         };
-        // A flusher that gives up (fenced) must end the calls as well.
+        // If the flusher fails for good (fenced), all calls end as well.
         let flushed = async {
             let result = flusher.await;
             calls.cancel();
@@ -165,7 +167,7 @@ pub fn run_on(
     })
 }
 
-/// Opens the lake and bronze, waiting for a store that is not there yet or does not let us in; `None` when the service is to stop first.
+/// Opens the lake and bronze. Retries while the store is unreachable or denies access. Returns `None` if the service must stop first.
 async fn open(
     config: &Config,
     context: &Context,
@@ -193,24 +195,25 @@ async fn open(
     }
 }
 
-/// Opens gold before somebody asks for it, on the queries' threads.
+/// Opens gold before the first request for it, on the query threads.
 async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
     if let Err(refusal) = queries.prepare(async move { Ok(gold.snapshot().await?) }).await {
         tracing::warn!(
             error = &refusal as &dyn std::error::Error,
-            "open gold; the first query of it tries again"
+            "opening gold failed; the first query on it tries again"
         );
     }
 }
 
-/// Returns once clients have had [`LEAVE_MAX`] to leave a server that stops. A result that nobody takes would keep it for ever.
+/// Returns once clients have had [`LEAVE_MAX`] to disconnect from a stopping server. Without this limit, a result that no client reads
+/// would keep the server running indefinitely.
 async fn cut_off(stopping: &CancellationToken) {
     stopping.cancelled().await;
     tokio::time::sleep(LEAVE_MAX).await;
-    tracing::info!("connections that are still open are cut off");
+    tracing::info!("closing the connections that are still open");
 }
 
-/// Returns a server that shows the certificate, if there is one, and asks for those of clients, if it is to.
+/// Returns a server builder, with TLS if a certificate is set. The server requires client certificates if client authorities are set.
 fn grpc_server(tls: Option<&ServerTls>) -> Result<GrpcServer, Error> {
     let Some(tls) = tls else { return Ok(GrpcServer::builder()) };
     let mut config = ServerTlsConfig::new()

@@ -1,4 +1,4 @@
-//! Asks each call who makes it, before anything of it is read.
+//! Authentication of each call, before the server reads the call itself.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,19 +18,19 @@ use crate::health;
 use crate::metrics::Metrics;
 use crate::status::status;
 
-/// The token that a call was answered with, for a handshake to repeat in its payload.
+/// New token of the caller. A handshake repeats it in its payload.
 #[derive(Clone, Debug)]
 pub(crate) struct NewToken(pub(crate) String);
 
-/// Puts [`Login`] in front of a service.
+/// Layer that puts [`Login`] in front of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct LoginLayer {
     pub(crate) guard: Arc<Guard>,
     pub(crate) metrics: Metrics,
 }
 
-/// Lets calls through whose caller is let in, with the [`Caller`] among their extensions, and hands out tokens in the answer's
-/// `authorization` header, as Flight clients expect.
+/// Service that authenticates each call. It adds the [`Caller`] to the extensions of an accepted call. It returns new tokens in the
+/// `authorization` header of the response, as Flight clients expect.
 #[derive(Clone, Debug)]
 pub(crate) struct Login<S> {
     service: S,
@@ -61,7 +61,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The service that was polled ready is the one to call.
+        // `poll_ready` ran on this service, so the call goes to it and not to its clone.
         let waiting = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, waiting);
         if request.uri().path().starts_with(health::PATH) {
@@ -78,7 +78,7 @@ where
                 }
             };
             request.extensions_mut().insert(admitted.caller);
-            // It ends here: nothing behind can log it.
+            // Removed here, so that no later service can log the credentials.
             request.headers_mut().remove(AUTHORIZATION);
             let Some(token) = admitted.token else { return service.call(request).await };
             let mut header = HeaderValue::try_from(format!("Bearer {token}")).expect("a token is base64");
@@ -98,12 +98,12 @@ fn peer(extensions: &Extensions) -> IpAddr {
     address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip())
 }
 
-/// Returns who makes a call.
+/// Returns the caller of a call.
 pub(crate) fn caller(extensions: &Extensions) -> Caller {
-    extensions.get::<Caller>().cloned().expect("no call passes without its caller")
+    extensions.get::<Caller>().cloned().expect("the login layer adds the caller to each call")
 }
 
-/// Checks that the maker of a call has a role that includes `role`.
+/// Checks that the caller's role includes `role`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The numbers of the Flight server.
+//! Metrics of the Flight server.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,7 +14,7 @@ use crate::hot::Hot;
 /// Offsets by partition.
 type Offsets = Family<[(&'static str, i32); 1], Gauge>;
 
-/// The numbers of the Flight server; clones share.
+/// Metrics of the Flight server. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     pub(crate) rows: Counter,
@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub(crate) fn new(service: &service::metrics::Metrics) -> Self {
         let gauge = |name, help| service.register(name, help, Gauge::default());
         // 1 ms to about 30 s.
@@ -47,24 +47,24 @@ impl Metrics {
         Metrics {
             rows: service.register(
                 "bronze_rows",
-                "Rows received by bronze, duplicates not counted",
+                "Rows that bronze received, without duplicates",
                 Counter::default(),
             ),
             queries_refused: service.register(
                 "queries_refused",
-                "Flight SQL queries that found no place in time",
+                "Flight SQL queries rejected because too many others were running",
                 Counter::default(),
             ),
-            queries_running: gauge("queries_running", "Flight SQL queries that run"),
+            queries_running: gauge("queries_running", "Flight SQL queries that are running"),
             query_seconds: service.register(
                 "query_seconds",
-                "Time from a query's begin until its last batch was taken",
+                "Time from the start of a query until the client took its last batch",
                 seconds(),
             ),
             followers: gauge("followers", "Streams that follow a table"),
             denied: service.register(
                 "flight_calls_denied",
-                "Flight calls without a good login",
+                "Flight calls without a valid login",
                 Counter::default(),
             ),
             queries: service.register("queries", "Flight SQL queries executed", Counter::default()),
@@ -91,7 +91,7 @@ impl Metrics {
             ),
             flush_timestamp: service.register(
                 "bronze_flush_timestamp_seconds",
-                "When bronze was last flushed",
+                "Unix time of the last flush of bronze",
                 Gauge::default(),
             ),
             service: service.clone(),
@@ -99,18 +99,18 @@ impl Metrics {
         }
     }
 
-    /// Says whether the server does its work.
+    /// Sets whether the server is ready, with the reason if it is not.
     pub(crate) fn set_ready(&self, readiness: Result<(), String>) {
         self.ready.send_replace(readiness.is_ok());
         self.service.set_ready("flight", readiness);
     }
 
-    /// Returns a receiver that sees whether the server does its work.
+    /// Returns a receiver of the server's readiness.
     pub(crate) fn watch_ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Takes over the size of the hot buffer.
+    /// Records the size of the hot buffer.
     pub(crate) fn observe_hot(&self, hot: &Hot) {
         let size = hot.size();
         self.hot_rows.set(gauge_value(size.rows));
@@ -118,7 +118,7 @@ impl Metrics {
         set_offsets(&self.received_offset, &hot.progress().received);
     }
 
-    /// Takes over the size of the table.
+    /// Records the size of the table.
     pub(crate) fn observe_durable(&self, durable: &lake::Snapshot) {
         self.durable_rows.set(gauge_value(durable.row_count()));
         self.durable_files.set(gauge_value(durable.file_count()));
@@ -127,7 +127,7 @@ impl Metrics {
         set_offsets(&self.durable_offset, durable.position());
     }
 
-    /// Takes over how long a flush took that ends now.
+    /// Records the duration of a flush that ends now.
     pub(crate) fn observe_flush(&self, seconds: f64) {
         self.flush_seconds.observe(seconds);
         self.flush_timestamp.set(service::clock::now_seconds());

@@ -1,4 +1,4 @@
-//! The Flight service: dispatches each call to what answers it.
+//! The Flight service: dispatches each call to the module that answers it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,15 +39,15 @@ use crate::sql::{Asker, Sql};
 use crate::start;
 use crate::status::status;
 
-/// A stream of answers.
+/// Stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-/// A stream of Arrow data.
+/// Stream of Arrow data.
 pub(crate) type Messages = Answers<FlightData>;
 
-/// Tables with a Flight of their own, for clients that do not speak SQL.
+/// Tables with their own Flight path, for clients that do not use SQL.
 pub(crate) const TABLES: [&str; 2] = ["bronze", "gold"];
 
-/// The service.
+/// The Flight service.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) hot: Arc<Hot>,
@@ -90,7 +90,7 @@ impl Server {
         })
     }
 
-    /// Takes in a process's report and answers with those of all.
+    /// Records a process's report and returns the reports of all processes.
     fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, Refusal> {
         let report = Report::decode(body).map_err(|error| Refusal::BadRequest(error.to_string()))?;
         self.known.hear(report);
@@ -102,7 +102,7 @@ impl Server {
     async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, Refusal> {
         start::check_table(ticket.table.as_ref(), &self.hot)?;
         self.received(&ticket.below).await?;
-        // Rows of several partitions: the range stands for none.
+        // The rows come from several partitions, so the range stands for none of them.
         let range = OffsetRange { partition: 0, first: 0, next: 0 };
         let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
@@ -131,9 +131,9 @@ impl Server {
 
     fn table_info(table: &str) -> Result<FlightInfo, Refusal> {
         let schema = Catalog::schema(table).ok_or_else(|| {
-            Refusal::BadRequest(format!("there is no table {table:?}; there are bronze and gold"))
+            Refusal::BadRequest(format!("there is no table {table:?}: the tables are bronze and gold"))
         })?;
-        // What is described ends; to follow a table is a ticket that a client writes itself.
+        // The ticket describes a query, whose result ends. A client that follows a table writes its own ticket.
         let ticket = Sql::ticket(&format!("SELECT * FROM {PUBLIC}.{table}"));
         let info = FlightInfo::new().try_with_schema(&schema)?;
         Ok(info
@@ -144,13 +144,14 @@ impl Server {
     }
 }
 
-/// Checks that a Flight SQL command, where it says which one it is, is a whole one: the library would call it our fault.
+/// Checks that a Flight SQL command is complete, if it names its type. The library would report an incomplete command as an error of the
+/// server.
 fn check_command(command: &[u8]) -> Result<(), Status> {
     let Some(Err(error)) = Any::decode(command).ok().map(Command::try_from) else { return Ok(()) };
     Err(status(&Refusal::BadRequest(error.to_string())))
 }
 
-/// Streams what a follower gets; its place is free again when the stream is dropped, or its client takes nothing for too long.
+/// Streams the messages of a follower. Its place is free again when the stream is dropped, or when its client takes nothing for too long.
 fn held(
     place: impl Send + 'static,
     messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
@@ -161,7 +162,7 @@ fn held(
     Box::pin(Watched::new(messages, UNTAKEN_MAX).map_err(|refusal| status(&refusal)))
 }
 
-/// Checks that a put is of bronze's topic, where its descriptor names one.
+/// Checks that a put is for bronze's topic, if its descriptor names a topic.
 fn check_topic(topic: Option<Topic>, hot: &Hot) -> Result<(), Refusal> {
     match topic {
         Some(topic) => Ok(hot.admit(&topic)?),
@@ -169,7 +170,7 @@ fn check_topic(topic: Option<Topic>, hot: &Hot) -> Result<(), Refusal> {
     }
 }
 
-/// Writes the metadata of a batch in JSON, for a client that wrote its ticket so.
+/// Encodes the metadata of a batch as JSON, for a client whose ticket is JSON.
 fn in_json(message: FlightData) -> FlightData {
     if message.app_metadata.is_empty() {
         return message;
@@ -178,7 +179,7 @@ fn in_json(message: FlightData) -> FlightData {
     FlightData { app_metadata: metadata.encode(Encoding::Json), ..message }
 }
 
-/// Returns the table a path descriptor names, `None` for a command.
+/// Returns the table that a path descriptor names, or `None` for a command.
 fn table_of(descriptor: &FlightDescriptor) -> Option<String> {
     (descriptor.r#type() == DescriptorType::Path).then(|| descriptor.path.join("."))
 }
@@ -197,8 +198,8 @@ impl FlightService for Server {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        // Who calls was asked before; what is left is to repeat the token, which is in the answer's header already. JDBC shakes hands
-        // with a token, too, and then there may be no new one.
+        // The login layer has already authenticated the call and put the token into the response header. The payload repeats it. JDBC also
+        // starts a handshake with a token, and then there may be no new one.
         let token = request.extensions().get::<NewToken>().map(|NewToken(token)| token.clone());
         let answer = HandshakeResponse { protocol_version: 0, payload: token.unwrap_or_default().into() };
         Ok(Response::new(Box::pin(futures::stream::iter([Ok(answer)]))))
@@ -257,7 +258,7 @@ impl FlightService for Server {
             Some(Ok(first)) => first.flight_descriptor.clone().unwrap_or_default(),
             Some(Err(broken)) => return Err(broken.clone()),
             None => {
-                let missing = "the put ended before its first message, which says what is put";
+                let missing = "the put ended before its first message, which holds the descriptor";
                 return Err(status(&Refusal::BadRequest(missing.to_owned())));
             }
         };
@@ -272,7 +273,7 @@ impl FlightService for Server {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
                 let (hot, ring) = (Arc::clone(&self.hot), Arc::clone(&self.ring));
                 let taken = live::put::put(hot, ring, messages, self.shutdown.clone());
-                // Nothing is acknowledged: the answers end with the put, or with why it is refused.
+                // The server acknowledges nothing. The answers end with the put, or with its error.
                 let answers = futures::stream::once(taken).filter_map(async |taken| taken.err());
                 return Ok(Response::new(Box::pin(answers.map(|refusal| Err(status(&refusal))))));
             }

@@ -1,4 +1,4 @@
-//! How large a message may be, by who sends it: a message is in memory before anything of it is looked at.
+//! Limits of a message's size, by the role of its sender. A whole message is in memory before any of its content is checked.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -14,16 +14,16 @@ use tower::Service;
 use crate::login;
 use crate::server::Server;
 
-/// Largest message of a caller who does not put, in bytes: gRPC's own default, far more than a query with its parameters.
+/// Largest message of a call that is not a writer's put, in bytes. It is gRPC's default and far more than a query with its parameters.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Largest message of a writer's put, in bytes: other clients than ours do not split their batches.
+/// Largest message of a writer's put, in bytes. Third-party clients do not split their batches.
 const PUT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Largest message that is sent, in bytes: a wide row of a query's result.
+/// Largest message that the server sends, in bytes: room for a wide row of a query result.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Where puts are called.
+/// Path of DoPut calls.
 const PUT_PATH: &str = "/arrow.flight.protocol.FlightService/DoPut";
 
-/// The Flight service, behind two bounds of a message's size.
+/// Flight service with two limits for the size of a message.
 #[derive(Clone, Debug)]
 pub(crate) struct BySize {
     puts: FlightServiceServer<Server>,

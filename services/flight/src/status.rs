@@ -1,4 +1,4 @@
-//! From a refusal to the gRPC status that tells a client what it can do: correct the call, come back later, or give up.
+//! Mapping from a [`Refusal`] to a gRPC status. The status shows a client whether to correct the call, retry it or give up.
 
 use std::error::Error;
 
@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 
 use crate::error::Refusal;
 
-/// Maps a refusal to its status. What only concerns those who run the server, such as a store's address and its answer, goes to the log,
-/// and a sentence in its place to the caller.
+/// Maps a refusal to its status. Details for operators, such as a store's address and its response, go to the log. The caller receives a
+/// general sentence instead.
 pub(crate) fn status(refusal: &Refusal) -> Status {
     let (code, told) = match refusal {
         Refusal::Broken(status) => return status.clone(),
@@ -36,18 +36,18 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
     let Some(told) = told else { return Status::new(code, sentence(refusal)) };
     match code {
         Code::Unavailable => {
-            tracing::warn!(error = refusal as &dyn Error, "a call failed that may succeed later");
+            tracing::warn!(error = refusal as &dyn Error, "a call failed; a retry may succeed");
         }
         _ => tracing::error!(error = refusal as &dyn Error, "a call failed"),
     }
     Status::new(code, told)
 }
 
-/// What a call is answered with: a code, and a sentence where the error's own is not for the caller.
+/// Status code, and a sentence that replaces the error's own text if that is not for the caller.
 type Answer = (Code, Option<&'static str>);
 
-const CANNOT_NOW: &str = "the lake cannot be read at the moment: try again (the server's log says why)";
-const CANNOT: &str = "the lake cannot be read: the server's log says why";
+const CANNOT_NOW: &str = "the lake cannot be read at the moment: try again (the server's log has the cause)";
+const CANNOT: &str = "the lake cannot be read: the server's log has the cause";
 
 fn of_query(error: &DataFusionError) -> Answer {
     if let Some(error) = lake_error(error) {
@@ -57,13 +57,13 @@ fn of_query(error: &DataFusionError) -> Answer {
         DataFusionError::External(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
             (Code::Unavailable, Some(CANNOT_NOW))
         }
-        // A file that could not be fetched.
+        // A file could not be fetched.
         DataFusionError::ParquetError(error) if matches!(**error, ParquetError::External(_)) => {
             (Code::Unavailable, Some(CANNOT_NOW))
         }
         DataFusionError::ParquetError(_) => (Code::Internal, Some(CANNOT)),
         DataFusionError::Internal(_) => (Code::Internal, None),
-        // Everything else is about the query: its text, its types, or a value that does not fit.
+        // All other errors are about the query: its text, its types, or a value that does not fit.
         _ => (Code::InvalidArgument, None),
     }
 }
@@ -72,7 +72,7 @@ fn of_lake(error: &LakeError) -> Answer {
     match error {
         error if error.is_transient() => (Code::Unavailable, Some(CANNOT_NOW)),
         LakeError::Expired { .. } => {
-            (Code::Unavailable, Some("files that this read were replaced and are gone: run it again"))
+            (Code::Unavailable, Some("files of this read were replaced and removed: run it again"))
         }
         LakeError::Version { .. } => (Code::InvalidArgument, None),
         LakeError::Schema { .. } | LakeError::Protocol { .. } => (Code::FailedPrecondition, Some(CANNOT)),
@@ -80,7 +80,7 @@ fn of_lake(error: &LakeError) -> Answer {
     }
 }
 
-/// Finds the lake's error below the engine's.
+/// Finds the lake's error among the causes of the engine's error.
 fn lake_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a LakeError> {
     std::iter::successors(Some(error), |error| (*error).source()).find_map(|error| error.downcast_ref())
 }

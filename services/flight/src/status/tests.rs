@@ -9,7 +9,7 @@ use tonic::Code;
 use super::status;
 use crate::error::Refusal;
 
-/// What a store says of itself, which no caller is told.
+/// Parts of a store's error text that no caller may receive.
 const SECRETS: [&str; 3] = ["10.0.0.7:9000", "secret-bucket", "<Error><Code>"];
 
 fn store() -> LakeError {
