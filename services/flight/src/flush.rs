@@ -1,4 +1,4 @@
-//! The flusher: makes the hot buffer durable and keeps the bronze table in shape. It owns the table; nobody else commits.
+//! The flusher: makes the hot buffer durable and maintains the bronze table. It owns the table, and no other code commits to it.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::hot::Hot;
 use crate::metrics::Metrics;
 use crate::status::sentence;
 
-/// Flushes until `shutdown`, and once more then.
+/// Flushes until `shutdown`, then once more.
 ///
 /// # Errors
 ///
-/// [`Error::Lake`] when the lake refuses for good, such as another writer's fence; what was hot is then not durable and ingest sends it
-/// again. Transient errors are retried for as long as it takes: meanwhile the buffer fills, and then puts wait.
+/// [`Error::Lake`] if the lake fails for good, for example because another writer has fenced this one. The hot rows are not durable then,
+/// and ingest sends them again. Transient errors are retried until they pass. During the retries the buffer fills, and then puts wait.
 pub(crate) async fn run(
     mut table: Table,
     hot: Arc<Hot>,
@@ -50,11 +50,12 @@ pub(crate) async fn run(
 
 fn is_full(hot: &Hot, config: &Config) -> bool {
     let size = hot.size();
-    // At half, so that puts go on while the flush is under way.
+    // A flush starts at half the limit, so that puts continue during the flush.
     size.rows >= config.flush_rows_max || size.bytes >= config.hot_bytes_max / 2
 }
 
-/// Looks whether someone else has moved the position: a server without anything to flush would never learn that it is fenced.
+/// Checks whether another writer has moved the position. Without this check, a server with nothing to flush would never detect that it is
+/// fenced.
 async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), LakeError> {
     let known = table.snapshot();
     match table.refresh().await {
@@ -63,16 +64,16 @@ async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), Lak
         }
         Ok(latest) => {
             metrics.set_ready(Ok(()));
-            // Other engines compact and vacuum.
+            // Other engines may have compacted or vacuumed the table.
             if latest.version() != known.version() {
                 metrics.observe_durable(&latest);
                 hot.set_durable(latest);
             }
             Ok(())
         }
-        // The next flush or look tries again.
+        // The next flush or check tries again.
         Err(error) if error.is_transient() => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "look at bronze failed, trying again");
+            tracing::warn!(error = &error as &dyn std::error::Error, "checking bronze failed, trying again");
             metrics.set_ready(Err(sentence(&error)));
             Ok(())
         }
@@ -98,7 +99,7 @@ async fn flush(
             Err(error) if error.is_transient() => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "flush of bronze failed, trying again"
+                    "flushing bronze failed, trying again"
                 );
                 metrics.set_ready(Err(sentence(&error)));
                 if !backoff.pause(shutdown).await {

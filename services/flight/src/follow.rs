@@ -1,4 +1,4 @@
-//! DoGet of bronze from a position: from the files, then the hot buffer, then live.
+//! DoGet of bronze from a position: first from the files, then from the hot buffer, then live.
 
 pub(crate) mod turn;
 pub(crate) mod untaken;
@@ -23,12 +23,12 @@ use crate::error::Refusal;
 use crate::hot::{Hot, Next};
 use crate::symbols::Symbols;
 
-/// After this long without a row an empty batch is sent: proxies cut streams that are quiet for 60 s or so.
+/// Longest time without a row before the server sends an empty batch. Proxies close streams that are silent for about 60 s.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Batches from files that are encoded ahead of the one that is sent.
+/// Most batches from files that are encoded ahead of the one being sent.
 const ENCODED_AHEAD: usize = 2;
 
-/// What a follower reads: from where, up to where (for ever without), which rows, and when files.
+/// Request of a follower: its start, its end (`None` to follow without end), its symbols, and its turn to read files.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) from: Position,
@@ -37,15 +37,15 @@ pub(crate) struct Wanted {
     pub(crate) turn: Turn,
 }
 
-/// Streams bronze as `wanted`: the schema, where each partition starts, then batches whose ranges join, partition by partition, each
-/// offset once.
+/// Streams bronze as `wanted`: the schema, the start of each partition, then the batches. The ranges of a partition join, and each offset
+/// is sent once.
 ///
-/// Pulled by the client's own pace: of the hot rows no more is read than is sent next, of files the few that keep the connection busy, and
-/// those in turns, so that slow readers cost little memory, however many they are.
+/// The client's own pace pulls the stream. Of the hot rows, only the next messages are read. Of the files, only a few batches are read
+/// ahead to keep the connection busy, and only in turns. So slow readers take little memory, however many there are.
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item; the client goes on from its last range.
+/// [`Refusal`], once, as the last item. The client continues from its last range.
 pub(crate) fn follow(
     hot: Arc<Hot>,
     wanted: Wanted,
@@ -72,16 +72,16 @@ pub(crate) fn follow(
 struct Follower {
     hot: Arc<Hot>,
     changes: watch::Receiver<u64>,
-    /// Partitions whose start the client has not been told yet.
+    /// Partitions whose start has not been sent to the client yet.
     starts: VecDeque<(i32, i64)>,
-    /// The next offset to send of each partition.
+    /// Next offset to send, for each partition.
     cursor: Position,
     until: Option<Position>,
     symbols: Symbols,
     turn: Turn,
-    /// The partition that was looked into last: the next look begins behind it, so that no partition waits for all of another.
+    /// Last partition that was read. The next search begins after it, so that no partition waits until another is complete.
     last: Option<i32>,
-    /// The files being read, and whether anything came of them yet.
+    /// Files that are being read.
     durable: Option<Durable>,
     messages: VecDeque<FlightData>,
     shutdown: CancellationToken,
@@ -93,15 +93,15 @@ struct Durable {
     range: OffsetRange,
 }
 
-/// What a look found.
+/// Result of a search for the next rows.
 enum Look {
     Found,
     Nothing,
-    /// Files, and others are at theirs.
+    /// Rows in files, while other followers have all turns.
     NotYet,
 }
 
-/// What is sent of a run of offsets.
+/// Range of offsets and its messages.
 type Piece = (OffsetRange, Vec<FlightData>);
 
 impl Follower {
@@ -120,7 +120,7 @@ impl Follower {
             } else if self.is_done() {
                 return Ok(None);
             } else {
-                // Seen before looking, so that a change after the look ends the wait.
+                // Marked before the search, so that a change after the search ends the wait.
                 self.changes.mark_unchanged();
                 match self.look()? {
                     Look::Found => {}
@@ -131,7 +131,7 @@ impl Follower {
         }
     }
 
-    /// Takes what is next in one partition.
+    /// Queues the next rows of one partition.
     fn look(&mut self) -> Result<Look, Refusal> {
         let mut found = Look::Nothing;
         for partition in in_turn(self.hot.partitions(), self.last) {
@@ -172,13 +172,13 @@ impl Follower {
                 self.cursor.advance(range);
             }
             None => {
-                // Offsets behind the last row belong to dead letters.
+                // Offsets after the last row belong to dead letters.
                 self.cursor.advance(durable.range);
                 self.durable = None;
                 self.turn.end();
             }
             Some(Err(Refusal::Lake(error))) => {
-                // A reader slower than the vacuum's retention may find its files compacted away: the newer snapshot has the rows.
+                // Vacuum may remove the files before a slow reader has read them. The newer snapshot has the rows in other files.
                 let moved_on = self.hot.snapshot().0.version() > durable.version;
                 self.durable = None;
                 self.turn.end();
@@ -187,7 +187,7 @@ impl Follower {
                 }
                 tracing::info!(
                     error = &error as &dyn std::error::Error,
-                    "a follower moves on to a newer snapshot"
+                    "a follower continues on a newer snapshot"
                 );
             }
             Some(Err(refusal)) => return Err(refusal),
@@ -201,7 +201,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Sends an empty batch that says where a partition is.
+    /// Sends an empty batch with the position of a partition.
     fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), Refusal> {
         let nothing = RecordBatch::new_empty(schema::bronze::schema());
         self.messages.extend(encode_batch(&nothing, OffsetRange { partition, first: next, next })?);
@@ -209,7 +209,7 @@ impl Follower {
     }
 
     fn is_done(&self) -> bool {
-        // Offset 0 is reached before anything is read.
+        // Offset 0 counts as reached before any row is read.
         let reached = |(partition, next)| self.cursor.next(partition).unwrap_or(0) >= next;
         self.until.as_ref().is_some_and(|until| until.iter().all(reached))
     }
@@ -226,7 +226,7 @@ impl Follower {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Refusal::Stopping),
             () = self.turn.take() => Ok(()),
-            // Hot rows of other partitions are sent meanwhile.
+            // Hot rows of other partitions are sent while the follower waits.
             _ = self.changes.changed() => Ok(()),
             () = tokio::time::sleep(KEEP_ALIVE) => self.keep_alive(),
         }
@@ -239,14 +239,14 @@ impl Follower {
     }
 }
 
-/// Returns the partitions, ascending from the one behind `last` on, around to it.
+/// Returns the partitions in ascending order, starting after `last` and wrapping around.
 pub(crate) fn in_turn(mut partitions: Vec<i32>, last: Option<i32>) -> Vec<i32> {
     let next = last.map_or(0, |last| partitions.partition_point(|partition| *partition <= last));
     partitions.rotate_left(next);
     partitions
 }
 
-/// Reads files and writes their rows as messages, on other threads than the connection's own, which has enough to do with sending them.
+/// Reads files and encodes their rows as messages. Other threads than the connection's do this, because sending keeps that thread busy.
 fn encode_files(
     snapshot: &Snapshot,
     range: OffsetRange,
@@ -260,7 +260,7 @@ fn encode_files(
         });
         async move { encoding?.join().await.map_err(|_| Refusal::Panicked)? }
     };
-    // In their order, an error behind what was read before it.
+    // The messages keep their order. An error comes after the batches that were read before it.
     snapshot.read(range).map(encode).buffered(ENCODED_AHEAD).boxed()
 }
 

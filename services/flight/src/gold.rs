@@ -7,11 +7,11 @@ use lake::{Lake, LakeError, Snapshot, Table};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How old what is known may be: gold commits every few seconds, a look costs a list request.
+/// Largest age of the cached version. Gold commits every few seconds, and each check costs a list request.
 const AGE_MAX: Duration = Duration::from_millis(250);
 
-/// The gold table of a topic. It is opened when it is first asked for: to read its log takes as long as bronze's, and a restarted server
-/// takes rows meanwhile.
+/// Gold table of a topic. The first request opens it: reading its log takes as long as reading bronze's. A restarted server already
+/// receives rows during that time.
 #[derive(Debug)]
 pub(crate) struct Gold {
     lake: Lake,
@@ -19,12 +19,12 @@ pub(crate) struct Gold {
     seen: Mutex<Seen>,
 }
 
-/// What the last look found.
+/// Result of the last check of the table.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Absent until it was opened.
+    /// `None` until the table is opened.
     table: Option<Table>,
-    /// When the last look ended, and why it failed if it did.
+    /// End of the last check, and its error if it failed.
     last: Option<(Instant, Result<(), Arc<LakeError>>)>,
 }
 
@@ -33,13 +33,13 @@ impl Gold {
         Gold { lake, topic, seen: Mutex::default() }
     }
 
-    /// Returns the present version, give or take [`AGE_MAX`]; creates the table when absent.
+    /// Returns the present version, at most [`AGE_MAX`] old. Creates the table if it does not exist.
     ///
     /// # Errors
     ///
-    /// The lake cannot be read. All who waited for one look share its error.
+    /// The lake cannot be read. All callers that waited for the same check get its error.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, LakeError> {
-        // Held across the look on purpose: those who come together share one.
+        // The lock is held during the check on purpose: concurrent callers share one check.
         let mut seen = self.seen.lock().await;
         if let Some((ended, found)) = &seen.last
             && ended.elapsed() < AGE_MAX
@@ -50,7 +50,7 @@ impl Gold {
             seen.last = Some((Instant::now(), found.clone()));
             found.map_err(LakeError::Shared)?;
         }
-        Ok(seen.table.as_ref().expect("a look that found no error found the table").snapshot())
+        Ok(seen.table.as_ref().expect("a check without an error has opened the table").snapshot())
     }
 
     async fn look(&self, table: &mut Option<Table>) -> Result<(), LakeError> {
@@ -78,7 +78,7 @@ mod tests {
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
         let gold = Gold::new(lake, "candles".to_owned());
         gold.snapshot().await.unwrap();
-        // The table's log is no folder any more.
+        // The table's log is no longer a folder.
         std::fs::remove_dir_all(folder.path()).unwrap();
         std::fs::write(folder.path(), "").unwrap();
         gold.seen.lock().await.last = None;

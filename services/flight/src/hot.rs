@@ -1,6 +1,6 @@
-//! The hot buffer: what was put and is not yet durable, together with the snapshot it continues.
+//! The hot buffer: rows that were put and are not yet durable, together with the snapshot that they continue.
 //!
-//! One lock guards both, so that whoever looks sees one Delta version and exactly the batches above its position.
+//! One lock guards both, so every reader gets one Delta version and exactly the batches above its position.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ use schema::bronze::column;
 use tokio::sync::watch;
 use transport::stream::offset_at;
 
-/// Largest batch that merging makes, in rows: one Flight message holds about twice as many.
+/// Largest batch that a merge makes, in rows. One Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;
-/// Most rows that one [`Hot::read`] hands out, so that a slow follower pins little memory: a megabyte.
+/// Most rows that one [`Hot::read`] returns, about a megabyte. So a slow follower holds little memory.
 const READ_ROWS_MAX: usize = 8192;
 
-/// One partition's run of offsets with its rows.
+/// Rows of one partition for one range of offsets.
 #[derive(Clone, Debug)]
 pub(crate) struct HotBatch {
     pub(crate) range: OffsetRange,
     pub(crate) rows: RecordBatch,
 }
 
-/// A batch would leave a gap: the buffer expects another offset.
+/// Error for a batch that would leave a gap: the buffer expects another offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("partition {partition} is expected at offset {expected}, not {found}")]
 pub(crate) struct Gap {
@@ -37,7 +37,7 @@ pub(crate) struct Gap {
     pub(crate) found: i64,
 }
 
-/// A put of another topic, or of another life of the topic, than bronze's.
+/// Error for a put of another topic than bronze's, or of a recreated topic with the same name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bronze holds topic {ours}, not {theirs}: put these batches to the server of their own topic")]
 pub(crate) struct OtherTopic {
@@ -45,36 +45,36 @@ pub(crate) struct OtherTopic {
     pub(crate) theirs: Topic,
 }
 
-/// Sizes of the buffer.
+/// Numbers of rows and bytes in the buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
 }
 
-/// What a follower at some position reads next.
+/// Rows that a follower at some position reads next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Durable rows: read them from the files of this snapshot.
+    /// Durable rows, to be read from the files of this snapshot.
     Durable(Snapshot, OffsetRange),
     /// Hot rows.
     Hot(Vec<HotBatch>),
-    /// Nothing until something changes.
+    /// No rows until the buffer changes.
     Nothing,
 }
 
-/// The hot buffer and the snapshot below it. Shared by puts, the flusher, followers and queries.
+/// Hot buffer, and the snapshot below it. Puts, the flusher, followers and queries share it.
 #[derive(Debug)]
 pub(crate) struct Hot {
     state: Mutex<State>,
-    /// Counts changes of `state`; followers, waiting puts and acknowledgements wait on it.
+    /// Number of changes of `state`. Followers, waiting puts and acknowledgements wait for a change.
     changes: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State {
     durable: Snapshot,
-    /// The topic whose offsets these are; its id is known before it is durable.
+    /// Topic of the offsets. Its id may be set before it is durable.
     topic: Topic,
     partitions: BTreeMap<i32, Partition>,
     size: Size,
@@ -82,13 +82,13 @@ struct State {
 
 #[derive(Debug)]
 struct Partition {
-    /// Ranges join; the last one ends at `next`.
+    /// Batches whose ranges join. The last range ends at `next`.
     batches: VecDeque<HotBatch>,
     next: i64,
 }
 
 impl Hot {
-    /// Starts empty above `durable`.
+    /// Creates an empty buffer above `durable`.
     pub(crate) fn new(durable: Snapshot) -> Self {
         let partitions = durable.position().iter();
         let partitions = partitions.map(|(partition, next)| (partition, Partition::at(next))).collect();
@@ -99,11 +99,11 @@ impl Hot {
         }
     }
 
-    /// Checks that a put is of bronze's topic, and learns the topic's id from the first put that has it.
+    /// Checks that a put belongs to bronze's topic. Stores the topic's id from the first put that has one.
     ///
     /// # Errors
     ///
-    /// [`OtherTopic`], with the names of both.
+    /// [`OtherTopic`], with both topics.
     pub(crate) fn admit(&self, topic: &Topic) -> Result<(), OtherTopic> {
         let mut state = self.lock();
         if !state.topic.matches(topic) {
@@ -115,17 +115,17 @@ impl Hot {
         Ok(())
     }
 
-    /// Returns what the positions of bronze count in.
+    /// Returns the topic and the table that bronze's positions belong to.
     pub(crate) fn origin(&self) -> Origin {
         let state = self.lock();
         Origin { topic: state.topic.clone(), table: state.durable.table_id().to_owned() }
     }
 
-    /// Takes a batch; what is already held is trimmed off. Returns the number of rows that were new.
+    /// Buffers a batch, without the rows that the buffer already holds. Returns the number of new rows.
     ///
     /// # Errors
     ///
-    /// [`Gap`] when `range` begins after the offset that is expected; nothing was taken.
+    /// [`Gap`] if `range` begins after the expected offset. Nothing is buffered then.
     pub(crate) fn push(&self, range: OffsetRange, rows: &RecordBatch) -> Result<usize, Gap> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -141,7 +141,7 @@ impl Hot {
         Ok(size.rows)
     }
 
-    /// Returns the rows of all partitions and the position behind them, for one commit; `None` when nothing is above the durable position.
+    /// Returns the rows of all partitions and the position after them, for one commit. Returns `None` if that is the durable position.
     pub(crate) fn to_flush(&self) -> Option<(Vec<RecordBatch>, Position)> {
         let state = self.lock();
         let position: Position =
@@ -152,7 +152,7 @@ impl Hot {
         (position != *state.durable.position()).then_some((rows, position))
     }
 
-    /// Replaces the snapshot by a later one and lets go of the batches that it covers, in one step.
+    /// Replaces the snapshot with a later one and drops the batches that it covers, in one step.
     pub(crate) fn set_durable(&self, durable: Snapshot) {
         let mut state = self.lock();
         for (index, next) in durable.position().iter() {
@@ -181,7 +181,7 @@ impl Hot {
         )
     }
 
-    /// Returns what follows offset `from` of `partition` (`None`: its beginning), up to `until`.
+    /// Returns the rows of `partition` from offset `from` up to `until`. `None` for `from` means the beginning of the partition.
     pub(crate) fn read(&self, partition: i32, from: Option<i64>, until: Option<i64>) -> Next {
         let state = self.lock();
         let first = from.unwrap_or(0);
@@ -202,35 +202,35 @@ impl Hot {
         }
     }
 
-    /// Returns the partitions that bronze knows, ascending.
+    /// Returns the partitions of bronze, ascending.
     pub(crate) fn partitions(&self) -> Vec<i32> {
         self.lock().partitions.keys().copied().collect()
     }
 
-    /// Returns the next offset that `partition` expects, 0 before its first.
+    /// Returns the next offset that `partition` expects, or 0 before its first batch.
     pub(crate) fn received(&self, partition: i32) -> i64 {
         self.lock().partitions.get(&partition).map_or(0, |partition| partition.next)
     }
 
-    /// Returns how far bronze is.
+    /// Returns the received and the durable position of bronze.
     pub(crate) fn progress(&self) -> Progress {
         let state = self.lock();
         let received = state.partitions.iter().map(|(index, partition)| (*index, partition.next)).collect();
         Progress { received, durable: state.durable.position().clone(), origin: None }
     }
 
-    /// Returns the size of what is not durable.
+    /// Returns the size of the rows that are not durable.
     pub(crate) fn size(&self) -> Size {
         self.lock().size
     }
 
-    /// Returns a receiver that sees every later change of the buffer.
+    /// Returns a receiver of every later change of the buffer.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can panic halfway through a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,8 +240,8 @@ impl Partition {
         Partition { batches: VecDeque::new(), next }
     }
 
-    /// Appends a batch and merges equals: like the carries of a binary counter, each row is copied log(rows) times at most, and
-    /// rows that came one by one do not leave a batch each.
+    /// Appends a batch and merges neighbours of similar size, like the carries of a binary counter. Each row is copied at most log(rows)
+    /// times, and single rows do not leave one batch each.
     fn push(&mut self, batch: HotBatch) {
         self.next = batch.range.next;
         self.batches.push_back(batch);
@@ -271,7 +271,7 @@ impl Partition {
         }
     }
 
-    /// Returns the batches from offset `first` up to `until`, [`READ_ROWS_MAX`] rows at most; the first range begins at `first`.
+    /// Returns the batches from offset `first` up to `until`, with at most [`READ_ROWS_MAX`] rows. The first range begins at `first`.
     fn between(&self, first: i64, until: i64) -> Vec<HotBatch> {
         let start = self.batches.partition_point(|batch| batch.range.next <= first);
         let mut batches = Vec::new();
@@ -291,7 +291,7 @@ impl Partition {
                 };
             }
             if batches.is_empty() {
-                // A follower that starts below the topic's first offset still sees ranges that join.
+                // A follower may start below the topic's first offset. Its ranges still join.
                 piece.range.first = first;
             }
             rows += piece.rows.num_rows();
@@ -303,7 +303,7 @@ impl Partition {
 
 impl HotBatch {
     fn size(&self) -> Size {
-        // Each buffer once: the columns of a batch that came by Flight are slices of one, and keep all of it in memory.
+        // Each buffer counts once. The columns of a batch from Flight are slices of one buffer and keep all of it in memory.
         Size { rows: self.rows.num_rows(), bytes: get_record_batch_memory_size(&self.rows) }
     }
 }
@@ -315,7 +315,7 @@ impl Size {
     }
 }
 
-/// Returns what of a batch lies at or above offset `next`, `None` when nothing does.
+/// Returns the part of a batch at or above offset `next`, or `None` if there is none.
 fn above(range: OffsetRange, rows: &RecordBatch, next: i64) -> Option<HotBatch> {
     if range.next <= next {
         return None;
@@ -330,7 +330,7 @@ fn above(range: OffsetRange, rows: &RecordBatch, next: i64) -> Option<HotBatch> 
     })
 }
 
-/// Returns what of a batch lies below offset `until`, `None` when nothing does.
+/// Returns the part of a batch below offset `until`, or `None` if there is none.
 fn below(batch: &HotBatch, until: i64) -> Option<HotBatch> {
     if batch.range.first >= until {
         return None;

@@ -1,7 +1,7 @@
-//! The one way in for Arrow IPC: what is put to the tables, parameters, and the handles of prepared statements.
+//! Decoder of all Arrow IPC from clients: puts, parameters, and handles of prepared statements.
 //!
-//! A message claims lengths: of its buffers, of what they decompress to, of its rows, of texts that several fields share. A claim is held
-//! against the bytes that came before anything is allocated for it; a failed allocation would end the process.
+//! A message claims lengths: of its buffers, of their decompressed content, of its rows, of texts that several fields share. Each claim is
+//! checked against the received bytes before anything is allocated for it. A failed allocation would end the process.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,22 +18,23 @@ use arrow_flight::FlightData;
 use bytes::{Buf, Bytes};
 use flatbuffers::VerifierOptions;
 
-/// Times its own size that a message's header may stand for: writers share the layouts of its tables, and nothing else.
+/// Largest ratio of the bytes that a message's header describes to the header's own bytes. Writers share the layouts of its tables, and
+/// nothing else.
 const HEADER_SHARING_MAX: usize = 4;
-/// Bytes that a header may stand for beside that: in the smallest ones the shared layouts are most.
+/// Bytes that a header may describe in addition. In the smallest headers the shared layouts are the largest part.
 const HEADER_BYTES_MIN: usize = 4096;
-/// Most columns: no table or list of parameters comes near.
+/// Most columns of a schema. No table and no list of parameters comes near this number.
 const COLUMNS_MAX: usize = 65_536;
-/// Widest value of a fixed width, in bytes: the longest hashes have 64. A null takes as much as a value.
+/// Widest value of a fixed-width type, in bytes: the longest hashes have 64. A null takes as many bytes as a value.
 const FIXED_BYTES_MAX: i32 = 1024;
-/// Most rows of a batch whose columns take no bytes, since all are null.
+/// Most rows of a batch whose columns take no bytes, because all values are null.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1000;
-/// What an encapsulated message begins with.
+/// First bytes of an encapsulated message.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// To this many bytes Arrow aligns what it computes on.
+/// Alignment of the buffers that Arrow computes on, in bytes.
 const ALIGNMENT: usize = 64;
 
-/// Reads the messages of one stream.
+/// Decoder of the messages of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     expected: Option<(&'static str, SchemaRef)>,
@@ -41,16 +42,16 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Reads rows of `table`: the stream must have its columns, and its batches have exactly its schema.
+    /// Returns a decoder for rows of `table`. The stream must have the table's columns. The decoded batches have exactly its schema.
     pub(crate) fn of(table: &'static str, schema: SchemaRef) -> Self {
         Decoder { expected: Some((table, schema)), schema: None }
     }
 
-    /// Reads the next message; `None` where it holds no batch. Metadata of the schema is left out.
+    /// Decodes the next message. Returns `None` if it holds no batch. Drops the metadata of the schema.
     ///
     /// # Errors
     ///
-    /// What is wrong with the message: the stream is of no use any more.
+    /// Text that describes the defect of the message. The stream is unusable after an error.
     pub(crate) fn decode(&mut self, message: &FlightData) -> Result<Option<RecordBatch>, String> {
         if message.data_header.is_empty() {
             return Ok(None);
@@ -79,18 +80,18 @@ impl Decoder {
                 read_batch(&header, &message.data_body, schema).map(Some)
             }
             MessageHeader::DictionaryBatch => {
-                Err("dictionaries are not taken: send the values themselves".to_owned())
+                Err("dictionaries are not supported: send the values themselves".to_owned())
             }
-            other => Err(format!("a message of kind {other:?} is no part of a stream of batches")),
+            other => Err(format!("a message of kind {other:?} does not belong in a stream of batches")),
         }
     }
 }
 
-/// Reads the first batch of an Arrow stream that anybody may have made up.
+/// Decodes the first batch of an untrusted Arrow stream.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Text that describes the defect of the stream.
 pub(crate) fn first_batch(stream: &[u8]) -> Result<RecordBatch, String> {
     let mut stream = Bytes::copy_from_slice(stream);
     let mut decoder = Decoder::default();
@@ -102,14 +103,14 @@ pub(crate) fn first_batch(stream: &[u8]) -> Result<RecordBatch, String> {
     }
 }
 
-/// Takes one message off a stream, `None` at its end.
+/// Takes the next message from a stream. Returns `None` at its end.
 fn next_message(stream: &mut Bytes) -> Result<Option<FlightData>, String> {
     if stream.is_empty() {
         return Ok(None);
     }
     let cut_off = || "the stream ends within a message".to_owned();
     if stream.len() < 8 || stream[..4] != CONTINUATION {
-        return Err("the stream is no Arrow stream".to_owned());
+        return Err("the stream is not an Arrow stream".to_owned());
     }
     stream.advance(CONTINUATION.len());
     let header_bytes = usize::try_from(stream.get_u32_le()).map_err(|_| cut_off())?;
@@ -128,31 +129,31 @@ fn next_message(stream: &mut Bytes) -> Result<Option<FlightData>, String> {
     Ok(Some(FlightData { data_header, data_body, ..FlightData::default() }))
 }
 
-/// Reads a message's header, which stands for no more than a few times its own bytes however often its parts are shared.
+/// Reads a message's header. The header may describe only a few times its own bytes, however often it shares its parts.
 fn header(bytes: &[u8]) -> Result<Message<'_>, String> {
     let limits = VerifierOptions {
         max_apparent_size: bytes.len().saturating_mul(HEADER_SHARING_MAX).saturating_add(HEADER_BYTES_MIN),
         ..VerifierOptions::default()
     };
     root_as_message_with_opts(&limits, bytes)
-        .map_err(|error| format!("a message has no Arrow header: {error}"))
+        .map_err(|error| format!("a message has no valid Arrow header: {error}"))
 }
 
 fn read_schema(header: &Message<'_>) -> Result<SchemaRef, String> {
     let schema = header.header_as_schema().ok_or("a schema message holds no schema")?;
     let fields = schema.fields().ok_or("the schema has no list of columns")?;
     if fields.len() > COLUMNS_MAX {
-        return Err(format!("the schema has {} columns; {COLUMNS_MAX} are the most", fields.len()));
+        return Err(format!("the schema has {} columns; at most {COLUMNS_MAX} are supported", fields.len()));
     }
     if schema.endianness() != Endianness::Little {
         return Err("the stream is big-endian: send it little-endian".to_owned());
     }
-    // Looked at before the types are made, which may hold types without end.
+    // Checked before the types are built, because types can nest without limit.
     let nested =
         |field: &arrow::ipc::Field<'_>| field.children().is_some_and(|children| !children.is_empty());
     if let Some(field) = fields.iter().find(nested) {
         return Err(format!(
-            "column {:?} is nested: only plain values are taken",
+            "column {:?} is nested: only plain values are supported",
             field.name().unwrap_or_default()
         ));
     }
@@ -162,7 +163,7 @@ fn read_schema(header: &Message<'_>) -> Result<SchemaRef, String> {
             return Ok(Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
         }
         Err(format!(
-            "column {:?} is of type {}: only plain values are taken",
+            "column {:?} is of type {}: only plain values are supported",
             field.name(),
             field.data_type()
         ))
@@ -171,8 +172,8 @@ fn read_schema(header: &Message<'_>) -> Result<SchemaRef, String> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Returns true if each value of the type has bytes of its own in the batch. Views and dictionaries stand for more than they hold, and
-/// what is nested may.
+/// Returns true if each value of the type has its own bytes in the batch. Views and dictionaries describe more than they hold, and nested
+/// types can.
 fn is_plain(kind: &DataType) -> bool {
     match kind {
         DataType::FixedSizeBinary(width) => (1..=FIXED_BYTES_MAX).contains(width),
@@ -189,7 +190,7 @@ fn is_plain(kind: &DataType) -> bool {
 fn read_batch(header: &Message<'_>, body: &Bytes, schema: SchemaRef) -> Result<RecordBatch, String> {
     let batch = header.header_as_record_batch().ok_or("a batch message holds no batch")?;
     check_batch(&batch, &schema, body.len())?;
-    // What lies well in memory is not copied.
+    // An aligned body is not copied.
     let is_aligned = body.as_ptr().addr().is_multiple_of(ALIGNMENT);
     let body = if is_aligned { Buffer::from(body.clone()) } else { Buffer::from(&body[..]) };
     let no_dictionaries = HashMap::new();
@@ -199,7 +200,7 @@ fn read_batch(header: &Message<'_>, body: &Bytes, schema: SchemaRef) -> Result<R
     })
 }
 
-/// Checks what a batch claims against the bytes that it came with.
+/// Checks the lengths that a batch claims against the bytes of its message.
 fn check_batch(
     batch: &arrow::ipc::RecordBatch<'_>,
     schema: &Schema,
@@ -208,7 +209,7 @@ fn check_batch(
     if batch.compression().is_some() {
         return Err("a batch is compressed: send it uncompressed".to_owned());
     }
-    // Each value takes a bit at least.
+    // Each value takes at least one bit.
     let rows_max = body_bytes.saturating_mul(8).saturating_add(ROWS_WITHOUT_BYTES_MAX);
     if usize::try_from(batch.length()).is_ok_and(|rows| rows > rows_max) || batch.length() < 0 {
         return Err(format!("a batch of {body_bytes} bytes cannot hold {} rows", batch.length()));
@@ -229,14 +230,14 @@ fn check_batch(
         });
         is_inside &= end.is_some_and(|end| end <= body_bytes);
     }
-    // Buffers that share bytes would be copied apart.
+    // Buffers that share bytes would be copied separately.
     if !is_inside || used > body_bytes {
         return Err(format!("the buffers of a batch claim more than its {body_bytes} bytes"));
     }
     Ok(())
 }
 
-/// Runs the library, which panics over some of what it does not expect.
+/// Runs a function of the library, which panics on some unexpected input.
 fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(read) => read.map_err(|error| format!("a message cannot be read: {error}")),

@@ -1,4 +1,5 @@
-//! DoGet of gold from a position: what changes, as upserts; from the ring, and from the gold table's files for those who are not in it.
+//! DoGet of gold from a position: changes, as upserts. They come from the ring, and from the gold table's files for followers that are not
+//! in the ring.
 
 pub(crate) mod put;
 pub(crate) mod ring;
@@ -25,20 +26,20 @@ use crate::follow::{KEEP_ALIVE, Wanted, in_turn};
 use crate::gold::Gold;
 use crate::symbols::Symbols;
 
-/// How often a follower looks whether the table has rows that did not come to the ring: a request to the store, shared by all.
+/// Time between two checks for table rows that did not come to the ring. A check is one request to the store, which all followers share.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// How often one looks that waits for such rows.
+/// Time between two checks while a follower waits for such rows.
 const LOOK_PERIOD_BEHIND: Duration = Duration::from_millis(250);
 
-/// Streams gold as `wanted`: the schema, where each partition starts, then batches of rows that each replace the row of their symbol and
-/// event time. Only the range of the last batch of a change moves, so a client goes on after any batch.
+/// Streams gold as `wanted`: the schema, the start of each partition, then batches of rows. Each row replaces the row of the same symbol
+/// and event time. Only the last batch of a change has a range that moves, so a client can continue after any batch.
 ///
-/// Pulled by the client's own pace: of the ring no more is taken than is sent next. A reader that the ring has left behind reads the files
-/// that were written since its position, in its turn and one at a time.
+/// The client's own pace pulls the stream. Of the ring, only the next messages are taken. A follower that is behind the ring reads the
+/// files that were written since its position, in its turn and one file at a time.
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item; the client goes on from its last range.
+/// [`Refusal`], once, as the last item. The client continues from its last range.
 pub(crate) fn follow(
     ring: Arc<Ring>,
     gold: Arc<Gold>,
@@ -73,19 +74,19 @@ struct Follower {
     ring: Arc<Ring>,
     gold: Arc<Gold>,
     changes: watch::Receiver<u64>,
-    /// Partitions whose start the client has not been told yet.
+    /// Partitions whose start has not been sent to the client yet.
     starts: VecDeque<(i32, i64)>,
-    /// The next offset to send of each partition.
+    /// Next offset to send, for each partition.
     cursor: Position,
     until: Option<Position>,
     symbols: Symbols,
     turn: Turn,
-    /// The partition that was taken from the ring last.
+    /// Last partition that was read from the ring.
     last: Option<i32>,
-    /// Something is missing in the ring. Until the files have it, nothing is taken from the ring: the files' rows, older then than what had
-    /// been sent already, would take it back.
+    /// True if the ring no longer holds rows that this client needs. Until the files have them, nothing is taken from the ring: older rows
+    /// from the files would overwrite newer ones.
     is_behind: bool,
-    /// The table's position at the last look. Only what was there then is waited for: the rest may be on its way to the ring.
+    /// Table position at the last check. The follower waits only for the rows below it, because later rows may still come to the ring.
     seen: Option<Position>,
     look_at: Instant,
     quiet_until: Instant,
@@ -94,7 +95,7 @@ struct Follower {
     shutdown: CancellationToken,
 }
 
-/// The files that are being read, and the snapshot they lead to.
+/// Files that are being read, and the snapshot that they lead to.
 struct Files {
     rows: BoxStream<'static, Result<RecordBatch, LakeError>>,
     snapshot: Snapshot,
@@ -119,7 +120,7 @@ impl Follower {
             } else if Instant::now() >= self.look_at {
                 self.look_at_table().await?;
             } else {
-                // Seen before looking, so that a change after the look ends the wait.
+                // Marked before the read, so that a change after the read ends the wait.
                 self.changes.mark_unchanged();
                 if self.is_behind || !self.take_from_ring()? {
                     self.wait().await?;
@@ -128,7 +129,7 @@ impl Follower {
         }
     }
 
-    /// Takes what is next in one partition, if nothing is missing in any; returns whether there was anything to do.
+    /// Queues the next batches of one partition, if no partition misses rows. Returns true if there was anything to do.
     fn take_from_ring(&mut self) -> Result<bool, Refusal> {
         let partitions = self.ring.position().iter().map(|(partition, _)| partition).collect();
         let mut next = None;
@@ -151,12 +152,12 @@ impl Follower {
         Ok(true)
     }
 
-    /// Looks whether the table has what is missing, and begins to read it.
+    /// Checks whether the table has the missing rows, and starts to read them.
     async fn look_at_table(&mut self) -> Result<(), Refusal> {
         let looked = self.gold.snapshot().await;
         let snapshot = match looked {
             Ok(snapshot) => snapshot,
-            // The ring goes on, and the next look may succeed.
+            // The ring still works, and the next check may succeed.
             Err(error) if error.is_transient() => {
                 self.look_at = Instant::now() + LOOK_PERIOD;
                 return Ok(());
@@ -188,7 +189,7 @@ impl Follower {
     async fn read_files(&mut self) -> Result<(), Refusal> {
         let Some(files) = &mut self.files else { return Ok(()) };
         match files.rows.next().await {
-            // The client is where it was until it has all of them.
+            // The client's position moves only after all files are read.
             Some(Ok(rows)) => {
                 let partition = self.some_partition();
                 let next = self.next_of(partition);
@@ -208,7 +209,7 @@ impl Follower {
                 }
             }
             Some(Err(error)) => {
-                // A reader slower than the vacuum's retention may find its files gone: a newer snapshot has the rows.
+                // Vacuum may remove the files before a slow reader has read them. A newer snapshot has the rows.
                 let version = files.snapshot.version();
                 self.files = None;
                 self.turn.end();
@@ -218,7 +219,7 @@ impl Follower {
                 }
                 tracing::info!(
                     error = &error as &dyn std::error::Error,
-                    "a follower of gold moves on to a newer snapshot"
+                    "a follower of gold continues on a newer snapshot"
                 );
             }
         }
@@ -231,7 +232,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Sends an empty batch that says where a partition is.
+    /// Sends an empty batch with the position of a partition.
     fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), Refusal> {
         let nothing = RecordBatch::new_empty(schema::gold::schema());
         self.messages.extend(encode_upserts(&nothing, OffsetRange { partition, first: next, next })?);
@@ -242,7 +243,7 @@ impl Follower {
         self.cursor.next(partition).unwrap_or(0)
     }
 
-    /// Returns a partition for batches that move none.
+    /// Returns any partition, for batches that move no position.
     fn some_partition(&self) -> i32 {
         self.cursor.iter().next().map_or(0, |(partition, _)| partition)
     }
@@ -255,7 +256,7 @@ impl Follower {
     async fn wait(&mut self) -> Result<(), Refusal> {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Refusal::Stopping),
-            // What comes to the ring does not help one who waits for the files.
+            // A follower that waits for the files takes nothing from the ring.
             _ = self.changes.changed(), if !self.is_behind => Ok(()),
             () = tokio::time::sleep_until(self.look_at.min(self.quiet_until)) => {
                 if Instant::now() >= self.quiet_until { self.keep_alive() } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! DoPut: bronze batches in, progress out.
+//! DoPut of bronze: receives batches and answers with progress.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::hot::Hot;
 use crate::ipc::Decoder;
 use crate::metrics::Metrics;
 
-/// Partitions are below it: ten times what the largest topics have.
+/// Upper bound of partition numbers: ten times the partitions of the largest topics.
 const PARTITIONS_MAX: i32 = 100_000;
-/// Offsets are below it: positions travel as JSON, whose numbers are exact up to here in every language.
+/// Upper bound of offsets. Positions are sent as JSON, whose numbers are exact up to this value in every language.
 const OFFSETS_MAX: i64 = 1 << 53;
 
-/// Answers one DoPut: a [`Progress`] after each batch that was received and after each flush that made more durable.
+/// Answers one DoPut: a [`Progress`] after each received batch, and after each flush that makes more rows durable.
 ///
-/// When the client has sent all, the answers go on until all that it put is durable, and end. While the hot buffer holds
-/// `hot_bytes_max` the next batch waits.
+/// After the client has sent everything, the answers continue until all of its rows are durable. While the hot buffer holds
+/// `hot_bytes_max`, the next batch waits.
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item: a batch that would leave a gap or is not bronze, or the server is stopping.
+/// [`Refusal`], once, as the last item: a batch would leave a gap or is not bronze, or the server is stopping.
 pub(crate) fn put(
     hot: Arc<Hot>,
     hot_bytes_max: usize,
@@ -58,15 +58,15 @@ pub(crate) fn put(
 struct Put {
     hot: Arc<Hot>,
     hot_bytes_max: usize,
-    /// `None` once the client has sent all.
+    /// `None` once the client has sent everything.
     messages: Option<BoxStream<'static, Result<FlightData, Status>>>,
     decoder: Decoder,
     changes: watch::Receiver<u64>,
     metrics: Metrics,
     shutdown: CancellationToken,
-    /// The end of what this stream put.
+    /// End position of the batches that this stream put.
     reached: Position,
-    /// What the client was last told.
+    /// Last progress that was sent to the client.
     told: Progress,
 }
 
@@ -86,7 +86,7 @@ impl Put {
             };
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
-                // The buffer, and so the channel of its changes, lives as long as `self.hot`.
+                // The sender of the changes lives as long as `self.hot`.
                 _ = self.changes.changed() => {}
                 message = messages.next() => match message {
                     None => self.messages = None,
@@ -102,7 +102,7 @@ impl Put {
         }
     }
 
-    /// Takes one message; returns true if it was a batch.
+    /// Decodes and buffers one message. Returns true if it held a batch.
     async fn take(&mut self, message: FlightData) -> Result<bool, Refusal> {
         let Some(rows) = self.decoder.decode(&message).map_err(Refusal::BadBatch)? else { return Ok(false) };
         let range = range_of(&message).map_err(Refusal::BadBatch)?;
@@ -131,16 +131,17 @@ impl Put {
     }
 }
 
-/// Reads the range of a batch of either table.
+/// Reads the range of a batch of bronze or gold.
 ///
 /// # Errors
 ///
-/// It is none, or one that no batch of Kafka's messages can have: a position never comes back from where a wrong one has taken it.
+/// The message holds no range, or one that no batch of Kafka messages can have. A wrong range would move the position, and a position never
+/// goes back.
 pub(crate) fn range_of(message: &FlightData) -> Result<OffsetRange, String> {
     let metadata = BatchMetadata::decode(&message.app_metadata);
-    let range = metadata.map_err(|error| format!("its app_metadata is no range: {error}"))?.range;
+    let range = metadata.map_err(|error| format!("its app_metadata is not a range: {error}"))?.range;
     if range.first < 0 || range.partition < 0 || range.next < range.first {
-        return Err(format!("{range} is no range of offsets"));
+        return Err(format!("{range} is not a range of offsets"));
     }
     if range.partition >= PARTITIONS_MAX || range.next >= OFFSETS_MAX {
         return Err(format!(
@@ -149,13 +150,13 @@ pub(crate) fn range_of(message: &FlightData) -> Result<OffsetRange, String> {
     }
     if range.next - range.first > RANGE_OFFSETS_MAX {
         return Err(format!(
-            "{range} is too long a range for one batch: put batches of {RANGE_OFFSETS_MAX} offsets at most, empty ones where no rows are"
+            "{range} is too long a range for one batch: put batches of at most {RANGE_OFFSETS_MAX} offsets, and empty batches where there are no rows"
         ));
     }
     Ok(range)
 }
 
-/// Checks what the whole house relies on: one partition a batch, offsets that ascend within the range, and rows that are candles.
+/// Checks the rules that all services rely on: one partition a batch, offsets that ascend within the range, and rows that are candles.
 fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
     let partitions = rows.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     if partitions.iter().any(|partition| *partition != range.partition) {

@@ -1,4 +1,4 @@
-//! From what a ticket says to the position where a follower starts.
+//! Mapping from a ticket to the position where a follower starts.
 
 use access::Caller;
 use position::Position;
@@ -15,7 +15,7 @@ use crate::symbols::Symbols;
 ///
 /// # Errors
 ///
-/// The ticket names another bronze table, or bronze cannot be queried for a time.
+/// The ticket names another bronze table, or the query for the ticket's time fails.
 pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Wanted, Refusal> {
     check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
@@ -27,11 +27,11 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
     Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
-/// Resolves a ticket for gold, whose position counts bronze's offsets as well.
+/// Resolves a ticket for gold. Its position also counts bronze's offsets.
 ///
 /// # Errors
 ///
-/// The ticket names another bronze table, bronze cannot be queried for a time, or the gold table's log not be read.
+/// The ticket names another bronze table, the query for the ticket's time fails, or the gold table's log cannot be read.
 pub(crate) async fn gold(
     ticket: Follow,
     caller: &Caller,
@@ -44,7 +44,7 @@ pub(crate) async fn gold(
         Start::Position(position) => position,
         Start::Now => {
             let reached = sql.catalog.gold().snapshot().await?.position().greater(&ring.position());
-            // Gold of a partition that has none yet begins after now, whatever else does.
+            // A partition without gold starts at offset 0, because all of its gold is still to come.
             let known: Position = hot.partitions().into_iter().map(|partition| (partition, 0)).collect();
             reached.greater(&known)
         }
@@ -54,7 +54,7 @@ pub(crate) async fn gold(
     Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
-/// Checks that a ticket's positions count in this bronze table, where the ticket names one.
+/// Checks that a ticket's positions belong to this bronze table, if the ticket names a table.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub(crate) fn check_table(table: Option<&String>, hot: &Hot) -> Result<(), Refus
 }
 
 async fn at(micros: i64, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Position, Refusal> {
-    // Taken first: what comes while the query runs is then not skipped.
+    // Read before the query, so that rows that arrive during the query are not skipped.
     let mut position = hot.progress().received;
     for (partition, next) in sql.offsets_at(caller, micros).await?.iter() {
         position.set(partition, next);

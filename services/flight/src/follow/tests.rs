@@ -18,7 +18,7 @@ fn turn(turns: &Turns) -> Turn {
     turns.of(&Caller { user: "ada".into(), role: Role::Reader })
 }
 
-/// Follows everything and describes each batch by its range.
+/// Follows all of bronze and describes each batch by its range.
 fn ranges(hot: &Arc<Hot>, turns: &Turns) -> impl Stream<Item = String> + use<> {
     let wanted =
         Wanted { from: Position::default(), until: None, symbols: Symbols::new(None), turn: turn(turns) };

@@ -1,5 +1,5 @@
-//! Turns at reading files. A follower of the hot rows holds a message or two; one that reads files is megabytes ahead of its client,
-//! so only some do at a time.
+//! Turns for reading files. A follower of the hot rows holds one or two messages. A follower that reads files is megabytes ahead of its
+//! client, so only some followers read files at a time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,36 +11,36 @@ use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// What a follower that reads files holds, in bytes: three steps of 12 MiB, of which two are read ahead, and two encoded pieces.
+/// Memory of a follower that reads files, in bytes: three steps of 12 MiB, two of them read ahead, and two encoded pieces.
 const FILES_BYTES: usize = 48 * 1024 * 1024;
-/// How long a turn lasts where others wait. Beginning again costs the steps that were read ahead, a fraction of a second.
+/// Longest turn while other followers wait. A new turn repeats the steps that were read ahead, which costs a fraction of a second.
 const TURN_MAX: Duration = Duration::from_secs(30);
 
-/// The turns of all followers; clones share.
+/// Turns of all followers. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
-    /// Those who may write have turns of their own: gold follows bronze, whatever readers do.
+    /// Turns of callers that may write. They are separate, because gold follows bronze and readers must not delay it.
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
 }
 
-/// One follower's turn.
+/// Turn of one follower.
 pub(crate) struct Turn {
     turns: Arc<Semaphore>,
-    /// The place in the queue.
+    /// Place in the queue.
     waiting: Option<BoxFuture<'static, OwnedSemaphorePermit>>,
-    /// The turn, and when it began.
+    /// Permit of the turn, and its start.
     held: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
 impl Turns {
-    /// Gives as many turns at a time as `bytes_max` bytes allow, to readers and to writers each, and one at least.
+    /// Creates as many turns as `bytes_max` bytes allow, at least one. Readers and writers each get that number.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let turns = || Arc::new(Semaphore::new((bytes_max / FILES_BYTES).clamp(1, Semaphore::MAX_PERMITS)));
         Turns { writers: turns(), readers: turns() }
     }
 
-    /// Returns a turn of `caller`, not yet taken.
+    /// Returns a turn for `caller` that is not yet taken.
     pub(crate) fn of(&self, caller: &Caller) -> Turn {
         let turns = if caller.role >= Role::Writer { &self.writers } else { &self.readers };
         Turn { turns: Arc::clone(turns), waiting: None, held: None }
@@ -52,23 +52,23 @@ impl Turn {
         self.held.is_some()
     }
 
-    /// Waits until it is this follower's turn. Who stops waiting keeps the place in the queue for the next call.
+    /// Waits for this follower's turn. A caller that stops waiting keeps its place in the queue for the next call.
     pub(crate) async fn take(&mut self) {
         let turns = &self.turns;
         let waiting = self.waiting.get_or_insert_with(|| {
             let turn = Arc::clone(turns).acquire_owned();
-            async move { turn.await.expect("it is never closed") }.boxed()
+            async move { turn.await.expect("the semaphore is never closed") }.boxed()
         });
         self.held = Some((waiting.await, Instant::now()));
         self.waiting = None;
     }
 
-    /// Gives the turn back.
+    /// Releases the turn.
     pub(crate) fn end(&mut self) {
         self.held = None;
     }
 
-    /// Returns true if the turn has lasted long enough, and others may wait for one.
+    /// Returns true if the turn has lasted long enough and other followers may be waiting.
     pub(crate) fn is_over(&self) -> bool {
         let is_long = self.held.as_ref().is_some_and(|(_, began)| began.elapsed() >= TURN_MAX);
         is_long && self.turns.available_permits() == 0

@@ -1,4 +1,5 @@
-//! Ends the stream of a client that takes nothing for too long. What was read for it is let go of, and its place is free again.
+//! Limit of the time that a client may leave a message untaken. After it, the stream ends, its buffers are freed, and its place is free
+//! again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Refusal;
 
-/// A stream with somebody who watches how long its last message waits.
+/// Stream with a task that checks how long its last message waits.
 pub(crate) struct Watched {
     shared: Arc<Mutex<Shared>>,
     limit: Duration,
@@ -22,14 +23,14 @@ pub(crate) struct Watched {
 }
 
 struct Shared {
-    /// `None` once it was cut off.
+    /// `None` once the stream is closed for the client.
     messages: Option<BoxStream<'static, Result<FlightData, Refusal>>>,
-    /// When the last message was handed out; `None` while the client waits for the next.
+    /// Time when the last message was handed out. `None` while the client waits for the next one.
     untaken_since: Option<Instant>,
 }
 
 impl Watched {
-    /// Streams `messages` until one is left untaken for `limit`, and then an error in place of the rest.
+    /// Streams `messages` until one stays untaken for `limit`. Then an error replaces the rest.
     pub(crate) fn new(
         messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
         limit: Duration,
@@ -62,7 +63,7 @@ impl Stream for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // Now, and not when the task has ended.
+        // Dropped here, and not when the task has ended.
         locked(&self.shared).messages = None;
     }
 }
@@ -79,7 +80,7 @@ async fn watch(shared: Arc<Mutex<Shared>>, limit: Duration) {
     }
 }
 
-/// Locks; what a panic left is whole, since nothing is changed in steps.
+/// Locks the mutex. The value is consistent even after a panic, because no change takes several steps.
 fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -115,7 +116,7 @@ mod tests {
         let limit = Duration::from_millis(1);
         let mut messages = Watched::new(receiver, limit);
         assert!(poll!(messages.next()).is_pending());
-        // Long enough for the watch to have looked, however it is scheduled.
+        // Long enough for the task to check at least once, however it is scheduled.
         for _ in 0..3 {
             tokio::time::sleep(limit * 2).await;
         }

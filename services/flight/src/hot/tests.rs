@@ -11,7 +11,7 @@ use transport::stream::offset_at;
 
 use super::{Gap, Hot, Next};
 
-/// Candles at the given offsets, one a minute.
+/// Returns candles at the given offsets, one a minute.
 pub(crate) fn rows(partition: i32, offsets: &[i64]) -> RecordBatch {
     let count = offsets.len();
     let times: Vec<i64> = offsets.iter().map(|offset| offset * schema::MINUTE_MICROS).collect();
@@ -110,7 +110,7 @@ async fn a_restarted_buffer_goes_on_at_the_table_s_position() {
     assert_eq!(push(&hot, whole(0, 0, 4)), Ok(2));
 }
 
-/// Reads partition 0 from `from` to the end as a follower does.
+/// Reads partition 0 from `from` to the end, as a follower does.
 fn read_all(hot: &Hot, mut from: i64) -> (Vec<i64>, i64) {
     let mut seen = Vec::new();
     loop {
@@ -132,7 +132,7 @@ fn read_all(hot: &Hot, mut from: i64) -> (Vec<i64>, i64) {
 }
 
 fn cuts() -> impl Strategy<Value = Vec<(i64, i64)>> {
-    // (length of the run, how far back it begins): batches of any size, some sent again.
+    // Pairs of a run's length and the distance that it starts back: batches of any size, some sent again.
     proptest::collection::vec((1..40i64, 0..20i64), 1..60)
 }
 

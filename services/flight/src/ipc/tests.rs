@@ -14,14 +14,14 @@ use proptest::sample::Index;
 
 use super::{Decoder, first_batch};
 
-/// Where the compressed length of a buffer is not the smallest of its bytes.
+/// Claimed length that is far more than all memory.
 const CLAIM: i64 = 1 << 62;
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-/// Numbers and texts that compress well.
+/// Returns numbers and texts that compress well.
 fn numbers() -> RecordBatch {
     let numbers = Arc::new(Int64Array::from(vec![7; 100])) as ArrayRef;
     batch(vec![("$1", numbers), ("$2", Arc::new(StringArray::from(vec!["seven"; 100])))])
@@ -36,7 +36,7 @@ fn stream(batch: &RecordBatch, compression: Option<CompressionType>) -> Vec<u8> 
     bytes
 }
 
-/// Replaces the length that the first buffer claims, 800 bytes of numbers.
+/// Replaces the length that the first buffer claims: 800 bytes of numbers.
 fn claiming(mut stream: Vec<u8>, claim: i64) -> Vec<u8> {
     let honest = 800_i64.to_le_bytes();
     let at = stream.windows(8).rposition(|bytes| bytes == honest).expect("a buffer of 800 bytes");
@@ -99,11 +99,11 @@ fn values_that_can_stand_for_more_than_their_bytes_are_refused() {
     ] {
         let schema = Schema::new(vec![Field::new("$1", kind, true)]);
         let message = FlightData::from(SchemaAsIpc::new(&schema, &IpcWriteOptions::default()));
-        check_refused(Decoder::default().decode(&message), "only plain values are taken");
+        check_refused(Decoder::default().decode(&message), "only plain values are supported");
     }
 }
 
-/// A batch message that claims what it likes.
+/// Returns a batch message with the given claims.
 fn message(rows: i64, nodes: &[(i64, i64)], buffers: &[(i64, i64)], body: usize) -> FlightData {
     let mut builder = FlatBufferBuilder::new();
     let nodes: Vec<_> = nodes.iter().map(|(length, nulls)| FieldNode::new(*length, *nulls)).collect();
@@ -183,7 +183,7 @@ fn a_text_that_many_fields_share_counts_each_time() {
     builder.finish(message, None);
     let message =
         FlightData { data_header: builder.finished_data().to_vec().into(), ..FlightData::default() };
-    check_refused(Decoder::default().decode(&message), "no Arrow header");
+    check_refused(Decoder::default().decode(&message), "no valid Arrow header");
 }
 
 #[test]
@@ -204,11 +204,11 @@ fn metadata_of_a_schema_is_left_out_and_many_columns_are_taken() {
 fn dictionaries_are_refused_with_what_to_do() {
     let texts: arrow::array::DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
     let dictionary = batch(vec![("$1", Arc::new(texts))]);
-    check_refused(first_batch(&stream(&dictionary, None)), "only plain values are taken");
+    check_refused(first_batch(&stream(&dictionary, None)), "only plain values are supported");
 }
 
 proptest! {
-    /// A claim that is believed ends the process, and this test with it.
+    /// A false claim that the decoder accepted would end the process, and this test with it.
     #[test]
     fn no_stream_is_believed(
         compression in prop::sample::select(vec![None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)]),

@@ -1,4 +1,4 @@
-//! DoPut of gold: what the gold service has committed, for those who follow it.
+//! DoPut of gold: receives the committed rows of the gold service, for gold's followers.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::ipc::Decoder;
 use crate::live::ring::{GoldBatch, Ring};
 use crate::put::range_of;
 
-/// Takes batches until the client ends or the server stops. Nothing here is durable or acknowledged: what does not arrive, followers read
-/// from the gold table.
+/// Receives batches until the client ends or the server stops. Nothing here is durable or acknowledged: followers read missing rows from
+/// the gold table.
 ///
 /// # Errors
 ///
-/// [`Refusal`] when a batch is not gold or of offsets that bronze has not received, or the server is stopping.
+/// [`Refusal`] if a batch is not gold, if bronze has not received its offsets, or if the server is stopping.
 pub(crate) async fn put(
     hot: Arc<Hot>,
     ring: Arc<Ring>,
@@ -31,7 +31,7 @@ pub(crate) async fn put(
         let message = shutdown.run_until_cancelled(messages.next()).await.ok_or(Refusal::Stopping)?;
         let Some(message) = message.transpose().map_err(Refusal::Broken)? else { return Ok(()) };
         if let Some(batch) = batch_of(&mut decoder, &message).map_err(|reason| bad(&reason))? {
-            // Gold is made of bronze. A position beyond it would keep the followers from all that comes until bronze is there.
+            // Gold is made of bronze. A position beyond bronze would block the followers until bronze has reached it.
             let received = hot.received(batch.range.partition);
             if batch.range.next > received {
                 return Err(Refusal::Ahead { found: batch.range, received });
@@ -45,7 +45,7 @@ fn batch_of(decoder: &mut Decoder, message: &FlightData) -> Result<Option<GoldBa
     let Some(rows) = decoder.decode(message)? else { return Ok(None) };
     let range = range_of(message)?;
     if range.is_empty() && rows.num_rows() > 0 {
-        return Err(format!("{range} is empty, its batch is not"));
+        return Err(format!("{range} is empty, but its batch is not"));
     }
     schema::rows::check(&rows).map_err(|bad| format!("row {} of {range}: {}", bad.index, bad.reason))?;
     Ok(Some(GoldBatch { range, rows }))

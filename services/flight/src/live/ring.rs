@@ -1,4 +1,4 @@
-//! The latest gold batches, for those who follow gold: in memory only, and the oldest go when it is full.
+//! The latest gold batches, for the followers of gold. They are in memory only, and the oldest are dropped when the ring is full.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,35 +8,35 @@ use datafusion::common::utils::memory::get_record_batch_memory_size;
 use position::{OffsetRange, Position};
 use tokio::sync::watch;
 
-/// Bytes of the batches that are kept: some 150,000 rows, more than gold commits to the lake at a time.
+/// Most bytes of the kept batches: about 150,000 rows, more than gold commits to the lake at a time.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Most batches that one [`Ring::read`] hands out, so that a slow follower pins little memory.
+/// Most batches that one [`Ring::read`] returns, so that a slow follower holds little memory.
 const READ_BATCHES_MAX: usize = 4;
 
-/// The rows that a run of offsets has changed in gold, as they were after it.
+/// Gold rows that a range of offsets changed, with their values after that range.
 #[derive(Clone, Debug)]
 pub(crate) struct GoldBatch {
     pub(crate) range: OffsetRange,
     pub(crate) rows: RecordBatch,
 }
 
-/// What the ring has for a follower.
+/// Result of a follower's read from the ring.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    /// What follows, beginning at its offset.
+    /// Next batches. The first one begins at the follower's offset.
     Batches(Vec<GoldBatch>),
-    /// Nothing follows yet, as far as the ring knows.
+    /// The ring has no later batch yet.
     Nothing,
-    /// Something follows that is not here any more, or never came here.
+    /// Later rows are no longer in the ring, or never came to it.
     Missed,
 }
 
-/// The ring. Shared by gold's puts and the followers.
+/// Ring of gold batches. Gold's puts and the followers share it.
 #[derive(Debug)]
 pub(crate) struct Ring {
     state: Mutex<State>,
     bytes_max: usize,
-    /// Counts changes of `state`; followers wait on it.
+    /// Number of changes of `state`. Followers wait for a change.
     changes: watch::Sender<u64>,
 }
 
@@ -44,11 +44,11 @@ pub(crate) struct Ring {
 struct State {
     runs: BTreeMap<i32, Run>,
     bytes: usize,
-    /// Counts the batches that ever came.
+    /// Number of all batches that have ever arrived.
     arrivals: u64,
 }
 
-/// One partition's batches; their ranges join, from `first` to `next`.
+/// Batches of one partition. Their ranges join from `first` to `next`.
 #[derive(Debug)]
 struct Run {
     batches: VecDeque<(u64, GoldBatch)>,
@@ -67,7 +67,7 @@ impl Ring {
         Ring { state: Mutex::default(), bytes_max, changes: watch::Sender::new(0) }
     }
 
-    /// Takes a batch. What is held already is left; a batch after a gap takes the place of all before it.
+    /// Adds a batch, without the offsets that the ring already holds. A batch after a gap replaces all batches before it.
     pub(crate) fn push(&self, mut batch: GoldBatch) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -84,7 +84,7 @@ impl Ring {
             state.bytes -= run.batches.iter().map(|(_, batch)| bytes_of(batch)).sum::<usize>();
             *run = Run { batches: VecDeque::new(), first, next: first };
         }
-        // A gold that was started again cuts its batches elsewhere. Rows as of a later offset serve an earlier one, too.
+        // A restarted gold may cut its batches at other offsets. Rows as of a later offset also serve an earlier one.
         batch.range.first = run.next;
         run.next = next;
         state.bytes += bytes_of(&batch);
@@ -96,7 +96,7 @@ impl Ring {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Returns what follows offset `from` of `partition`, some batches at most.
+    /// Returns the next batches of `partition` from offset `from` on, at most [`READ_BATCHES_MAX`].
     pub(crate) fn read(&self, partition: i32, from: i64) -> Kept {
         let state = self.lock();
         let Some(run) = state.runs.get(&partition) else { return Kept::Nothing };
@@ -115,24 +115,24 @@ impl Ring {
         Kept::Batches(batches)
     }
 
-    /// Returns where the batches end; a partition of which none came is absent.
+    /// Returns the end position of the batches. A partition without batches is absent.
     pub(crate) fn position(&self) -> Position {
         self.lock().runs.iter().map(|(partition, run)| (*partition, run.next)).collect()
     }
 
-    /// Returns a receiver that sees every later change.
+    /// Returns a receiver of every later change.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can panic halfway through a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Lets go of the batch that came first.
+    /// Drops the oldest batch.
     fn drop_oldest(&mut self) {
         let oldest = self.runs.values_mut().filter(|run| !run.batches.is_empty());
         let oldest = oldest.min_by_key(|run| run.batches.front().map(|(arrival, _)| *arrival));
@@ -156,14 +156,14 @@ mod tests {
 
     use super::{GoldBatch, Kept, Ring, bytes_of};
 
-    /// A batch for a run of offsets; to the ring, rows are bytes.
+    /// Returns a batch for a range of offsets. The ring counts only the bytes of its rows.
     fn batch(partition: i32, first: i64, next: i64) -> GoldBatch {
         let column = std::sync::Arc::new(Int64Array::from_iter_values(first..next)) as ArrayRef;
         let rows = RecordBatch::try_from_iter([("offset", column)]).unwrap();
         GoldBatch { range: OffsetRange { partition, first, next }, rows }
     }
 
-    /// Pushes batches of partition 0, reads from an offset and describes what comes.
+    /// Pushes batches of partition 0, reads from an offset, and compares the description of the result.
     #[track_caller]
     fn check(pushed: &[(i64, i64)], from: i64, expected: &str) {
         let ring = Ring::default();

@@ -28,7 +28,7 @@ use crate::hot::Hot;
 use crate::hot::tests::{rows, table};
 use crate::symbols::Symbols;
 
-/// Gold rows of the first day: symbol, minute, close.
+/// Returns gold rows of the first day from symbol, minute and close.
 fn gold(rows: &[(&str, i64, f64)]) -> RecordBatch {
     let times = || rows.iter().map(|row| Some(row.1 * schema::MINUTE_MICROS));
     let schema = schema::gold::schema();
@@ -58,7 +58,7 @@ fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
     OffsetRange { partition, first, next }
 }
 
-/// A server's gold: the table as its writer has it, and what followers see.
+/// Gold of a server: the table that its writer has, and the ring that followers read.
 struct Server {
     _folder: tempfile::TempDir,
     table: Table,
@@ -83,7 +83,7 @@ impl Server {
         self.ring.push(GoldBatch { range, rows: gold(rows) });
     }
 
-    /// Follows and describes each batch: its range, and the closes of its rows.
+    /// Follows gold and describes each batch by its range and the closes of its rows.
     fn follow(&self, from: &[(i32, i64)]) -> impl Stream<Item = String> + use<> {
         self.follow_symbols(from, None)
     }
@@ -110,7 +110,7 @@ impl Server {
     }
 }
 
-/// Takes the next batches.
+/// Takes the next batches and compares them with `expected`.
 async fn take(follower: &mut (impl Stream<Item = String> + Unpin), expected: &[&str]) {
     for expected in expected {
         assert_eq!(follower.next().await.unwrap(), *expected);
@@ -144,7 +144,7 @@ async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
     take(&mut follower, &["0:10..10 []", "1:10..10 []"]).await;
     server.push(range(0, 10, 20), &[("A", 0, 2.0)]);
     take(&mut follower, &["0:10..20 [2.0]"]).await;
-    // B's rows of 10..15 never come. Until the table has them, and A as the follower has it, nothing is sent.
+    // B's rows of 10..15 never come. The server sends nothing until the table has them, and has A as the follower has it.
     server.push(range(1, 15, 20), &[("B", 2, 1.5)]);
     server.push(range(0, 20, 25), &[("A", 0, 3.0)]);
     assert!(futures::poll!(follower.next()).is_pending());
@@ -177,7 +177,7 @@ async fn only_the_rows_of_the_symbols_come_and_the_ranges_of_all() {
     take(&mut follower, &["0:0..0 [2.0]", "0:0..10 []", "0:10..11 []"]).await;
 }
 
-/// Puts messages to a server that has received partition 0 up to offset 6, and returns why they are refused.
+/// Puts messages to a server that has received partition 0 up to offset 6. Returns the error of the put.
 async fn refusal(messages: Vec<FlightData>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let messages = futures::stream::iter(messages.into_iter().map(Ok));
@@ -198,9 +198,9 @@ async fn a_put_that_is_not_gold_is_refused() {
     let schema = || encode_schema(&schema::gold::schema());
     let batch = |range, rows: &[(&str, i64, f64)]| encode_upserts(&gold(rows), range).unwrap().remove(0);
     for (range, rows, reason) in [
-        (range(0, 5, 4), &[][..], "0:5..4 is no range of offsets"),
-        (range(-1, 5, 6), &[], "-1:5..6 is no range of offsets"),
-        (range(0, 5, 5), &[("A", 0, 1.0)], "0:5..5 is empty, its batch is not"),
+        (range(0, 5, 4), &[][..], "0:5..4 is not a range of offsets"),
+        (range(-1, 5, 6), &[], "-1:5..6 is not a range of offsets"),
+        (range(0, 5, 5), &[("A", 0, 1.0)], "0:5..5 is empty, but its batch is not"),
         (range(0, 5, 6), &[("A", 0, 1.0), ("A\0", 0, 1.0)], "row 1 of 0:5..6: bad_symbol"),
         (
             range(0, 5, 6),
@@ -212,12 +212,12 @@ async fn a_put_that_is_not_gold_is_refused() {
         assert_eq!(refused, format!("read the request: put gold: {reason}"));
     }
     let unmarked = batch(range(0, 0, 1), &[]).with_app_metadata("");
-    assert!(refusal(vec![schema(), unmarked]).await.contains("its app_metadata is no range"));
+    assert!(refusal(vec![schema(), unmarked]).await.contains("its app_metadata is not a range"));
     let bronze = refusal(vec![encode_schema(&schema::bronze::schema())]).await;
     assert!(bronze.contains("the schema is not gold's"), "{bronze}");
 }
 
-/// Else followers would take nothing until bronze is there.
+/// Otherwise followers would get nothing until bronze has received these offsets.
 #[tokio::test]
 async fn gold_of_what_bronze_has_not_received_is_refused() {
     for (range, received) in [(range(0, 5, 7), 6), (range(0, 0, 1 << 50), 6), (range(1, 0, 1), 0)] {

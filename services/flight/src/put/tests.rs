@@ -32,7 +32,7 @@ fn metrics() -> Metrics {
     Metrics::new(&service::metrics::Metrics::default())
 }
 
-/// Puts `messages` and returns why the server refuses them.
+/// Puts `messages` and returns the server's error.
 async fn refusal(messages: Messages) -> String {
     let folder = tempfile::tempdir().unwrap();
     let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
@@ -97,8 +97,8 @@ async fn a_batch_that_is_not_what_it_says_is_refused() {
         ((0, &[0_i64, 1][..], 1), "the offsets of 0:0..1 do not ascend inside it"),
         ((1, &[0, 1], 2), "the offsets of 0:1..2 do not ascend inside it"),
         ((0, &[1, 1], 2), "the offsets of 0:0..2 do not ascend inside it"),
-        ((5, &[], 2), "0:5..2 is no range of offsets"),
-        ((-1, &[], 2), "0:-1..2 is no range of offsets"),
+        ((5, &[], 2), "0:5..2 is not a range of offsets"),
+        ((-1, &[], 2), "0:-1..2 is not a range of offsets"),
     ] {
         assert_eq!(refusal(messages(&[batch])).await, format!("put bronze: {reason}"));
     }
@@ -106,7 +106,7 @@ async fn a_batch_that_is_not_what_it_says_is_refused() {
     assert_eq!(refusal(gap).await, "put bronze: partition 0 is expected at offset 1, not 5");
 }
 
-/// The messages of one batch of a partition.
+/// Returns the messages of one batch of a partition.
 fn message(rows: &RecordBatch, range: OffsetRange) -> Messages {
     let batch = encode_batch(rows, range).unwrap();
     [encode_schema(&rows.schema())].into_iter().chain(batch).map(Ok).collect()
@@ -137,7 +137,7 @@ async fn a_row_that_no_message_can_hold_is_refused() {
     assert_eq!(refused, "put bronze: the row of offset 1: bad_symbol");
 }
 
-/// What pandas and others add to a schema goes no further in.
+/// The decoder drops metadata that pandas and other tools add to a schema.
 #[tokio::test]
 async fn a_schema_with_metadata_is_put_and_flushed() {
     let folder = tempfile::tempdir().unwrap();
