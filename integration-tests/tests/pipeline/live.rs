@@ -365,8 +365,8 @@ async fn sql_sees_the_past(pipeline: &Pipeline, version: i64) -> anyhow::Result<
     for (query, reason) in [
         ("SELECT * FROM bronze_at(99999)", "there are versions 0 to"),
         ("SELECT * FROM gold_at(99999)", "there are versions 0 to"),
-        ("SELECT * FROM bronze_at('{\"0\":99999}')", "it has not reached 0:99999"),
-        ("SELECT * FROM bronze_at('x')", "is no position"),
+        ("SELECT * FROM bronze_at('{\"0\":99999}')", "has not reached 0:99999"),
+        ("SELECT * FROM bronze_at('x')", "is not a position"),
         ("SELECT * FROM bronze_at(-1)", "write bronze_at(12)"),
         ("SELECT * FROM gold_at()", "write gold_at(12)"),
     ] {

@@ -1,7 +1,7 @@
-//! SQL on the past: `bronze_at(version)`, `bronze_at('{"0":128}')` and `gold_at(version)`.
+//! SQL on earlier states: `bronze_at(version)`, `bronze_at('{"0":128}')` and `gold_at(version)`.
 //!
-//! Bronze only grows, so bronze at a position is what lies below it, whatever became of the files since; and a version is a position.
-//! Gold's rows are replaced, so an earlier gold is its own files, as long as vacuum leaves them.
+//! Bronze only grows, so bronze at a position is all rows below that position. Later changes of the files do not matter, and a version is a
+//! position. Gold's rows are replaced, so an earlier gold consists of its own files until vacuum removes them.
 
 use std::sync::Arc;
 
@@ -26,16 +26,16 @@ pub(crate) const BRONZE_AT: &str = "bronze_at";
 /// Name of the function that reads gold.
 pub(crate) const GOLD_AT: &str = "gold_at";
 
-/// The function [`BRONZE_AT`], on what a query sees of bronze.
+/// Function [`BRONZE_AT`] on the bronze snapshot of a query.
 #[derive(Debug)]
 pub(crate) struct BronzeAt {
     pub(crate) durable: Snapshot,
     pub(crate) hot: Vec<RecordBatch>,
-    /// What bronze had received when `hot` was taken, or a moment before.
+    /// Position that bronze had received when `hot` was taken, or shortly before.
     pub(crate) received: Position,
 }
 
-/// The function [`GOLD_AT`].
+/// Function [`GOLD_AT`].
 #[derive(Debug)]
 pub(crate) struct GoldAt {
     pub(crate) gold: Arc<Gold>,
@@ -46,13 +46,15 @@ impl TableFunctionImpl for BronzeAt {
         let moment = match args.exprs() {
             [Expr::Literal(ScalarValue::Utf8(Some(json)), _)] => match serde_json::from_str(json) {
                 Ok(position) => Moment::Position(self.checked(position)?),
-                Err(error) => return plan_err!("{json:?} is no position such as '{{\"0\":128}}': {error}"),
+                Err(error) => {
+                    return plan_err!("{json:?} is not a position such as '{{\"0\":128}}': {error}");
+                }
             },
             arguments => match version_of(arguments) {
                 Some(version) => Moment::Version(version),
                 None => {
                     return plan_err!(
-                        "write {BRONZE_AT}(12) for a Delta version or {BRONZE_AT}('{{\"0\":128}}') for what is below these offsets"
+                        "write {BRONZE_AT}(12) for a Delta version or {BRONZE_AT}('{{\"0\":128}}') for the rows below these offsets"
                     );
                 }
             },
@@ -63,11 +65,11 @@ impl TableFunctionImpl for BronzeAt {
 }
 
 impl BronzeAt {
-    /// Refuses a position of which bronze is short: it would give another answer later.
+    /// Rejects a position that bronze has not reached: the same query would return more rows later.
     fn checked(&self, position: Position) -> Result<Position> {
         let is_short = |(partition, next)| self.received.next(partition).unwrap_or(0) < next;
         if position.iter().any(is_short) {
-            return plan_err!("bronze is at {}, it has not reached {position}", self.received);
+            return plan_err!("bronze is at {} and has not reached {position}", self.received);
         }
         Ok(position)
     }
@@ -95,7 +97,7 @@ enum Moment {
     Position(Position),
 }
 
-/// Bronze as it was.
+/// Bronze at an earlier moment.
 #[derive(Debug)]
 struct BronzeThen {
     /// All of bronze.
@@ -104,7 +106,7 @@ struct BronzeThen {
     moment: Moment,
 }
 
-/// Gold as it was.
+/// Gold at an earlier version.
 #[derive(Debug)]
 struct GoldThen {
     gold: Arc<Gold>,
@@ -182,12 +184,12 @@ impl TableProvider for GoldThen {
     }
 }
 
-/// A version that is not there is the query's fault, a store that does not answer is not.
+/// Maps an error to its cause: a missing version is an error of the query, a store that does not answer is not.
 fn query_error(error: LakeError) -> DataFusionError {
     match error {
         LakeError::Version { .. } => DataFusionError::Plan(error.to_string()),
         LakeError::Expired { .. } => DataFusionError::Plan(format!(
-            "{error}: files that corrections or compaction have replaced are kept for an hour"
+            "{error}: files that corrections or compaction have replaced are kept only for --vacuum-retention"
         )),
         error => DataFusionError::External(Box::new(error)),
     }

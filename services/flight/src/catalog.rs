@@ -1,4 +1,4 @@
-//! What SQL sees: the tables `bronze` and `gold`, each query on one snapshot of both, and the schema `system`.
+//! Catalog for SQL: the tables `bronze` and `gold`, and the schema `system`. Each query reads one snapshot of both tables.
 
 mod plans;
 mod tables;
@@ -41,25 +41,25 @@ use crate::queries::{Queries, bound_functions};
 use crate::sql::{Asker, Query, check_depth, names, size};
 use crate::system::{self, Logs, System, SystemSchema};
 
-/// The one catalog, as clients see it.
+/// Name of the only catalog.
 pub(crate) const CATALOG: &str = "candleflight";
-/// The schema of `bronze` and `gold`.
+/// Name of the schema of `bronze` and `gold`.
 pub(crate) const PUBLIC: &str = "public";
 
-/// Parts of a query that run side by side, for each core: while one waits for a file, another decodes the one it has.
+/// Parallel parts of a query for each core. While one part waits for a file, another decodes its own.
 const PARTITIONS_PER_CORE: usize = 2;
 
-/// Where each partition is at a time.
+/// Query for the first offset of each partition at or after a time.
 pub(crate) const OFFSETS_AT: &str = "SELECT kafka_partition, min(kafka_offset) FROM bronze WHERE kafka_time >= $time GROUP BY kafka_partition";
 
-/// Makes a session for each query.
+/// Catalog that creates a session for each query.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     hot: Arc<Hot>,
     gold: Arc<Gold>,
     status: Status,
     queries: Queries,
-    /// What all sessions have in common: functions, rules, settings.
+    /// State that all sessions share: functions, rules and settings.
     template: SessionState,
     plans: Plans,
 }
@@ -74,7 +74,7 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// The query is not valid SQL, names what is not there, or is not a query.
+    /// The query is not valid SQL, names something that does not exist, or is not a query.
     pub(crate) async fn plan(&self, asker: &Asker, query: &Query) -> Result<DataFrame, Refusal> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -98,13 +98,14 @@ impl Catalog {
                 Ok(planned)
             }
             Query::Substrait(plan) => {
-                // Whatever the library calls its errors, what it cannot plan is the plan's fault; over some it panics.
+                // A plan that the library cannot read is an error of the client, whatever the library calls it. Some plans make the library
+                // panic.
                 let bad =
                     |error: &dyn Display| Refusal::BadRequest(format!("plan the Substrait plan: {error}"));
                 let plan = Plan::decode(plan.clone()).map_err(|error| bad(&error))?;
                 let state = session.state();
                 let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
-                let planned = planning.await.map_err(|_| bad(&"it is not whole"))?;
+                let planned = planning.await.map_err(|_| bad(&"it is incomplete"))?;
                 let plan = planned.map_err(|error| bad(&error))?;
                 size::check_plan(&plan)?;
                 read_only.verify_plan(&plan)?;
@@ -113,7 +114,7 @@ impl Catalog {
         }
     }
 
-    /// Plans to read one symbol's candles around a span, as [`History`] says, ascending by event time and partition.
+    /// Plans the read of one symbol's candles around a time span, as [`History`] defines it. The rows ascend by event time and partition.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl Catalog {
             .map(|(partition, next)| format!("(kafka_partition = {partition} AND kafka_offset < {next})"))
             .collect();
         let below = if below.is_empty() { "false".to_owned() } else { below.join(" OR ") };
-        // Of one partition the later offset wins, but no row that gold cannot hold; `$…` keeps the symbol out of the text.
+        // Within a partition the later offset wins, except for rows that gold cannot hold. `$…` keeps the symbol out of the text.
         let candles = |bounds: &str| {
             format!(
                 "SELECT {columns} FROM (SELECT *, row_number() OVER \
@@ -140,7 +141,7 @@ impl Catalog {
         let partitions = history.below.iter().count();
         let query = match history.margin {
             Margin::Micros(_) => candles("event_time > $after AND event_time < $before"),
-            // Each event time may come from as many partitions.
+            // Each event time may have a row from each partition.
             Margin::Rows(rows) => format!(
                 "(SELECT * FROM ({}) ORDER BY event_time DESC LIMIT {limit}) UNION ALL {} UNION ALL \
                  (SELECT * FROM ({}) ORDER BY event_time ASC LIMIT {limit})",
@@ -154,7 +155,8 @@ impl Catalog {
         Ok(self.session(PUBLIC)?.sql(&query).await?.with_param_values(parameters(history))?)
     }
 
-    /// Plans a query for each partition's first offset whose `kafka_time` is at or after a time, where there is one.
+    /// Plans a query for the first offset of each partition whose `kafka_time` is at or after a time. Partitions without such an offset
+    /// have no row.
     ///
     /// # Errors
     ///
@@ -170,7 +172,7 @@ impl Catalog {
         &self.gold
     }
 
-    /// Returns the schema of a table, `None` where there is none of that name.
+    /// Returns the schema of a table, or `None` if there is no such table.
     pub(crate) fn schema(table: &str) -> Option<SchemaRef> {
         match table {
             "bronze" => Some(bronze::schema()),
@@ -179,7 +181,7 @@ impl Catalog {
         }
     }
 
-    /// Makes a session on the present snapshots, in which a name without a schema is one of `schema`.
+    /// Creates a session on the present snapshots. A table name without a schema belongs to `schema`.
     fn session(&self, schema: &str) -> Result<SessionContext, DataFusionError> {
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
@@ -198,7 +200,7 @@ impl Catalog {
     }
 }
 
-/// Plans a text, whose result may have columns of one name.
+/// Plans a query text. Its result may have several columns of the same name.
 async fn plan_text(state: &SessionState, text: &str) -> Result<LogicalPlan, Refusal> {
     let mut statement = state.sql_to_statement(text, &state.config_options().sql_parser.dialect)?;
     if let Statement::Statement(statement) = &mut statement {
@@ -208,7 +210,8 @@ async fn plan_text(state: &SessionState, text: &str) -> Result<LogicalPlan, Refu
     Ok(state.statement_to_plan(statement).await?)
 }
 
-/// Makes what every session is a copy of: to list some hundred functions and rules anew was a third of the work on a short query.
+/// Creates the state that every session copies. Registering the hundreds of functions and rules for each session took a third of the time
+/// of a short query.
 pub(crate) fn template(queries: &Queries) -> SessionState {
     let cores = available_parallelism().map_or(1, NonZero::get);
     let config = SessionConfig::new()
@@ -220,18 +223,18 @@ pub(crate) fn template(queries: &Queries) -> SessionState {
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
         .set_bool("datafusion.optimizer.expand_views_at_output", true)
-        // What is one batch at most is not dealt to several cores.
+        // A result of at most one batch is not distributed to several cores.
         .set_bool("datafusion.execution.use_row_number_estimates_to_optimize_partitioning", true)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(Arc::clone(queries.shared()))
         .build();
-    bound_functions(&mut state).expect("the functions are the engine's own");
+    bound_functions(&mut state).expect("the engine has these functions");
     state
 }
 
-/// Writes the condition that gold can hold a row's numbers and its Kafka time; a comparison with NaN is false.
+/// Returns the SQL condition that gold can hold a row's numbers and its Kafka time. A comparison with NaN is false.
 fn is_held() -> String {
     let numbers = [schema::OPEN, schema::HIGH, schema::LOW, schema::CLOSE, schema::VOLUME];
     let (first, last) = (schema::gold::TIMES.start(), schema::gold::TIMES.end());

@@ -1,5 +1,5 @@
-//! Flight SQL on the catalog: read-only queries, plain and prepared, and what clients ask before they send one. Stateless: tickets and
-//! handles hold all that is needed, so they survive a restart.
+//! Flight SQL on the catalog: read-only queries, plain and prepared, and the metadata that clients request before a query. The server keeps
+//! no state: tickets and handles hold everything that is needed, so they survive a restart.
 
 mod depth;
 mod metadata;
@@ -53,14 +53,14 @@ use crate::queries::{Plan, Planned, Purpose, Queries, bind};
 use crate::server::Messages;
 use crate::status::status;
 
-/// Answers the Flight SQL commands.
+/// Handler of the Flight SQL commands.
 #[derive(Clone, Debug)]
 pub(crate) struct Sql {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) queries: Queries,
 }
 
-/// Who asks, and in which session.
+/// Caller of a request, and its session.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     pub(crate) caller: Caller,
@@ -68,7 +68,7 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Returns who makes a call.
+    /// Returns the caller and the session of a request.
     pub(crate) fn of<T>(request: &Request<T>) -> Asker {
         Asker { caller: login::caller(request.extensions()), session: Session::of(request.metadata()) }
     }
@@ -77,10 +77,13 @@ impl Asker {
 impl Sql {
     /// Returns the ticket that executes `query`.
     pub(crate) fn ticket(query: &str) -> Ticket {
-        QueryTicket::new(Query::Sql(query.to_owned()).into()).encode().expect("a query of ours is short")
+        QueryTicket::new(Query::Sql(query.to_owned()).into())
+            .encode()
+            .expect("a query of the server itself is short")
     }
 
-    /// Answers a DoPut by command: parameters for a prepared statement; nothing else can be put to a server that only reads.
+    /// Answers a DoPut with a command: it binds parameters to a prepared statement. The server is read-only to SQL, so it rejects every
+    /// other command.
     pub(crate) async fn put(
         &self,
         command: &[u8],
@@ -96,8 +99,8 @@ impl Sql {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
-    /// Plans a query, and returns what `look` sees in the plan. It looks where the plan was made, and there the plan ends: a deep one
-    /// needs the stack of the queries' threads.
+    /// Plans a query on a query thread and returns `look(plan)`. The plan is also dropped there: a deeply nested plan needs the stack of a
+    /// query thread.
     async fn plan<T: Send + 'static>(
         &self,
         asker: &Asker,
@@ -107,13 +110,13 @@ impl Sql {
         let planning = self.planning(asker, query);
         let plan = async move {
             let Planned { query, executions } = planning.await?;
-            let first = executions.into_iter().next().expect("there is one execution at least");
+            let first = executions.into_iter().next().expect("there is at least one execution");
             look(bind(query, first)?)
         };
         self.queries.plan(&asker.caller, plan).await
     }
 
-    /// Plans a query, whose executions are all on one snapshot.
+    /// Plans a query. All its executions read one snapshot.
     fn planning(&self, asker: &Asker, prepared: &Prepared) -> Plan {
         let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
         Box::pin(async move {
@@ -133,7 +136,7 @@ impl Sql {
         Ok(Box::pin(messages.map_err(Status::from)))
     }
 
-    /// Describes the result of a query, and gives this execution of it a name.
+    /// Describes the result of a query, and gives this execution an id.
     async fn describe(
         &self,
         prepared: Prepared,
@@ -159,7 +162,7 @@ impl Sql {
             };
             let plan = catalog.plan(&planned_for, &prepared.query).await?;
             let parameters = prepared::parameter_schema(plan.logical_plan())?;
-            // What the result looks like with parameters of these types.
+            // The result's schema depends on the types of the parameters, so nulls of these types are bound.
             let nulls = parameters.fields().iter().map(|field| ScalarValue::try_from(field.data_type()));
             let nulls = nulls.collect::<Result<Vec<_>, _>>()?;
             let plan = bind(plan, nulls)?;
@@ -179,7 +182,7 @@ impl Sql {
         })
     }
 
-    /// Ends the executions that a client has described to it, if they run and are the caller's; tells whether one did.
+    /// Cancels the running executions that `info` describes, if they are open to the caller. Returns true if any was running.
     pub(crate) fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, Refusal> {
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
         let ids: Vec<_> = tickets.filter_map(|ticket| QueryTicket::read_id(&ticket.ticket)).collect();
@@ -208,7 +211,7 @@ fn ipc(schema: &Schema) -> Result<IpcMessage, ArrowError> {
     SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into()
 }
 
-/// Describes a result: no location, since it is here, whatever name the client knows this server by.
+/// Describes a result without a location: the client reads it from this server, under whatever address it uses.
 fn info(
     schema: &Schema,
     ticket: Ticket,
@@ -223,7 +226,7 @@ fn info(
     ))
 }
 
-/// Describes the answer to a command that is its own ticket.
+/// Describes the answer to a command whose ticket is the command itself.
 fn info_of(schema: &Schema, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
     let descriptor = request.into_inner();
     info(schema, Ticket::new(descriptor.cmd.clone()), descriptor).map_err(refused)
@@ -240,7 +243,7 @@ fn refused(error: impl Into<Refusal>) -> Status {
     status(&error.into())
 }
 
-/// The answer to a DoGet.
+/// Answer to a DoGet.
 type SqlStream = Response<<Sql as FlightService>::DoGetStream>;
 
 #[tonic::async_trait]
@@ -294,7 +297,7 @@ impl FlightSqlService for Sql {
         _query: ActionClosePreparedStatementRequest,
         _request: Request<Action>,
     ) -> Result<(), Status> {
-        // Nothing is kept of it.
+        // The server keeps no state of a prepared statement.
         Ok(())
     }
 

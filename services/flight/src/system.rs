@@ -1,4 +1,4 @@
-//! The schema `system`: what is known of the pipeline, as tables, made when a query names them.
+//! The schema `system`: tables about the pipeline. Their rows are created when a query names a table.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::queries::{Queries, Running};
 /// Name of the schema.
 pub(crate) const SCHEMA: &str = "system";
 
-/// A table: its name, its columns, and its rows, each an object.
+/// Table with its name, its columns and the source of its rows. Each row is a JSON object.
 #[derive(Debug)]
 struct SystemTable {
     name: &'static str,
@@ -33,23 +33,23 @@ struct SystemTable {
     rows: Rows,
 }
 
-/// Where rows come from.
+/// Source of the rows of a table.
 #[derive(Clone, Copy, Debug)]
 enum Rows {
-    /// What the server knows.
+    /// State of the server in memory.
     Known(fn(&System) -> Vec<Value>),
-    /// The logs of the lake's tables.
+    /// Logs of the lake's tables.
     Logs,
 }
 
-/// The type of a column; every column may be null.
+/// Type of a column. Every column may be null.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Text,
     Whole,
     Number,
     Truth,
-    /// Microseconds UTC.
+    /// Time in microseconds, UTC.
     Time,
 }
 
@@ -159,7 +159,7 @@ const TABLES: &[SystemTable] = &[
     },
 ];
 
-/// Versions of each table that are listed, the last ones: each is a request to the store.
+/// Most versions that are listed of each table, the newest ones. Each is a request to the store.
 const VERSIONS_MAX: u64 = 100;
 
 fn lag(System { status, .. }: &System) -> Vec<Value> {
@@ -209,7 +209,7 @@ fn history(System { status, .. }: &System) -> Vec<Value> {
 }
 
 fn events(System { status, caller, .. }: &System) -> Vec<Value> {
-    // An error's causes name stores and brokers by their addresses, and repeat what those answered.
+    // The causes of an error contain addresses of stores and brokers, and their responses.
     let is_shown = caller.role >= Role::Writer;
     let row = |Said { process, event }: &Said| {
         let detail: Vec<String> =
@@ -262,7 +262,7 @@ fn metrics(System { status, .. }: &System) -> Vec<Value> {
     status.reports().iter().flat_map(rows_of).collect()
 }
 
-/// Reads what `bronze_at` and `gold_at` can be asked for.
+/// Reads the versions that `bronze_at` and `gold_at` accept.
 async fn versions(Logs { hot, gold }: &Logs) -> Result<Vec<Value>, LakeError> {
     let mut rows = Vec::new();
     for (table, snapshot) in [("bronze", hot.snapshot().0), ("gold", gold.snapshot().await?)] {
@@ -313,7 +313,7 @@ impl SystemTable {
     }
 }
 
-/// The table of versions. Its rows are read when it is scanned: whoever only lists tables and columns need not wait for the lake.
+/// Table of versions. Its rows are read when it is scanned, so that a list of tables and columns does not wait for the lake.
 #[derive(Debug)]
 struct Versions {
     table: &'static SystemTable,
@@ -347,7 +347,7 @@ pub(crate) fn tables() -> impl Iterator<Item = (&'static str, SchemaRef)> {
     TABLES.iter().map(|table| (table.name, table.schema()))
 }
 
-/// The schema `system`, as one caller sees it.
+/// Schema `system` for one caller.
 #[derive(Debug)]
 pub(crate) struct SystemSchema {
     pub(crate) known: System,
@@ -361,7 +361,7 @@ pub(crate) struct Logs {
     pub(crate) gold: Arc<Gold>,
 }
 
-/// What the server knows of the pipeline, and may tell one caller.
+/// State of the pipeline that one caller may see.
 #[derive(Debug)]
 pub(crate) struct System {
     status: Status,

@@ -1,5 +1,5 @@
-//! Plans of queries that came before. Clients plan a query two or three times, when they prepare it, ask for its schema and execute it, and
-//! dashboards send the same ones all day.
+//! Plans of earlier queries. Clients plan a query two or three times: to prepare it, to read its schema and to execute it. Dashboards send
+//! the same queries all day.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,18 +11,18 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::tables::PublicTable;
 
-/// Most plans that are kept, of some ten kilobytes each.
+/// Most kept plans. Each takes some ten kilobytes.
 const PLANS_MAX: usize = 128;
 /// Longest text whose plan is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
-/// Most columns of all nodes of a plan that is kept: each node has those of all its inputs, so that a short text can be a large plan.
+/// Most columns of all nodes of a kept plan. Each node has the columns of all its inputs, so a short text can have a large plan.
 const COLUMNS_MAX: usize = 2000;
 
-/// Plans as they are before the optimizer, which knows what time it is.
+/// Plans before the optimizer. The optimizer uses the present time, so its result cannot be kept.
 #[derive(Debug, Default)]
 pub(super) struct Plans(Mutex<HashMap<Key, LogicalPlan>>);
 
-/// The schema of unqualified names, and the text.
+/// Schema of unqualified names, and text of the query.
 type Key = (String, String);
 
 impl Plans {
@@ -31,7 +31,8 @@ impl Plans {
         plans.get(&(schema.to_owned(), text.to_owned())).cloned()
     }
 
-    /// Keeps a plan that is small and reads only what each session sees for itself. All others are forgotten when they are too many.
+    /// Keeps a plan if it is small and reads only tables that each session resolves for itself. When there are too many plans, all others
+    /// are dropped.
     pub(super) fn keep(&self, schema: &str, text: &str, plan: &LogicalPlan) -> Result<(), DataFusionError> {
         if text.len() > TEXT_BYTES_MAX || !can_be_kept(plan)? {
             return Ok(());
@@ -72,7 +73,7 @@ mod tests {
     use crate::catalog::tables::PublicSchema;
     use crate::catalog::{CATALOG, PUBLIC};
 
-    /// A session with the public tables, and room for another.
+    /// Returns a session with the public tables and an empty second schema.
     fn session() -> SessionContext {
         let config = SessionConfig::new()
             .with_information_schema(true)

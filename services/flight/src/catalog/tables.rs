@@ -1,6 +1,6 @@
-//! The tables `bronze` and `gold`, as SQL names them.
+//! The SQL tables `bronze` and `gold`.
 //!
-//! They hold no rows: a scan reads what its session has [`Seen`]. So a logical plan depends on no snapshot, and can be kept.
+//! They hold no rows: a scan reads the [`Seen`] of its session. So a logical plan depends on no snapshot and can be kept.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use super::Catalog;
 use crate::gold::Gold;
 use crate::server::TABLES;
 
-/// What a query sees of the tables, an extension of its session: the same each time that it names one.
+/// Snapshots of the tables for one query, as an extension of its session. Every reference to a table reads the same snapshot.
 #[derive(Debug)]
 pub(super) struct Seen {
     bronze: Arc<dyn TableProvider>,
-    /// Absent until a scan needs it: gold's version costs a request to the lake.
+    /// Empty until a scan needs it, because reading gold's version costs a request to the lake.
     gold: OnceCell<Arc<dyn TableProvider>>,
     gold_log: Arc<Gold>,
 }
@@ -41,7 +41,7 @@ impl Seen {
     }
 }
 
-/// One of the tables.
+/// Either of the two tables.
 #[derive(Debug)]
 pub(super) struct PublicTable {
     is_gold: bool,
@@ -73,13 +73,14 @@ impl TableProvider for PublicTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let seen = state.config().get_extension::<Seen>();
-        let seen = seen.ok_or_else(|| internal_datafusion_err!("a session sees the tables"))?;
+        let seen =
+            seen.ok_or_else(|| internal_datafusion_err!("the session has no snapshots of the tables"))?;
         let table = if self.is_gold { seen.gold().await? } else { &seen.bronze };
         table.scan(state, projection, filters, limit).await
     }
 }
 
-/// The schema of the two.
+/// Schema of the two tables.
 #[derive(Debug)]
 pub(super) struct PublicSchema;
 

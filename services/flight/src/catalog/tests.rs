@@ -1,4 +1,4 @@
-//! Queries as clients write them, on a server's own tables.
+//! Tests of queries as clients write them, on a server with its own tables.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-/// Returns the rows, values joined by spaces.
+/// Returns each row as a line, its values joined by spaces.
 pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default();
     let line = |batch: &RecordBatch, row: usize| {
@@ -65,7 +65,7 @@ pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
     batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| line(batch, row))).collect()
 }
 
-/// Names and the first row as PostgreSQL 17 gives them.
+/// The expected names and first rows are those of PostgreSQL 17.
 #[tokio::test]
 async fn columns_of_a_result_may_have_one_name() {
     let server = Server::new().await;
@@ -149,7 +149,7 @@ async fn a_column_may_stand_beside_all() {
     assert_eq!((given, lines(&rows).len()), ([&bronze[..], &bronze[..]].concat(), 3));
 }
 
-/// What a name is bound to stays as it was.
+/// Names that differ keep their meaning.
 #[tokio::test]
 async fn names_that_differ_are_left_alone() {
     let server = Server::new().await;
@@ -187,7 +187,7 @@ async fn a_function_refuses_to_make_what_would_fill_the_memory() {
     assert_eq!(lines(&rows)[0], "7000 007 BTC/USD 1");
 }
 
-/// Each would be a plan of gigabytes, or of as many steps as no planning ends with.
+/// Each text would need a plan of gigabytes, or of more steps than planning can finish.
 #[tokio::test]
 async fn a_short_text_may_not_stand_for_a_plan_without_end() {
     let server = Server::new().await;
@@ -217,7 +217,7 @@ async fn a_short_text_may_not_stand_for_a_plan_without_end() {
     }
 }
 
-/// Each of these numbers was once allocated at once.
+/// The engine once allocated memory for each of these numbers.
 #[tokio::test]
 async fn a_large_number_allocates_nothing() {
     let server = Server::new().await;

@@ -1,4 +1,4 @@
-//! How deep a query may nest. The engine plans by recursion, and a stack that overflows would take the whole process with it.
+//! Limit of the nesting of a query. The engine plans by recursion, and a stack overflow would end the whole process.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -6,14 +6,16 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::Refusal;
 
-/// Most operators of one query: what the stack of the queries' threads holds, many times over. What is in brackets the parser bounds.
+/// Most operators of one query. The stack of a query thread has room for many times as many. The parser itself limits the depth of
+/// brackets.
 const OPERATORS_MAX: usize = 2_000;
 
-/// Checks that a query's text has no more operators than can be planned. Each can be one step deeper: `a + b + c` is `(a + b) + c`.
+/// Checks that a query's text has no more operators than the engine can plan. Each operator can add one level: `a + b + c` is `(a + b) +
+/// c`.
 ///
 /// # Errors
 ///
-/// It has more, or is not SQL.
+/// The text has too many operators, or is not SQL.
 pub(crate) fn check_depth(query: &str) -> Result<(), Refusal> {
     let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize();
     let tokens = tokens.map_err(|error| Refusal::BadRequest(format!("the query is not SQL: {error}")))?;
@@ -22,11 +24,11 @@ pub(crate) fn check_depth(query: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::BadRequest(format!(
-        "the query has {count} operators and keywords, at most {OPERATORS_MAX} can be planned: use IN or VALUES for long lists"
+        "the query has {count} operators and keywords; at most {OPERATORS_MAX} can be planned: use IN or VALUES for long lists"
     )))
 }
 
-/// Tells whether a token can nest what is around it: all but values, names, plain punctuation and space.
+/// Returns true if a token can add a level of nesting: any token except values, names, plain punctuation and space.
 fn deepens(token: &Token) -> bool {
     match token {
         Token::Word(word) => word.keyword != Keyword::NoKeyword && word.quote_style.is_none(),

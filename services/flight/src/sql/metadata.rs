@@ -1,4 +1,4 @@
-//! What clients ask about the server and its tables before they send a query.
+//! Metadata of the server and its tables, which clients request before a query.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -19,10 +19,10 @@ use arrow_flight::sql::{
 use crate::catalog::{CATALOG, Catalog, PUBLIC};
 use crate::system;
 
-/// The one type of table: the word that every client knows.
+/// Type of all tables: the word that every client supports.
 const TABLE: &str = "TABLE";
 
-/// Keys, as JDBC's `getPrimaryKeys` and its like lay them out.
+/// Schema of primary keys, as JDBC's `getPrimaryKeys` defines it.
 static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new("catalog_name", DataType::Utf8, true),
@@ -51,11 +51,11 @@ static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// Every table: its schema, its name, its columns.
+/// Returns every table: its schema, its name and its columns.
 fn all_tables() -> impl Iterator<Item = (&'static str, &'static str, SchemaRef)> {
     let public = crate::server::TABLES
         .into_iter()
-        .map(|table| (PUBLIC, table, Catalog::schema(table).expect("every table of ours has a schema")));
+        .map(|table| (PUBLIC, table, Catalog::schema(table).expect("every table has a schema")));
     public.chain(system::tables().map(|(table, columns)| (system::SCHEMA, table, columns)))
 }
 
@@ -86,7 +86,7 @@ pub(super) fn table_types(query: CommandGetTableTypes) -> Result<RecordBatch, Fl
     builder.build()
 }
 
-/// Returns the primary key of `table`; none for what is not a table of ours, or has none.
+/// Returns the primary key of `table`, or no rows if the table is unknown or has no key.
 pub(super) fn primary_keys(table: &str) -> Result<RecordBatch, ArrowError> {
     let columns = match table {
         "bronze" => [schema::bronze::KAFKA_PARTITION, schema::bronze::KAFKA_OFFSET].as_slice(),
@@ -108,12 +108,12 @@ pub(super) fn primary_keys(table: &str) -> Result<RecordBatch, ArrowError> {
     )
 }
 
-/// Returns that no table refers to another.
+/// Returns an empty list, because no table refers to another.
 pub(super) fn foreign_keys() -> RecordBatch {
     RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))
 }
 
-/// What the server is and can.
+/// Properties and capabilities of the server.
 pub(super) static SQL_INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
     let mut info = SqlInfoDataBuilder::new();
     info.append(SqlInfo::FlightSqlServerName, "Candleflight");
@@ -200,17 +200,17 @@ pub(super) static SQL_INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
     info.build().expect("the list above is well-formed")
 });
 
-/// Bits of the protocol's enumerations, each by its number.
+/// Bit sets over the protocol's enumerations: bit n stands for value n.
 const GROUP_BY_UNRELATED_AND_BEYOND_SELECT: i32 = 0b11;
 const MINIMUM_GRAMMAR: i32 = 0b1;
 const ENTRY_LEVEL: i32 = 0b1;
 const LIMITED_AND_FULL_OUTER_JOINS: i32 = 0b110;
-/// In comparisons, EXISTS, IN and quantified ones.
+/// Subqueries in comparisons, in EXISTS, in IN, and quantified ones.
 const ALL_FOUR_SUBQUERIES: i32 = 0b1111;
 const UNION_AND_UNION_ALL: i32 = 0b11;
 const FORWARD_ONLY: i32 = 0b10;
 
-/// What has no limit of ours, which is written 0.
+/// Limits that this server does not have. The protocol writes them as 0.
 const UNLIMITED: [SqlInfo; 20] = [
     SqlInfo::SqlMaxBinaryLiteralLength,
     SqlInfo::SqlMaxCharLiteralLength,
@@ -234,7 +234,7 @@ const UNLIMITED: [SqlInfo; 20] = [
     SqlInfo::SqlMaxUsernameLength,
 ];
 
-/// The engine's words that no table or column of a user's query should be called by without quotes.
+/// Keywords of the engine that need quotes as names of tables or columns.
 const KEYWORDS: &[&str] = &[
     "ALL",
     "AND",
@@ -287,7 +287,7 @@ const KEYWORDS: &[&str] = &[
     "WITH",
 ];
 
-/// The types of our columns and of what can be computed from them.
+/// Types of the tables' columns and of values computed from them.
 pub(super) static TYPES: LazyLock<XdbcTypeInfoData> = LazyLock::new(|| {
     let whole = |name: &str, data_type, bits| XdbcTypeInfo {
         column_size: Some(bits),

@@ -1,7 +1,8 @@
-//! Columns of one name. PostgreSQL lets a result have them, the engine does not: `SELECT close, close`, `SELECT *, close`, `SELECT 1, 1`.
+//! Columns of the same name. PostgreSQL allows them in a result, the engine does not: `SELECT close, close`, `SELECT *, close`, `SELECT 1,
+//! 1`.
 //!
-//! Before a query is planned each column whose name comes again gets an alias of its own: the name that PostgreSQL gives it, and a mark with
-//! its number. When rows go out, marks are taken off.
+//! Before planning, each column whose name is repeated gets its own alias. The alias is the name that PostgreSQL gives the column, a mark,
+//! and the column's number. The marks are removed when rows are sent.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -15,15 +16,15 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut, visit_expressions,
 };
 
-/// What stands between a column's name and its number in the list. No name of ours has it.
+/// Separator between a column's name and its number in the list. No column name of this server contains it.
 const MARK: char = '\u{1}';
 
-/// Gives the columns of all parts of a statement names that differ.
+/// Gives the columns in all parts of a statement distinct names.
 pub(crate) fn distinguish(statement: &mut Statement) {
     let ControlFlow::Continue(()) = VisitMut::visit(statement, &mut Distinguish);
 }
 
-/// Returns a result's schema with the names that its client is to see.
+/// Returns a result's schema with the names that the client receives.
 pub(crate) fn given(schema: &SchemaRef) -> SchemaRef {
     if !schema.fields().iter().any(|field| field.name().contains(MARK)) {
         return Arc::clone(schema);
@@ -35,11 +36,11 @@ pub(crate) fn given(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
 }
 
-/// Returns rows with the names that their client is to see.
+/// Returns rows with the names that the client receives.
 ///
 /// # Errors
 ///
-/// None: the columns stay as they are.
+/// Never: the columns do not change.
 pub(crate) fn rename(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = given(rows.schema_ref());
     if Arc::ptr_eq(&schema, rows.schema_ref()) {
@@ -62,7 +63,7 @@ impl VisitorMut for Distinguish {
     }
 }
 
-/// Returns the names that an order computes with: they are of columns that the tables have, not the result.
+/// Returns the names that an `ORDER BY` computes with. They refer to columns of the tables, not of the result.
 fn computed_with(order: &OrderBy) -> HashSet<String> {
     let mut names = HashSet::new();
     let OrderByKind::Expressions(expressions) = &order.kind else { return names };
@@ -87,7 +88,7 @@ fn distinguish_set(set: &mut SetExpr, computed: &HashSet<String>) {
             distinguish_set(left, computed);
             distinguish_set(right, computed);
         }
-        // Queries in brackets are visited as such.
+        // Queries in brackets are visited separately.
         _ => (),
     }
 }
@@ -96,7 +97,7 @@ fn distinguish_columns(select: &mut Select, computed: &HashSet<String>) {
     let is_wild =
         |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let has_wildcard = select.projection.iter().any(is_wild);
-    // An alias would be seen by what selects groups, which in PostgreSQL sees the tables' columns.
+    // `HAVING` and `QUALIFY` would resolve an alias. In PostgreSQL they resolve the tables' columns.
     let hides = select.having.is_some() || select.qualify.is_some();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let keys: Vec<Option<String>> = select.projection.iter().map(key).collect();
@@ -112,7 +113,7 @@ fn distinguish_columns(select: &mut Select, computed: &HashSet<String>) {
             SelectItem::UnnamedExpr(column @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => {
                 (column, name(column), has_wildcard || !is_first)
             }
-            // The engine gives it the name of what is cast, with its table.
+            // The engine names a cast after its operand, including the table.
             SelectItem::UnnamedExpr(cast @ Expr::Cast { .. }) => {
                 let Some(name) = name(cast).or(comes_again.then(unnamed)) else { continue };
                 let is_hidden = hides || computed.contains(&name);
@@ -137,7 +138,7 @@ fn distinguish_columns(select: &mut Select, computed: &HashSet<String>) {
     }
 }
 
-/// Returns what two columns have in common that the engine gives one name; `None` where that is not known.
+/// Returns the key that two columns share if the engine gives them the same name. Returns `None` if that name is unknown.
 fn key(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::UnnamedExpr(column) => match without_casts(column) {
@@ -149,7 +150,7 @@ fn key(item: &SelectItem) -> Option<String> {
     }
 }
 
-/// Returns a column without its casts, which the engine leaves out of names.
+/// Returns a column without its casts, because the engine leaves them out of names.
 fn without_casts(column: &Expr) -> Expr {
     struct Casts;
     impl VisitorMut for Casts {
@@ -168,7 +169,7 @@ fn without_casts(column: &Expr) -> Expr {
     column
 }
 
-/// Returns the name that PostgreSQL gives a column; `None` where it has no better one than `?column?`.
+/// Returns the name that PostgreSQL gives a column, or `None` if that is `?column?`.
 fn name(column: &Expr) -> Option<String> {
     match column {
         Expr::Identifier(name) => Some(normalized(name)),
@@ -192,7 +193,7 @@ fn normalized(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
-/// Returns true if one of our tables has a column of that name, which a wildcard may stand for.
+/// Returns true if `bronze` or `gold` has a column of that name. A wildcard may stand for that column.
 fn is_of_a_table(name: &Ident) -> bool {
     let name = normalized(name);
     [schema::bronze::schema(), schema::gold::schema()]

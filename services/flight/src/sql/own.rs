@@ -1,4 +1,4 @@
-//! What the pipeline itself asks of the tables, within the limits of queries.
+//! Queries that the pipeline itself sends, within the limits of all queries.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::error::Refusal;
 use crate::queries::{Answer, Purpose};
 
 impl Sql {
-    /// Finds, for each partition that has such rows, the first offset whose `kafka_time` is at or after a time. It may look at all of
-    /// bronze, so it is a query of `caller` like any other.
+    /// Finds the first offset of each partition whose `kafka_time` is at or after a time. Partitions without such a row are absent. The
+    /// query may read all of bronze, so it counts as a query of `caller`.
     pub(crate) async fn offsets_at(&self, caller: &Caller, micros: i64) -> Result<Position, Refusal> {
         let catalog = Arc::clone(&self.catalog);
         let plan = Box::pin(async move { Ok(catalog.offsets_at(micros).await?.into()) });

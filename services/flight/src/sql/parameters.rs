@@ -1,4 +1,4 @@
-//! Parameters of a prepared statement, as a client puts them.
+//! Parameters of a prepared statement, as clients send them.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -11,16 +11,16 @@ use crate::ipc::Decoder;
 
 /// Most rows of parameters in one execution: each is a query of its own.
 const ROWS_MAX: usize = 1000;
-/// Most values in all rows: each becomes a value of a plan, some hundred bytes.
+/// Most values in all rows. Each becomes a value of a plan, which takes some hundred bytes.
 const VALUES_MAX: usize = 65_536;
-/// Most bytes of the messages: with a query's text they still make a handle that fits in one message.
+/// Most bytes of all messages. Together with a query's text they must make a handle that fits in one message.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Reads all rows, and no more than may be bound.
+/// Reads all rows of parameters, up to the limits.
 ///
 /// # Errors
 ///
-/// [`Refusal`]: there are too many or none, or they are no plain values.
+/// [`Refusal`] if there are too many rows or none, or if the values are not plain.
 pub(super) async fn read(
     messages: impl Stream<Item = Result<FlightData, Status>> + Send,
 ) -> Result<RecordBatch, Refusal> {
@@ -43,7 +43,7 @@ pub(super) async fn read(
     Ok(concat_batches(first.schema_ref(), &batches)?)
 }
 
-/// Checks that parameters can be bound: some rows, and not too many.
+/// Checks that parameters can be bound: at least one row, and not too many.
 ///
 /// # Errors
 ///

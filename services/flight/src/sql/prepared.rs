@@ -1,5 +1,5 @@
-//! Prepared statements. Their handles hold everything, the query and its bound parameters, so that the server keeps no state: a handle
-//! survives a restart, and nothing is left behind by a client that vanishes.
+//! Prepared statements. A handle holds the query and its bound parameters, so the server keeps no state. A handle survives a restart, and a
+//! client that disappears leaves nothing behind.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,31 +20,31 @@ use super::parameters;
 use crate::error::Refusal;
 use crate::ipc;
 
-/// How a handle says that its query is SQL.
+/// Byte that marks the query of a handle as SQL.
 const SQL: u8 = b'q';
-/// How a handle says that its query is a Substrait plan.
+/// Byte that marks the query of a handle as a Substrait plan.
 const SUBSTRAIT: u8 = b's';
 
-/// What is to be planned.
+/// Query of a client, before it is planned.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Query {
-    /// SQL, its parameters written `$1`, `$2`, ….
+    /// SQL text with parameters `$1`, `$2`, ….
     Sql(String),
-    /// A Substrait plan, protobuf.
+    /// Substrait plan as protobuf.
     Substrait(Bytes),
 }
 
-/// A query with the parameters that were bound to it, if any.
+/// Query with its bound parameters, if any.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prepared {
     /// The query.
     pub(crate) query: Query,
-    /// A row of parameters for each execution; none while nothing was bound.
+    /// One row of parameters for each execution; `None` before parameters are bound.
     pub(crate) parameters: Option<RecordBatch>,
 }
 
 impl Prepared {
-    /// Prepares a query; `?`, as JDBC and ADBC write parameters, becomes `$1`, `$2`, …, as the engine does.
+    /// Prepares a query. Replaces each `?`, the parameter mark of JDBC and ADBC, with the engine's `$1`, `$2`, ….
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl Prepared {
         let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location();
         let tokens = tokens.map_err(|error| Refusal::BadRequest(format!("the query is not SQL: {error}")))?;
         let is_mark = |token: &TokenWithSpan| token.token == Token::Placeholder("?".to_owned());
-        // Replaced in the text, by their places, since tokens do not remember how they were quoted.
+        // Replaced in the text at their positions, because tokens do not keep their quotes.
         let marks = tokens.iter().filter(|token| is_mark(token));
         let mut marks = marks.map(|token| (token.span.start.line, token.span.start.column)).peekable();
         let (mut line, mut column, mut count) = (1, 1, 0);
@@ -71,7 +71,7 @@ impl Prepared {
         Ok(Query::Sql(numbered).into())
     }
 
-    /// Writes the handle: what kind of query, its length, the query, and the parameters as an Arrow stream.
+    /// Writes the handle: the kind of the query, its length, the query itself, and the parameters as an Arrow stream.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// The bytes are no handle of ours.
+    /// The bytes are not a handle of this server.
     pub(crate) fn decode(handle: &[u8]) -> Result<Prepared, Refusal> {
         let bad = || Refusal::BadRequest("this is not a handle of a prepared statement".to_owned());
         let (kind, rest) = handle.split_first().ok_or_else(bad)?;
@@ -118,21 +118,21 @@ impl Prepared {
         prepared.bind(parameters)
     }
 
-    /// Binds rows of parameters, in place of those that were bound before.
+    /// Binds rows of parameters. They replace all earlier ones.
     ///
     /// # Errors
     ///
-    /// There are too many, or none.
+    /// There are too many rows, or none.
     pub(crate) fn bind(self, parameters: RecordBatch) -> Result<Prepared, Refusal> {
         parameters::check(&parameters)?;
         Ok(Prepared { parameters: Some(parameters), ..self })
     }
 
-    /// Returns the parameters of each execution, in order; one without any while nothing was bound.
+    /// Returns the parameters of each execution, in order. Without bound parameters, returns one execution with none.
     ///
     /// # Errors
     ///
-    /// A parameter is of a type that the engine does not know.
+    /// The engine does not support the type of a parameter.
     pub(crate) fn executions(&self) -> Result<Vec<Vec<ScalarValue>>, Refusal> {
         let Some(parameters) = &self.parameters else { return Ok(vec![Vec::new()]) };
         let row = |row| {
@@ -158,12 +158,12 @@ impl fmt::Display for Query {
     }
 }
 
-/// Returns a plan's parameters as a schema, in order: text, where the query leaves the type open; times in milliseconds, since the JDBC
-/// driver (18.3) writes milliseconds into whatever unit is announced, and the engine compares any.
+/// Returns the schema of a plan's parameters, in order. The type is text where the query leaves it open. Times are in milliseconds: the
+/// JDBC driver (18.3) writes milliseconds whatever unit the schema has, and the engine compares any unit.
 ///
 /// # Errors
 ///
-/// The engine's, where a parameter is to be of two types.
+/// [`DataFusionError`] if the query implies two types for one parameter.
 pub(crate) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, DataFusionError> {
     let fields = plan.get_parameter_fields()?;
     let row_counts = row_counts(plan)?;
@@ -182,7 +182,8 @@ pub(crate) fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, DataFusi
     Ok(Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>())))
 }
 
-/// Returns the parameters of `LIMIT ?` and `OFFSET ?`: the engine leaves their type open, and JDBC binds no number as text.
+/// Returns the names of the parameters of `LIMIT ?` and `OFFSET ?`. The engine leaves their type open, and JDBC does not bind a number as
+/// text.
 fn row_counts(plan: &LogicalPlan) -> Result<HashSet<String>, DataFusionError> {
     let mut names = HashSet::new();
     plan.apply_with_subqueries(|node| {
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(decoded.executions().unwrap(), [vec![1_i64.into()], vec![2_i64.into()]]);
     }
 
-    /// Four hundred bytes that ended the process: the parameters' one buffer claims 2^62 bytes behind its LZ4 frame.
+    /// A handle of four hundred bytes once ended the process. The only buffer of its parameters claims 2^62 bytes in an LZ4 frame.
     #[test]
     fn a_handle_whose_parameters_claim_more_than_all_memory_is_refused() {
         let rows = Arc::new(Int64Array::from(vec![7; 100])) as _;

@@ -1,4 +1,4 @@
-//! Sessions: what a client has set for all its queries. The server keeps nothing of them: the options are the cookie.
+//! Sessions: options that a client sets for all its queries. The server keeps no session: the cookie holds the options.
 
 use std::collections::HashMap;
 
@@ -13,24 +13,24 @@ use crate::catalog::{CATALOG, PUBLIC};
 use crate::error::Refusal;
 use crate::system;
 
-/// The cookie's name, which the protocol recommends.
+/// Name of the cookie, as the protocol recommends it.
 const COOKIE: &str = "arrow_flight_session_id";
 
-/// What a client has set.
+/// Options that a client has set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
-    /// Where tables are looked for that a query names without a schema.
+    /// Schema of tables that a query names without a schema.
     pub(crate) schema: String,
 }
 
-/// The value of an option, as the protocol defines it.
+/// Value of an option, as the protocol defines it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OptionValue {
     #[prost(oneof = "Value", tags = "1, 2, 3, 4, 5")]
     value: Option<Value>,
 }
 
-/// The kinds of values.
+/// Kinds of option values.
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Value {
     #[prost(string, tag = "1")]
@@ -51,14 +51,14 @@ struct Texts {
     values: Vec<String>,
 }
 
-/// Options: the request of `SetSessionOptions` and the result of `GetSessionOptions`.
+/// Options by name: the request of `SetSessionOptions`, and the result of `GetSessionOptions`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Options {
     #[prost(map = "string, message", tag = "1")]
     options: HashMap<String, OptionValue>,
 }
 
-/// The result of `SetSessionOptions`: what could not be set.
+/// Result of `SetSessionOptions`: the options that could not be set.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SetResult {
     #[prost(map = "string, message", tag = "1")]
@@ -71,7 +71,7 @@ struct OptionError {
     kind: i32,
 }
 
-/// Why an option could not be set.
+/// Reason why an option could not be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 enum ErrorKind {
@@ -80,14 +80,14 @@ enum ErrorKind {
     InvalidValue = 2,
 }
 
-/// The result of `CloseSession`.
+/// Result of `CloseSession`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct CloseResult {
     #[prost(enumeration = "CloseStatus", tag = "1")]
     status: i32,
 }
 
-/// Whether a session is closed.
+/// State of a session after `CloseSession`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 enum CloseStatus {
@@ -102,7 +102,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Reads the session from a call's cookies; a new one where there is none, or none of ours.
+    /// Reads the session from a call's cookies. Returns a new session if there is no valid cookie.
     pub(crate) fn of(metadata: &MetadataMap) -> Session {
         let cookies = metadata.get_all("cookie").iter().filter_map(|cookies| cookies.to_str().ok());
         let mut cookies =
@@ -111,7 +111,7 @@ impl Session {
         session.unwrap_or_default()
     }
 
-    /// Answers `SetSessionOptions`: the session as it is from now on, and what of it could not be set.
+    /// Answers `SetSessionOptions` with the new session and the options that could not be set.
     pub(crate) fn set(mut self, action: &Action) -> Result<(Session, SetResult), Refusal> {
         let request =
             Options::decode(action.body.clone()).map_err(|error| Refusal::BadRequest(error.to_string()))?;

@@ -1,5 +1,5 @@
-//! How large a plan may be. A short text can stand for a plan of any size: each join has the columns of all tables before it, and a
-//! `WITH` that names another ten times stands for ten plans.
+//! Limits of the size of a plan. A short text can stand for a plan of any size. Each join has the columns of all tables before it, and a
+//! `WITH` that names another one ten times stands for ten plans.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -17,20 +17,20 @@ use crate::error::Refusal;
 const TABLES_MAX: usize = 300;
 /// Most columns in all lists of a text.
 const COLUMNS_MAX: usize = 5_000;
-/// What `*` counts as: the columns of our widest table and some.
+/// Column count of `*`: slightly more than the columns of the widest table.
 const WILDCARD_COLUMNS: usize = 25;
 /// Most nodes of a plan.
 const NODES_MAX: usize = 5_000;
-/// Most columns of all nodes of a plan: a few hundred megabytes while it is optimized.
+/// Most columns of all nodes of a plan. They take a few hundred megabytes while the plan is optimized.
 const NODE_COLUMNS_MAX: usize = 500_000;
-/// Most sets by which an aggregate groups each row: those of nine columns' cube.
+/// Most grouping sets of an aggregate: those of a cube of nine columns.
 const GROUPINGS_MAX: usize = 512;
 
-/// Checks how much a text reads from, before a plan is made of it.
+/// Checks how many tables and columns a text reads, before it is planned.
 ///
 /// # Errors
 ///
-/// [`Refusal::BadRequest`]: it is too much.
+/// [`Refusal::BadRequest`] if there are too many.
 pub(crate) fn check_statement(statement: &Statement) -> Result<(), Refusal> {
     let mut size = Size::default();
     let ControlFlow::Continue(()) = statement.visit(&mut size);
@@ -38,11 +38,11 @@ pub(crate) fn check_statement(statement: &Statement) -> Result<(), Refusal> {
     check("columns in its lists", size.columns, COLUMNS_MAX)
 }
 
-/// Checks a plan before it is optimized, which takes time and memory for each node.
+/// Checks the size of a plan before the optimizer runs, which takes time and memory for each node.
 ///
 /// # Errors
 ///
-/// [`Refusal::BadRequest`]: it is too large.
+/// [`Refusal::BadRequest`] if the plan is too large.
 pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), Refusal> {
     let (mut nodes, mut columns, mut groupings) = (0, 0, 0);
     plan.apply_with_subqueries(|node| {
@@ -64,7 +64,7 @@ pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), Refusal> {
     check("grouping sets", groupings, GROUPINGS_MAX)
 }
 
-/// Returns how often each row is grouped.
+/// Returns the number of sets in which a group expression groups each row.
 fn sets(group: &Expr) -> usize {
     match group {
         Expr::GroupingSet(GroupingSet::Rollup(columns)) => columns.len() + 1,
@@ -81,19 +81,19 @@ fn check(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
     if count <= max {
         return Ok(());
     }
-    Err(Refusal::BadRequest(format!("the query has more than {max} {what}: make several queries of it")))
+    Err(Refusal::BadRequest(format!("the query has more than {max} {what}: split it into several queries")))
 }
 
-/// What a text reads from, with each name of a `WITH` counted as all that it stands for.
+/// Numbers of tables and columns that a text reads. Each name of a `WITH` counts as everything that it stands for.
 #[derive(Default)]
 struct Size {
     tables: usize,
     columns: usize,
-    /// Tables of the queries that are being visited, the innermost last.
+    /// Table counts of the queries that are being visited, the innermost last.
     open: Vec<usize>,
-    /// Tables that a name stands for.
+    /// Table count of each name.
     named: HashMap<String, usize>,
-    /// Names of queries that are not visited yet, by their places in memory.
+    /// Names of queries that are not visited yet, by the address of the query.
     names: HashMap<*const Query, String>,
 }
 

@@ -19,7 +19,7 @@ fn request<T>(message: T) -> Request<T> {
     request
 }
 
-/// A text is counted before it is read, wherever it comes in.
+/// The length of a text is checked before the text is read, at every entry point.
 #[tokio::test]
 async fn a_text_that_is_too_long_is_refused_at_every_inlet() {
     let sql = Server::new().await.sql;

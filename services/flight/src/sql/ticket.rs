@@ -1,4 +1,4 @@
-//! The ticket of one execution of a query. It holds the query and a name, by which the execution can be cancelled.
+//! Ticket of one execution of a query. It holds the query and an id, which a client uses to cancel the execution.
 
 use arrow_flight::Ticket;
 use arrow_flight::sql::{Any, ProstMessageExt as _, TicketStatementQuery};
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::prepared::Prepared;
 use crate::error::Refusal;
 
-/// Bytes of the name at the head of a ticket's handle.
+/// Length of the id at the start of a ticket's handle, in bytes.
 const ID_BYTES: usize = 16;
 
 /// One execution of a query.
@@ -19,7 +19,7 @@ pub(super) struct QueryTicket {
 }
 
 impl QueryTicket {
-    /// Names a new execution.
+    /// Creates a ticket with a new id.
     pub(super) fn new(prepared: Prepared) -> Self {
         QueryTicket { id: Uuid::new_v4(), prepared }
     }
@@ -34,18 +34,18 @@ impl QueryTicket {
     ///
     /// # Errors
     ///
-    /// It is none of ours.
+    /// The handle is not one of this server.
     pub(super) fn decode(handle: &[u8]) -> Result<Self, Refusal> {
-        let (id, prepared) = handle.split_at_checked(ID_BYTES).ok_or_else(|| {
-            Refusal::BadRequest("this ticket is not one that this server has given".to_owned())
-        })?;
+        let (id, prepared) = handle
+            .split_at_checked(ID_BYTES)
+            .ok_or_else(|| Refusal::BadRequest("this server did not issue this ticket".to_owned()))?;
         Ok(QueryTicket {
-            id: Uuid::from_slice(id).expect("it has as many bytes"),
+            id: Uuid::from_slice(id).expect("the id has this length"),
             prepared: Prepared::decode(prepared)?,
         })
     }
 
-    /// Reads only the name of the execution from a whole ticket; `None` where it is of no query.
+    /// Reads only the id of the execution from a whole ticket. Returns `None` if the ticket is not of a query.
     pub(super) fn read_id(ticket: &[u8]) -> Option<Uuid> {
         let ticket: TicketStatementQuery = Any::decode(ticket).ok()?.unpack().ok()??;
         Uuid::from_slice(ticket.statement_handle.get(..ID_BYTES)?).ok()
