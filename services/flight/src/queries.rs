@@ -1,7 +1,7 @@
-//! Runs queries: on threads of their own, so many at once, each within its memory, its time and the size of its result.
+//! Execution of queries: on separate threads, a limited number at once, each with limits for memory, time and result size.
 //!
-//! A query holds its place until its last batch is taken, not only until the call is answered; that is why the limits are here and not in a
-//! layer around the calls.
+//! A query keeps its place until the client has taken its last batch, not only until the call is answered. So the limits are here and not
+//! in a layer around the calls.
 
 mod engine;
 mod running;
@@ -40,77 +40,77 @@ use crate::sql::names;
 pub(crate) use self::running::{Following, Purpose, Running};
 pub(crate) use self::watch::{Stopped, bound_functions};
 
-/// Batches that are ready before the client takes them.
+/// Most batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;
-/// How long a client may leave a batch untaken: a notebook that was left open must not keep others out for ever.
+/// Longest time that a client may leave a batch untaken. A notebook that stays open must not block others indefinitely.
 pub(crate) const UNTAKEN_MAX: Duration = Duration::from_mins(5);
-/// How long planning may take that is not yet a query's own.
+/// Longest planning time of a query that is only described or prepared.
 const PLANNING_MAX: Duration = Duration::from_secs(30);
-/// Consumers of memory that the error of a query names that needs too much.
+/// Number of memory consumers that an out-of-memory error lists.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-/// What queries may take.
+/// Limits of queries.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "limits")]
 #[command(next_help_heading = "Limits of queries")]
 pub struct Limits {
-    /// Queries that run at once; the next ones wait for a moment, and are then refused.
+    /// Most queries that run at once. Further queries wait briefly and are then rejected.
     #[arg(long, env = "CANDLEFLIGHT_QUERIES_MAX", default_value_t = 16)]
     pub queries_max: usize,
-    /// Queries of one user that run at once.
+    /// Most queries of one user that run at once.
     #[arg(long, env = "CANDLEFLIGHT_USER_QUERIES_MAX", default_value_t = 8)]
     pub user_queries_max: usize,
-    /// Streams of one user that follow a table at once.
+    /// Most streams of one user that follow a table at once.
     #[arg(long, env = "CANDLEFLIGHT_USER_FOLLOWERS_MAX", default_value_t = 100)]
     pub user_followers_max: usize,
-    /// Memory of all followers together that read files, twice if some of them may write; the next ones wait for their turn.
+    /// Memory of all followers that read files. Followers that may write have the same amount again. Further followers wait for their turn.
     #[arg(long, env = "CANDLEFLIGHT_FOLLOWERS_MEMORY_MAX", default_value = "512MiB", value_parser = byte_count)]
     pub followers_memory_max: usize,
-    /// Memory of one query, beyond which sorts, joins and groups go to disk.
+    /// Memory of one query. Beyond it, sorts, joins and groups use the disk.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_MEMORY_MAX", default_value = "256MiB", value_parser = byte_count)]
     pub query_memory_max: usize,
-    /// Disk that all queries together may use for that.
+    /// Disk space that sorts, joins and groups of all queries together may use.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_DISK_MAX", default_value = "8GiB", value_parser = byte_count)]
     pub query_disk_max: usize,
-    /// How long a query may work; the time that its client takes does not count.
+    /// Longest working time of a query. The time that its client takes does not count.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_TIME_MAX", default_value = "5m", value_parser = service::duration)]
     pub query_time_max: Duration,
-    /// Bytes of a query's text or Substrait plan.
+    /// Most bytes of a query's text or Substrait plan.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_TEXT_MAX", default_value = "1MiB", value_parser = byte_count)]
     pub query_text_max: usize,
-    /// Bytes of one result.
+    /// Most bytes of one result.
     #[arg(long, env = "CANDLEFLIGHT_RESULT_BYTES_MAX", default_value = "16GiB", value_parser = byte_count)]
     pub result_bytes_max: usize,
 }
 
-/// Runs queries; clones share.
+/// Executor of queries. Clones share its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Queries {
     limits: Limits,
     places: Places,
     turns: Turns,
     engine: Arc<Engine>,
-    /// What all queries share: caches, and the disk.
+    /// Environment that all queries share: caches and the disk.
     shared: Arc<RuntimeEnv>,
     metrics: Metrics,
 }
 
-/// Makes the plan of a query.
+/// Future that plans a query.
 pub(crate) type Plan = BoxFuture<'static, Result<Planned, Refusal>>;
 
-/// A query that is planned, and the parameters of each execution: they run one after the other.
+/// Planned query, and the parameters of each execution. The executions run one after the other.
 pub(crate) struct Planned {
     pub(crate) query: DataFrame,
     pub(crate) executions: Vec<Vec<ScalarValue>>,
 }
 
-/// A query that has begun.
+/// Result of a query that has started.
 pub(crate) struct Answer {
     pub(crate) schema: SchemaRef,
     pub(crate) batches: BoxStream<'static, Result<RecordBatch, Refusal>>,
 }
 
-/// What a running query sends to the call that waits for it.
+/// Message from a running query to the call that waits for it.
 enum Piece {
     Schema(SchemaRef),
     Rows(RecordBatch),
@@ -127,7 +127,7 @@ impl Queries {
         Ok(Queries { limits, places, turns, engine, shared, metrics })
     }
 
-    /// Returns the queries that run.
+    /// Returns the running queries.
     pub(crate) fn running(&self) -> Vec<Arc<Running>> {
         self.places.running()
     }
@@ -136,21 +136,21 @@ impl Queries {
     ///
     /// # Errors
     ///
-    /// The caller has none left.
+    /// The caller has no free place.
     pub(crate) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
         self.places.follow(caller)
     }
 
-    /// Returns the turns of those who follow a table.
+    /// Returns the turns of the followers.
     pub(crate) fn turns(&self) -> &Turns {
         &self.turns
     }
 
-    /// Plans on the queries' threads what is only to be described, as soon as there is a place for it.
+    /// Plans a query that is only described, on the query threads, as soon as a place is free.
     ///
     /// # Errors
     ///
-    /// No place became free in time, it took too long, or what planning fails with.
+    /// No place became free in time, planning took too long, or planning failed.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -158,18 +158,18 @@ impl Queries {
     ) -> Result<T, Refusal> {
         let place = self.places.plan(caller).await?;
         self.prepare(async move {
-            // It keeps its place for as long as it computes, also when nobody waits for it any more.
+            // The work keeps its place while it computes, even if no caller waits for it any more.
             let _place = place;
             plan.await
         })
         .await
     }
 
-    /// Does on the queries' threads what queries will need, such as opening a table.
+    /// Runs preparatory work for queries on the query threads, such as opening a table.
     ///
     /// # Errors
     ///
-    /// It took too long, or its own.
+    /// The work took too long or failed.
     pub(crate) async fn prepare<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -181,21 +181,21 @@ impl Queries {
         }
     }
 
-    /// Checks the length of a query's text before anything is made of it.
+    /// Checks the length of a query's text before the text is processed.
     ///
     /// # Errors
     ///
-    /// It is too long.
+    /// The text is too long.
     pub(crate) fn check_text(&self, bytes: usize) -> Result<(), Refusal> {
         let limit = self.limits.query_text_max;
         if bytes > limit { Err(Refusal::TooLongText { bytes, limit }) } else { Ok(()) }
     }
 
-    /// Runs a query of `caller` as soon as there is a place for it; returns once it has begun.
+    /// Runs a query of `caller` as soon as a place is free. Returns once the query has started.
     ///
     /// # Errors
     ///
-    /// No place became free in time, or the query failed before its first batch. Later failures are the last item of the batches.
+    /// No place became free in time, or the query failed before its first batch. A later failure is the last item of the batches.
     pub(crate) async fn run(
         &self,
         purpose: Purpose,
@@ -230,12 +230,12 @@ impl Queries {
         }
     }
 
-    /// Returns what all queries share, in which they are planned.
+    /// Returns the shared environment, in which queries are planned.
     pub(crate) fn shared(&self) -> &Arc<RuntimeEnv> {
         &self.shared
     }
 
-    /// Makes what one query runs in: what all share, and memory of its own.
+    /// Creates the environment of one query: the shared one with its own memory.
     fn environment(&self, watch: &Watch) -> Result<Arc<RuntimeEnv>, Refusal> {
         let pool = TrackConsumersPool::new(FairSpillPool::new(self.limits.query_memory_max), CONSUMERS_NAMED);
         let builder = RuntimeEnvBuilder::from_runtime_env(&self.shared);
@@ -243,14 +243,14 @@ impl Queries {
     }
 }
 
-/// What the call takes of a query at work. The call ends in time whatever the query computes, and stops it.
+/// Pieces of a running query, as the call takes them. The call ends in time whatever the query computes, and then stops the query.
 struct Pieces {
     receiver: mpsc::Receiver<Result<Piece, Refusal>>,
-    /// Ends when this is dropped, wherever it waits.
+    /// Task of the query. Dropping this value aborts it wherever it waits.
     working: AbortOnDropHandle<()>,
     running: Arc<Running>,
     limit: Duration,
-    /// What is left of the query's time.
+    /// Remaining time of the query.
     left: Duration,
 }
 
@@ -264,7 +264,7 @@ impl Pieces {
         self.left = self.left.saturating_sub(begun.elapsed());
         match piece {
             Ok(Some(piece)) => Some(piece),
-            // The end of the pieces is the end of the result only if the query came to its own.
+            // The result is complete only if the query's task ended without an error.
             Ok(None) => (&mut self.working).await.err().map(|_| Err(Refusal::Panicked)),
             Err(_) => Some(Err(Refusal::TooLong { limit: self.limit })),
         }
@@ -273,12 +273,12 @@ impl Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        // Its time is up, it was cancelled, or its client is gone; or it has ended.
+        // The query is out of time, was cancelled, has lost its client, or has ended.
         self.running.watch.stop();
     }
 }
 
-/// A query at work, on the engine's threads.
+/// Query that runs on the engine's threads.
 struct Query {
     environment: Arc<RuntimeEnv>,
     result_bytes_max: usize,
@@ -289,7 +289,7 @@ struct Query {
 impl Query {
     async fn run(self, plan: Plan) {
         if let Err(refusal) = self.execute(plan).await {
-            // Whoever has gone needs no reason.
+            // A client that is gone needs no reason.
             let _gone = timeout(UNTAKEN_MAX, self.sender.send(Err(refusal))).await;
         }
     }
@@ -303,7 +303,7 @@ impl Query {
             let context = plan.task_ctx().with_runtime(Arc::clone(&self.environment));
             let plan = self.place.running.watch.plan(plan, &self.environment).await?;
             let mut batches = execute_stream(plan, Arc::new(context))?;
-            // Said only now, so that what fails at once is the call's error and not the stream's.
+            // The schema is sent only now, so that an immediate failure is the error of the call and not of the stream.
             if !std::mem::replace(&mut is_described, true) {
                 self.send(Piece::Schema(schema)).await?;
             }
@@ -332,17 +332,17 @@ impl From<DataFrame> for Planned {
     }
 }
 
-/// Returns a query with its parameters, if it has any.
+/// Returns a query with its parameters bound, if it has any.
 ///
 /// # Errors
 ///
-/// They do not fit.
+/// The parameters do not fit the query.
 pub(crate) fn bind(query: DataFrame, parameters: Vec<ScalarValue>) -> Result<DataFrame, DataFusionError> {
     if parameters.is_empty() { Ok(query) } else { query.with_param_values(parameters) }
 }
 
 impl Answer {
-    /// Returns the batches, with errors as `map` has them.
+    /// Returns the schema and the batches. `map` converts each error.
     pub(crate) fn map_err<E>(
         self,
         map: impl Fn(Refusal) -> E + Send + 'static,

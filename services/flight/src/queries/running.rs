@@ -1,4 +1,4 @@
-//! Which queries run, whose they are, and how many may.
+//! Running queries: their users, and the limits of their number.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,13 +21,13 @@ use crate::metrics::Metrics;
 use crate::queries::Limits;
 use crate::queries::watch::Watch;
 
-/// How long a query waits for a place: a dashboard asks for all its charts at once, and each takes milliseconds.
+/// Longest wait of a query for a place. A dashboard sends the queries of all its charts at once, and each takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Histories that are read at once: as many as one gold service asks for.
+/// Most histories that are read at once: as many as one gold service requests.
 const HISTORIES_MAX: usize = 8;
 
-/// The places for queries; clones share.
+/// Places for queries. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Shared>);
 
@@ -41,27 +41,27 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// Places of one kind: none waits for those of another.
+/// Places of one kind. No kind waits for another.
 struct Lane {
-    /// What has a place.
+    /// Name of the kind, for errors.
     what: &'static str,
     all: Arc<Semaphore>,
     all_max: usize,
-    /// What of them one user may have; all, where there are none.
+    /// Shares of the users; `None` if one user may have all places.
     users: Option<Shares>,
     flags: [&'static str; 2],
 }
 
-/// As many places for each user; users are in the users file, so they are few.
+/// Equal shares of the places, one for each user. All users are in the users file, so they are few.
 struct Shares {
     max: usize,
     by_user: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
-/// One query that runs.
+/// One running query.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Names it to its client: two executions of one ticket share it.
+    /// Id of the query for its client. Two executions of one ticket share it.
     pub(crate) id: Uuid,
     pub(crate) user: Arc<str>,
     pub(crate) text: String,
@@ -70,11 +70,11 @@ pub(crate) struct Running {
     rows: AtomicUsize,
     bytes: AtomicUsize,
     cancelled: CancellationToken,
-    /// Stops it wherever it computes.
+    /// Flag that stops the query wherever it computes.
     pub(super) watch: Watch,
 }
 
-/// A query's place; free again when dropped.
+/// Place of a query. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) running: Arc<Running>,
@@ -83,23 +83,23 @@ pub(super) struct Place {
     _permits: Permits,
 }
 
-/// A place of the whole lane and of a user's share, free again when dropped.
+/// Place in a lane and in a user's share. Dropping it frees both.
 #[derive(Debug)]
 pub(super) struct Permits {
     _all: OwnedSemaphorePermit,
     _own: Option<OwnedSemaphorePermit>,
 }
 
-/// What a place is for.
+/// Purpose of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A query of a client.
+    /// Query of a client.
     Query,
-    /// A history, which another service of the pipeline waits for.
+    /// History that another service of the pipeline waits for.
     History,
 }
 
-/// A follower's place; free again when dropped.
+/// Place of a follower. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Following {
     followers: Gauge,
@@ -141,7 +141,7 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`]: none became free in time.
+    /// [`Refusal::Busy`] if none became free in time.
     pub(super) async fn take(
         &self,
         purpose: Purpose,
@@ -171,11 +171,11 @@ impl Places {
         Ok(Place { running, key, places: self.clone(), _permits: permits })
     }
 
-    /// Waits for a place to plan a query in.
+    /// Waits for a place to plan a query.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`]: none became free in time.
+    /// [`Refusal::Busy`] if none became free in time.
     pub(super) async fn plan(&self, caller: &Caller) -> Result<Permits, Refusal> {
         self.permits(&self.0.plans, caller).await
     }
@@ -184,7 +184,7 @@ impl Places {
         lane.acquire(caller).await.inspect_err(|_| _ = self.0.metrics.queries_refused.inc())
     }
 
-    /// Returns the queries that run, the oldest first.
+    /// Returns the running queries, the oldest first.
     pub(super) fn running(&self) -> Vec<Arc<Running>> {
         let mut running: Vec<_> =
             locked(&self.0.running).iter().map(|(key, running)| (*key, Arc::clone(running))).collect();
@@ -192,7 +192,7 @@ impl Places {
         running.into_iter().map(|(_, running)| running).collect()
     }
 
-    /// Takes one of the caller's places for followers, at once or not at all: a follower stays.
+    /// Takes one of the caller's places for followers. Does not wait for one, because followers rarely end.
     pub(super) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
         let Shared { followers, metrics, .. } = &*self.0;
         let permit = followers.of(caller).try_acquire_owned().map_err(|_| {
@@ -213,9 +213,9 @@ impl Lane {
         let acquire = async |semaphore: Arc<Semaphore>, limit: String| {
             let permit = tokio::time::timeout_at(until, semaphore.acquire_owned()).await;
             let permit = permit.map_err(|_| Refusal::Busy(limit))?;
-            Ok::<_, Refusal>(permit.expect("it is never closed"))
+            Ok::<_, Refusal>(permit.expect("the semaphore is never closed"))
         };
-        // Without log-ins all callers are one, who has no share.
+        // Without authentication all callers are one user, and that user has no share.
         let own = match self.users.as_ref().filter(|_| !caller.is_anyone()) {
             None => None,
             Some(users) => {
@@ -242,12 +242,12 @@ impl Shares {
 }
 
 impl Running {
-    /// Tells whether `caller` may see and cancel it.
+    /// Returns true if `caller` may see and cancel the query.
     pub(crate) fn is_open_to(&self, caller: &Caller) -> bool {
         self.user == caller.user || caller.role >= Role::Admin
     }
 
-    /// Ends it; its client is told.
+    /// Cancels the query. Its client receives an error.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();
         self.watch.stop();
@@ -257,24 +257,24 @@ impl Running {
         self.cancelled.cancelled().await;
     }
 
-    /// Counts a batch of its result; returns the bytes so far.
+    /// Counts a batch of the result. Returns the bytes so far.
     ///
     /// # Errors
     ///
-    /// [`ArrowError`] for a type whose layout is not known, which no result has.
+    /// [`ArrowError`] for a type with an unknown layout. No result has such a type.
     pub(super) fn count(&self, batch: &RecordBatch) -> Result<usize, ArrowError> {
         self.rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
-        // A large result is often slices of the same buffers, of which each is only its part.
+        // A large result often consists of slices of the same buffers. Each slice counts only its own part.
         let bytes = batch_bytes(batch)?;
         Ok(self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes)
     }
 
-    /// Returns the rows of its result so far.
+    /// Returns the number of result rows so far.
     pub(crate) fn rows(&self) -> usize {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Returns how long it has run.
+    /// Returns the time since the query started.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
@@ -301,7 +301,7 @@ impl fmt::Debug for Places {
     }
 }
 
-/// Locks; what a panic left is whole, since nothing is changed in steps.
+/// Locks the mutex. The value is consistent even after a panic, because no change takes several steps.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -337,7 +337,7 @@ mod tests {
             }
             assert!(take(purpose).is_none(), "{purpose:?}: there are no more");
             assert!(take(other).is_some(), "{other:?} is free");
-            assert!(places.plan(&caller).now_or_never().is_some(), "plans are");
+            assert!(places.plan(&caller).now_or_never().is_some(), "a place for a plan is free");
         }
     }
 

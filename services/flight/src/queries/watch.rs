@@ -1,8 +1,8 @@
-//! Lets a query be stopped wherever it computes. DataFusion stops a query when a stream yields; a join whose filter finds nothing, or a window
-//! function over millions of rows, yields after minutes.
+//! Points at which a query can be stopped, wherever it computes. DataFusion stops a query only when a stream yields. A join whose filter
+//! matches nothing, or a window function over millions of rows, yields only after minutes.
 //!
-//! Whatever computes for long passes one of these points: a batch between two operators, a join's filter, a function of a window, or memory
-//! that is asked for. Each point is wrapped in something that first checks the query's [`Watch`].
+//! Every long computation passes one of these points: a batch between two operators, a join's filter, a window function, or a request for
+//! memory. Each point is wrapped in a type that first checks the query's [`Watch`].
 
 mod aggregate;
 mod expression;
@@ -26,11 +26,11 @@ use self::memory::WatchedPool;
 
 pub(crate) use self::function::bound_functions;
 
-/// Whether a query is to stop; clones share.
+/// Flag that stops a query. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Watch(Arc<AtomicBool>);
 
-/// The error with which a query that was stopped ends. Nobody waits for it: its client has its reason already, or is gone.
+/// Error of a stopped query. No client receives it: the client already has the reason, or is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the query was stopped")]
 pub(crate) struct Stopped;
@@ -41,9 +41,11 @@ impl Watch {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Checks that the query may continue.
+    ///
     /// # Errors
     ///
-    /// [`Stopped`]: the query is to stop.
+    /// [`Stopped`] if the query must stop.
     pub(super) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             return Err(DataFusionError::External(Box::new(Stopped)));
@@ -51,16 +53,16 @@ impl Watch {
         Ok(())
     }
 
-    /// Returns `pool`, which gives a query that is to stop no more memory.
+    /// Returns a pool that rejects requests for memory once the query must stop.
     pub(super) fn pool(&self, pool: impl MemoryPool) -> Arc<dyn MemoryPool> {
         Arc::new(WatchedPool { inner: pool, watch: self.clone() })
     }
 
-    /// Plans how `query` is executed in `environment`, with every point watched.
+    /// Plans the execution of `query` in `environment`, with every point watched.
     ///
     /// # Errors
     ///
-    /// The engine's.
+    /// Errors of the engine.
     pub(super) async fn plan(
         &self,
         query: DataFrame,
@@ -77,11 +79,11 @@ impl Watch {
     }
 }
 
-/// What each point of a query has at hand.
+/// Stop flag and memory of a query, for each of its points.
 #[derive(Clone, Debug)]
 struct Guard {
     watch: Watch,
-    /// The query's memory.
+    /// Memory of the query.
     memory: Arc<dyn MemoryPool>,
 }
 
@@ -90,7 +92,7 @@ impl Guard {
         self.watch.check()
     }
 
-    /// Returns memory for `what`, none of it taken yet.
+    /// Returns a reservation for `what` that holds no memory yet.
     fn memory(&self, what: &str) -> MemoryReservation {
         MemoryConsumer::new(what).register(&self.memory)
     }

@@ -1,4 +1,4 @@
-//! Aggregates of windows, which are computed anew for every row.
+//! Watched aggregates of windows, which are computed again for every row.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use datafusion::scalar::ScalarValue;
 
 use super::Guard;
 
-/// Values up to this size are not counted, in bytes: they are as large as the rows that they belong to.
+/// Largest value that is not counted, in bytes. Such values are about as large as the rows that they belong to.
 const VALUE_BYTES_MAX: usize = 256;
-/// Most centroids of an approximate percentile; 100 are usual.
+/// Most centroids of an approximate percentile. 100 are usual.
 const CENTROIDS_MAX: f64 = 10_000.0;
 
-/// Watches the aggregates of all windows of a plan that no optimizer touches any more. Physical windows hide their parts.
+/// Watches the aggregates of all windows of an optimized plan. It takes the logical plan, because physical windows hide their parts.
 ///
 /// # Errors
 ///
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn watch_aggregates(plan: LogicalPlan, guard: &Guard) -> Result<LogicalPlan> {
     let watch_function = |expression: Expr| {
         let Expr::WindowFunction(mut function) = expression else { return Ok(Transformed::no(expression)) };
@@ -49,11 +49,11 @@ pub(super) fn watch_aggregates(plan: LogicalPlan, guard: &Guard) -> Result<Logic
     .data()
 }
 
-/// Checks numbers by which aggregates size what they allocate at once: too much of it would end the process.
+/// Checks the arguments by which aggregates size an allocation. Too large an allocation would end the process.
 ///
 /// # Errors
 ///
-/// One is too large.
+/// An argument is too large.
 pub(super) fn check_sizes(plan: &LogicalPlan) -> Result<()> {
     let check = |expression: &Expr| {
         let (name, arguments) = match expression {
@@ -77,7 +77,7 @@ pub(super) fn check_sizes(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// An aggregate function whose accumulators are watched.
+/// Aggregate function with watched accumulators.
 #[derive(Debug)]
 struct WatchedAggregate {
     inner: Arc<AggregateUDF>,
@@ -181,11 +181,11 @@ impl AggregateUDFImpl for WatchedAggregate {
     }
 }
 
-/// An accumulator whose every step is a point at which the query can be stopped.
+/// Accumulator that checks the stop flag at every step.
 #[derive(Debug)]
 struct WatchedAccumulator {
     inner: Box<dyn Accumulator>,
-    /// What the large values take that it has returned, a list for each row for example.
+    /// Memory of the large values that it has returned, for example a list for each row.
     memory: MemoryReservation,
     guard: Guard,
 }

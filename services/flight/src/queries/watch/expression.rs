@@ -1,4 +1,4 @@
-//! Expressions that are evaluated for long before their operator has anything to pass on.
+//! Watched expressions, which can take long before their operator returns any rows.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -16,12 +16,12 @@ use datafusion::physical_expr::expressions::{BinaryExpr, LikeExpr};
 use super::Guard;
 use super::pace::Pace;
 
-/// An expression whose every evaluation is a point at which the query can be stopped.
+/// Expression that checks the stop flag at every evaluation.
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Arc<dyn PhysicalExpr>,
     guard: Guard,
-    /// Where single rows can take long: a pattern is compiled for each of them, or a text joined of many.
+    /// Present if single rows can take long: a pattern is compiled for each row, or a text is joined from many.
     pace: Option<Pace>,
 }
 
@@ -32,7 +32,7 @@ impl Watched {
     }
 }
 
-/// Returns the expressions watched; `None` where each takes no longer than its rows are read.
+/// Returns the expressions with the slow ones watched, or `None` if none is slow.
 pub(super) fn watch_slow<'a>(
     expressions: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>,
     guard: &Guard,
@@ -46,7 +46,7 @@ pub(super) fn watch_slow<'a>(
     Ok(is_slow.then_some(all))
 }
 
-/// Returns true if a row can take long, by an operator on texts. Functions are watched by themselves.
+/// Returns true if a row can take long because of an operator on texts. Functions are watched separately.
 fn can_be_slow(expression: &Arc<dyn PhysicalExpr>) -> Result<bool> {
     let mut is_slow = false;
     expression.apply(|part| {

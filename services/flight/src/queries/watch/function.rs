@@ -1,5 +1,5 @@
-//! Functions on texts, whose time and memory do not follow from the rows: a text can be repeated a billion times, a pattern compiled for each
-//! row, two texts compared letter by letter.
+//! Watched functions on texts. Their time and memory do not follow from the number of rows. A text can be repeated a billion times, a
+//! pattern compiled for each row, two texts compared letter by letter.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -39,18 +39,18 @@ const NAMES: [&str; 12] = [
     "rpad",
     "to_char",
 ];
-/// Largest text that a function may make, in bytes: more than any column holds.
+/// Largest text that a function may create, in bytes: more than any column holds.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
-/// Largest text in which a pattern is looked for, in bytes.
+/// Largest text that a pattern may search, in bytes.
 const SEARCHED_BYTES_MAX: u64 = 1 << 20;
-/// Most pairs of letters that are compared for one row.
+/// Most pairs of letters that a function compares for one row.
 const PAIRS_MAX: u64 = 100_000_000;
 
-/// Bounds the functions of all sessions that are made of `state`.
+/// Bounds the functions of all sessions that are created from `state`.
 ///
 /// # Errors
 ///
-/// The engine's.
+/// Errors of the engine.
 pub(crate) fn bound_functions(state: &mut SessionState) -> Result<()> {
     for name in NAMES {
         let inner = state.udf(name)?;
@@ -62,11 +62,11 @@ pub(crate) fn bound_functions(state: &mut SessionState) -> Result<()> {
     Ok(())
 }
 
-/// Watches the bounded functions of a plan that no optimizer touches any more.
+/// Watches the bounded functions of an optimized plan.
 ///
 /// # Errors
 ///
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn watch_functions(plan: LogicalPlan, guard: &Guard) -> Result<LogicalPlan> {
     let watch_function = |expression: Expr| {
         let Expr::ScalarFunction(mut function) = expression else { return Ok(Transformed::no(expression)) };
@@ -74,7 +74,7 @@ pub(super) fn watch_functions(plan: LogicalPlan, guard: &Guard) -> Result<Logica
             return Ok(Transformed::no(Expr::ScalarFunction(function)));
         };
         let (inner, aliases) = (Arc::clone(&bounded.inner), bounded.aliases.clone());
-        // What it makes is in memory at least until its next rows come.
+        // The function's result stays in memory at least until its next rows arrive.
         let watched = Some((guard.watch.clone(), guard.memory("texts that functions make")));
         function.func = Arc::new(Bounded { inner, aliases, watched, pace: Pace::default() }.into());
         Ok(Transformed::yes(Expr::ScalarFunction(function)))
@@ -85,18 +85,18 @@ pub(super) fn watch_functions(plan: LogicalPlan, guard: &Guard) -> Result<Logica
     .data()
 }
 
-/// A function that refuses rows which would take too much, and can be stopped between others.
+/// Function that rejects rows that would take too much, and that can be stopped between other rows.
 #[derive(Debug)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
     aliases: Vec<String>,
-    /// Absent while a query is planned.
+    /// `None` while the query is planned.
     watched: Option<(Watch, MemoryReservation)>,
     pace: Pace,
 }
 
 impl Bounded {
-    /// Checks what a row may take.
+    /// Checks how much one row needs.
     fn check(&self, arguments: &[ColumnarValue], row: usize) -> Result<()> {
         let length = |index: usize| arguments.get(index).map_or(0, |argument| text_bytes(argument, row));
         let (first, second, third) = (length(0), length(1), length(2));
@@ -105,9 +105,9 @@ impl Bounded {
             (("make a text of", "bytes", TEXT_BYTES_MAX), ("search a text of", "bytes", SEARCHED_BYTES_MAX));
         let (size, (verb, unit, max)) = match self.inner.name() {
             "repeat" => (first.saturating_mul(count()), made),
-            // A letter takes four bytes at most.
+            // A letter takes at most four bytes.
             "lpad" | "rpad" => (count().saturating_mul(4), made),
-            // No part of a format makes more of a time than this.
+            // No part of a format expands to more bytes than this.
             "to_char" => (second.saturating_mul(32), made),
             "concat" => ((0..arguments.len()).map(length).fold(0, u64::saturating_add), made),
             "replace" => {
@@ -148,7 +148,7 @@ impl Bounded {
     }
 }
 
-/// Returns how long a text is, in bytes, or what is no less.
+/// Returns the length of a text in bytes, or an upper bound of it.
 fn text_bytes(argument: &ColumnarValue, row: usize) -> u64 {
     let bytes = match argument {
         ColumnarValue::Scalar(value) if value.is_null() => 0,
@@ -164,7 +164,7 @@ fn text_bytes(argument: &ColumnarValue, row: usize) -> u64 {
     bytes as u64
 }
 
-/// Returns how often something is to be done; what is not a number is refused by the function itself.
+/// Returns a count argument. The function itself rejects an argument that is not a number.
 fn whole_number(argument: &ColumnarValue, row: usize) -> u64 {
     let number = match argument {
         ColumnarValue::Scalar(ScalarValue::Int64(number)) => number.unwrap_or(0),

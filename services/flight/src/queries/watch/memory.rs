@@ -1,4 +1,4 @@
-//! Memory that a query may still take.
+//! Memory pool of a query that can be stopped.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 
 use super::Watch;
 
-/// A query's memory, of which there is no more once it is to stop: operators that merge what they have spilled pass no other point.
+/// Memory pool that rejects requests once the query must stop. Operators that merge spilled rows pass no other point.
 #[derive(Debug)]
 pub(super) struct WatchedPool<P> {
     pub(super) inner: P,

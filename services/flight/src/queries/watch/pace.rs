@@ -1,4 +1,4 @@
-//! How many rows are computed between two points at which a query can be stopped.
+//! Number of rows between two points at which a query can be stopped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::Watch;
 
-/// Rows of the first slice; later ones are twice as large while they are quick.
+/// Rows of the first slice. Later slices double while they are quick.
 const ROWS_MIN: usize = 1;
-/// How long a slice may take before the next ones are smaller.
+/// Longest time of a slice. After a longer one, the next slices are smaller.
 const SLICE_TIME: Duration = Duration::from_millis(20);
 
-/// The rows of the next slice: the time of the last ones says how many are quick.
+/// Rows of the next slice, derived from the time of the last slices.
 #[derive(Debug)]
 pub(super) struct Pace(AtomicUsize);
 
@@ -24,11 +24,11 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Computes `rows` rows slice by slice; `compute` takes the first row of a slice and how many it has.
+    /// Computes `rows` rows slice by slice. `compute` takes the index of a slice's first row, and the number of its rows.
     ///
     /// # Errors
     ///
-    /// That of `compute`, or the query is to stop.
+    /// An error of `compute`, or the query must stop.
     pub(super) fn slices<T>(
         &self,
         rows: usize,
@@ -45,7 +45,7 @@ impl Pace {
             if took > SLICE_TIME {
                 self.0.store((count / 2).max(1), Ordering::Relaxed);
             } else if took < SLICE_TIME / 4 {
-                // A short slice, such as the last of a batch, says nothing of a longer one.
+                // A short slice, such as the last of a batch, does not predict the time of a longer one.
                 self.0.fetch_max(2 * count, Ordering::Relaxed);
             }
             done += count;

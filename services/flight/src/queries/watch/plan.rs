@@ -1,4 +1,4 @@
-//! Operators whose every batch is a point at which the query can be stopped.
+//! Operators that check the stop flag at every batch.
 
 use std::fmt;
 use std::pin::Pin;
@@ -31,15 +31,16 @@ use futures::Stream;
 use super::expression::{Watched, watch_slow};
 use super::{Guard, Watch, window};
 
-/// How often collected rows are in memory: as they came, and joined.
+/// Copies of collected rows in memory: as they came, and concatenated.
 const COPIES: usize = 2;
 
-/// Most groups whose best ones are kept while they are read.
+/// Largest limit that an aggregate applies while it reads its groups.
 const GROUPS_MAX: usize = 10_000;
 
-/// Watches a plan that no optimizer touches any more: each operator's output, and what operators compute before there is any.
+/// Watches an optimized plan: the output of each operator, and the long computations before any output.
 pub(super) fn watch(plan: Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Arc<dyn ExecutionPlan>> {
-    // Those of the plan as it was: else the operators above would be planned again, without the filters that scans share with them.
+    // The properties of the original plan are kept. Otherwise the operators above would be planned again, without the filters that scans
+    // share with them.
     let properties = Arc::clone(plan.properties());
     let inputs: Vec<_> = plan.children().into_iter().cloned().collect();
     let inputs = inputs.into_iter().map(|input| watch(input, guard)).collect::<Result<_>>()?;
@@ -48,7 +49,7 @@ pub(super) fn watch(plan: Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Arc<d
     Ok(Arc::new(WatchedPlan { inner, properties, watch: guard.watch.clone(), held: None }))
 }
 
-/// Returns `input`, whose rows count as memory of the query until its plan ends: they are collected by what does not count them.
+/// Returns `input`, with its rows counted as memory of the query until its plan ends. The operator that collects them does not count them.
 pub(super) fn counted(input: Arc<dyn ExecutionPlan>, guard: &Guard) -> Arc<dyn ExecutionPlan> {
     let held = Some(Arc::new(guard.memory("rows of windows")));
     Arc::new(WatchedPlan {
@@ -59,7 +60,7 @@ pub(super) fn counted(input: Arc<dyn ExecutionPlan>, guard: &Guard) -> Arc<dyn E
     })
 }
 
-/// Returns the operator with its own expressions watched; `None` where it has none that take long.
+/// Returns the operator with its own expressions watched, or `None` if none of them takes long.
 fn watch_inside(plan: &Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
         let Some(filter) = join.filter() else { return Ok(None) };
@@ -69,7 +70,7 @@ fn watch_inside(plan: &Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Option<A
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         let filter = match (join.filter(), join.join_type()) {
             (Some(filter), _) => watched_filter(filter, guard)?,
-            // Their output comes after all pairs of equal keys, of which there can be billions.
+            // These joins return rows only after all pairs of equal keys, which can be billions.
             (
                 None,
                 JoinType::LeftSemi
@@ -98,7 +99,7 @@ fn watch_inside(plan: &Arc<dyn ExecutionPlan>, guard: &Guard) -> Result<Option<A
         return Ok(Some(Arc::new(filter.build()?)));
     }
     if let Some(groups) = plan.downcast_ref::<AggregateExec>() {
-        // It allocates a place for each group of the limit at once. The limit itself is kept by what is above.
+        // The aggregate allocates a place for each group of the limit at once. An operator above applies the limit itself.
         let is_large = groups.limit_options().is_some_and(|options| options.limit() > GROUPS_MAX);
         return Ok(is_large.then(|| Arc::new(groups.with_new_limit_options(None)) as _));
     }
@@ -116,13 +117,13 @@ fn watched_filter(filter: &JoinFilter, guard: &Guard) -> Result<JoinFilter> {
     Ok(JoinFilter::new(expression, filter.column_indices().to_vec(), Arc::clone(filter.schema())))
 }
 
-/// An operator that behaves and is described as the one in it.
+/// Operator that behaves and is displayed like the operator that it wraps.
 #[derive(Debug)]
 pub(super) struct WatchedPlan {
     inner: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     watch: Watch,
-    /// Memory that all rows count in.
+    /// Memory that counts all rows.
     held: Option<Arc<MemoryReservation>>,
 }
 
@@ -225,7 +226,7 @@ impl ExecutionPlan for WatchedPlan {
     }
 }
 
-/// The batches of an operator.
+/// Watched batches of an operator.
 struct WatchedStream {
     inner: SendableRecordBatchStream,
     watch: Watch,

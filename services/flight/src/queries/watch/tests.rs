@@ -1,4 +1,4 @@
-//! Queries that would compute for hours, each stopped while it does.
+//! Queries that would compute for hours. A test stops each one while it computes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +24,15 @@ use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::queries::{Plan, Purpose, Queries};
 
-/// Rows of `small`: one batch, so that it is read before anything is computed of it.
+/// Rows of `small`: one batch, so that the table is read before the query computes anything.
 const SMALL: i64 = 8_192;
 /// Rows of `large`.
 const LARGE: i64 = 128 * SMALL;
-/// How long a query may take to begin to compute, and to end once it is stopped. The latter is a fraction of a second on an idle machine.
+/// Longest time for a query to start its computation, and to end after it is stopped. On an idle machine the end takes a fraction of a
+/// second.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A table of numbers that counts the batches that were read of all tables of a query.
+/// Table of numbers that counts the batches read from all tables of a query.
 #[derive(Debug)]
 struct Numbers {
     rows: i64,
@@ -63,7 +64,7 @@ fn queries() -> Queries {
     Queries::new(service::defaults().unwrap(), Metrics::new(&service::metrics::Metrics::default())).unwrap()
 }
 
-/// A session as clients have it, with the tables `large` and `small`; and how many of their batches were read.
+/// Returns a session as clients have it, with the tables `large` and `small`, and a receiver of the number of batches read.
 fn session(queries: &Queries) -> (SessionContext, watch::Receiver<usize>) {
     let (read, receiver) = watch::channel(0);
     let fields = [("n", DataType::Int64), ("one", DataType::Int64), ("text", DataType::Utf8)];
@@ -92,7 +93,7 @@ fn caller() -> Caller {
     Caller { user: "ada".into(), role: Role::Reader }
 }
 
-/// Queries: how many batches are read before it computes, and what it computes of them.
+/// Queries: the number of batches read before the query computes, a name, and the SQL text.
 const SHAPES: [(usize, &str, &str); 22] = [
     (129, "a join that finds nothing", "SELECT count(*) FROM large a JOIN small b ON a.n + b.n < 0"),
     (129, "an outer join of nothing", "SELECT count(*) FROM large a FULL JOIN small b ON a.n + b.n < 0"),

@@ -1,4 +1,4 @@
-//! Windows, which compute row by row over all that they have collected, in memory that DataFusion does not count.
+//! Watched windows. They compute row by row over all collected rows, in memory that DataFusion does not count.
 
 use std::any::Any;
 use std::ops::Range;
@@ -22,19 +22,19 @@ use super::{Guard, Watch};
 ///
 /// # Errors
 ///
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn watch_whole(windows: &WindowAggExec, guard: &Guard) -> Result<Arc<dyn ExecutionPlan>> {
     let input = counted(Arc::clone(windows.input()), guard);
-    // Whether the input can be dealt to several partitions was decided by the optimizer.
+    // The optimizer has already decided whether the input can be split into partitions.
     let can_repartition = !windows.partition_keys().is_empty();
     Ok(Arc::new(WindowAggExec::try_new(watched(windows.window_expr(), guard), input, can_repartition)?))
 }
 
-/// Watches windows that compute while rows come.
+/// Watches windows that compute while rows arrive.
 ///
 /// # Errors
 ///
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn watch_bounded(windows: &BoundedWindowAggExec, guard: &Guard) -> Result<Arc<dyn ExecutionPlan>> {
     let (functions, input) = (watched(windows.window_expr(), guard), Arc::clone(windows.input()));
     let can_repartition = !windows.partition_keys().is_empty();
@@ -42,7 +42,7 @@ pub(super) fn watch_bounded(windows: &BoundedWindowAggExec, guard: &Guard) -> Re
     Ok(Arc::new(BoundedWindowAggExec::try_new(functions, input, mode, can_repartition)?))
 }
 
-/// Watches functions such as `nth_value`; aggregates are watched already.
+/// Watches functions such as `nth_value`. Aggregates are already watched.
 fn watched(functions: &[Arc<dyn WindowExpr>], guard: &Guard) -> Vec<Arc<dyn WindowExpr>> {
     let watched = |function: &Arc<dyn WindowExpr>| -> Arc<dyn WindowExpr> {
         let Some(standard) = function.as_any().downcast_ref::<StandardWindowExpr>() else {
@@ -56,7 +56,7 @@ fn watched(functions: &[Arc<dyn WindowExpr>], guard: &Guard) -> Vec<Arc<dyn Wind
     functions.iter().map(watched).collect()
 }
 
-/// A window function whose every row is a point at which the query can be stopped.
+/// Window function that checks the stop flag at every row.
 #[derive(Debug)]
 struct WatchedFunction {
     inner: Arc<dyn StandardWindowFunctionExpr>,
