@@ -1,4 +1,4 @@
-//! JSON → the columns of bronze: a batch of ingest's largest size.
+//! JSON to the columns of bronze: one batch of ingest's largest size.
 
 use bench::json::{Messages, read};
 use divan::Bencher;

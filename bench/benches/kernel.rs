@@ -1,4 +1,4 @@
-//! The kernel of gold: all windows of a stretch of candles, by frame and size.
+//! Kernel of gold: all windows over a series of candles, by frame and size.
 
 use bench::kernel::Candles;
 use divan::Bencher;
@@ -6,7 +6,7 @@ use divan::counter::ItemsCount;
 use gold::kernel::{Averages, Frame, compute};
 use schema::gold::WINDOWS;
 
-/// Candles: one that is fresh with what its windows need, and what gold computes at a time.
+/// Numbers of candles: a fresh candle with the rows of its windows, and the numbers that gold computes at a time.
 const SIZES: [usize; 3] = [60, 4096, 65_536];
 
 fn main() {

@@ -1,12 +1,12 @@
-"""What other compute engines need for the same work: loads, runs and checks on command.
+"""Runs other compute engines on the same work. Loads data, computes and checks results on request.
 
-engines.py THREADS    reads one JSON object a line on standard input and answers each with one on standard output
+engines.py THREADS    reads one JSON object per line from standard input and writes one answer per line to standard output
 
-  {"do": "candles", "file": PARQUET}             loads event_time, close and volume into every engine; answers with the rows that results are checked at
-  {"do": "kernel", "engine": ENGINE}             computes the windows of all rows; answers with seconds and what `judge` does
-  {"do": "judge", "rows": [[…]…]}                compares metrics of the checked rows, in the order of METRICS, with exact ones
-  {"do": "lake", "folder": TABLE}                makes the live files of a Delta table known to DuckDB and DataFusion as `bronze`
-  {"do": "sql", "engine": ENGINE, "query": SQL}  answers with seconds and the rows of the result, times in microseconds
+  {"do": "candles", "file": PARQUET}             loads event_time, close and volume into every engine; returns the rows at which results are checked
+  {"do": "kernel", "engine": ENGINE}             computes the windows of all rows; returns the seconds and the result of `judge`
+  {"do": "judge", "rows": [[…]…]}                compares metrics of the checked rows, in the order of METRICS, with exact ones; returns error and wrong
+  {"do": "lake", "folder": TABLE}                registers the live files of a Delta table in DuckDB and DataFusion as `bronze`; returns their number
+  {"do": "sql", "engine": ENGINE, "query": SQL}  returns the seconds and the rows of the result, with times in microseconds
 """
 
 import decimal
@@ -18,7 +18,7 @@ import time
 from fractions import Fraction
 
 THREADS = int(sys.argv[1])
-os.environ["POLARS_MAX_THREADS"] = str(THREADS)  # Read when it is imported.
+os.environ["POLARS_MAX_THREADS"] = str(THREADS)  # Polars reads it at import.
 
 import datafusion  # noqa: E402
 import deltalake  # noqa: E402
@@ -32,11 +32,11 @@ WINDOWS = (5, 10, 30)
 METRICS = [name.format(w) for w in WINDOWS for name in ("price_ma_{}m", "price_volatility_{}m", "volume_ma_{}m", "samples_{}m")]
 CHECKED_ROWS = 3000
 
-decimal.getcontext().prec = 40  # Far more than a float has: errors are then the engine's alone.
+decimal.getcontext().prec = 40  # Far more digits than a float has, so that all errors are the engine's.
 
 
 class Kernel:
-    """The candles in every engine's own memory."""
+    """Candles in the memory of every engine."""
 
     def __init__(self, file):
         table = pyarrow.parquet.read_table(file)
@@ -58,7 +58,7 @@ class Kernel:
         result = compute()
         seconds = time.perf_counter() - begun
         table = as_arrow(result)
-        # SQL promises no order.
+        # SQL guarantees no order.
         if not is_sorted(table["event_time"]):
             table = table.sort_by("event_time")
         rows = table.select(METRICS).take(self.checked).to_pydict()
@@ -83,14 +83,14 @@ class Kernel:
         return pandas.DataFrame(columns)
 
     def by_duckdb(self):
-        # A microsecond is the least step of its times, and RANGE includes both ends.
+        # RANGE includes both ends, so the interval is one microsecond shorter: the smallest step of DuckDB's times.
         return self.duckdb.sql(windows(lambda w: f"INTERVAL {w * 60_000_000 - 1} MICROSECONDS")).to_arrow_table()
 
     def by_datafusion(self):
         return self.datafusion.sql(windows(lambda w: f"INTERVAL '{w * 60_000_000 - 1} microseconds'")).to_arrow_table()
 
     def exact(self, row):
-        """Computes the metrics of a row as fractions, the volatilities as decimals."""
+        """Computes the metrics of a row as fractions, and the volatilities as decimals."""
         begin = max(0, row + 1 - max(WINDOWS))
         times, closes, volumes = (self.table[column].slice(begin, row + 1 - begin) for column in ("event_time", "close", "volume"))
         times = times.cast("int64").to_pylist()
@@ -104,7 +104,7 @@ class Kernel:
         return metrics
 
     def judge(self, rows):
-        """Finds the largest relative error, and counts what has none: not 0 where it should be, no number, another number of samples."""
+        """Returns the largest relative error, and the number of wrong values: not 0 where 0 is right, not a number, or a wrong sample count."""
         error, wrong = decimal.Decimal(0), 0
         for found, expected in zip(rows, self.expected, strict=True):
             for metric, value, exact in zip(METRICS, found, expected, strict=True):
@@ -146,13 +146,13 @@ def is_sorted(times):
 
 
 class Lake:
-    """The live files of bronze."""
+    """Live files of bronze."""
 
     def __init__(self, folder):
         uris = deltalake.DeltaTable(folder).file_uris()
         files = sorted(uri.removeprefix("file://") for uri in uris)
         there = sorted(os.path.join(path, name) for path, _, names in os.walk(os.path.abspath(folder)) for name in names if name.endswith(".parquet") and "_delta_log" not in path)
-        assert files == there, "a file in the folder is not live: DataFusion would read it"
+        assert files == there, "a file in the folder is not live, but DataFusion would read it"
         self.duckdb = duckdb.connect(config={"threads": THREADS})
         self.duckdb.sql("SET TimeZone = 'UTC'; SET parquet_metadata_cache = true")
         self.duckdb.execute(f"CREATE VIEW bronze AS SELECT * FROM read_parquet({files}, hive_partitioning = true)")

@@ -1,6 +1,6 @@
-"""Draws what `--values` has written.
+"""Draws plots from the file that `--values` has written.
 
-plots.py VALUES FOLDER    ratios.svg: ours ÷ the best of the others, a bar a figure; growth.svg: figures whose names begin with a number
+plots.py VALUES FOLDER    writes ratios.svg (ours ÷ the best of the others, one bar per figure) and growth.svg (figures whose names begin with a number)
 """
 
 import json
@@ -36,7 +36,7 @@ def main(values, folder):
 
 
 def ratio(figure):
-    """Returns what the figure is called, ours ÷ the best of the others, the aim, and whether less is better; None without both."""
+    """Returns the name of the figure, ours ÷ the best of the others, the aim, and true if less is better. Returns None without others or aim."""
     for aim in figure["aims"]:
         (kind, bound), = aim.items()
         others = {other["name"]: statistics.median(other["values"]) for other in figure["others"] if other["values"]}
@@ -50,7 +50,7 @@ def ratio(figure):
 
 
 def draw_ratios(bars, file):
-    bars = bars[::-1]  # Bars are drawn from below.
+    bars = bars[::-1]  # Bars are drawn from the bottom up.
     picture, axes = pyplot.subplots(figsize=(9, 1 + 1.6 * BAR_INCHES * len(bars)))
     met = [value <= aim if less else value >= aim for _, value, aim, less in bars]
     axes.barh(range(len(bars)), [value - 1 for _, value, _, _ in bars], left=1, height=0.5, color=[GOOD if good else BAD for good in met])
@@ -72,7 +72,7 @@ def draw_ratios(bars, file):
 
 
 def growth(figures):
-    """Returns the lines, of two points at least: {what without its number: (unit, [(number, median)])}, of the figures of `growth`."""
+    """Returns the lines of `growth` with at least two points: {name without its number: (unit, [(number, median)])}."""
     lines = {}
     for figure in figures:
         found = X_VALUE.match(figure["what"])

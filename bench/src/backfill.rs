@@ -1,4 +1,4 @@
-//! A topic full of candles → complete gold in PostgreSQL and in the lake, beside a `COPY` of the same rows into the same table.
+//! Backfill of a topic into complete gold in PostgreSQL and in the lake, compared with a `COPY` of the same rows into the same table.
 
 use std::pin::pin;
 
@@ -19,7 +19,7 @@ use crate::{input, watch};
 
 /// Partitions of the topic.
 const PARTITIONS: usize = 4;
-/// Bytes that are written and read of the copied rows at a time.
+/// Bytes of the copied rows that are written or read at a time.
 const COPY_BYTES: usize = 256 << 10;
 
 /// Measures the backfill of `scale.rows` candles.
@@ -43,7 +43,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
     .boxed_local()
 }
 
-/// Runs the services until both sinks hold all; returns the seconds from their start.
+/// Runs the services until both sinks hold all rows. Returns the seconds since their start.
 async fn backfill(pipeline: &Pipeline, rows: f64) -> anyhow::Result<f64> {
     let started = Instant::now();
     let _flight = pipeline.start(&["flight"])?;
@@ -55,8 +55,8 @@ async fn backfill(pipeline: &Pipeline, rows: f64) -> anyhow::Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Copies the pipeline's gold table, kept in a file meanwhile, into one with the same columns, keys and indexes; returns the seconds of
-/// that last step.
+/// Copies the pipeline's gold table to a file, and from there into a table with the same columns, keys and indexes. Returns the seconds of
+/// the second step.
 async fn copy(pipeline: &Pipeline) -> anyhow::Result<f64> {
     let database = pipeline.database().await?;
     let path = pipeline.folder.path().join("rows");

@@ -1,7 +1,7 @@
-//! A consumer that only reads, with the options that ingest has.
+//! Consumer that only reads, with the options of ingest.
 //!
-//! librdkafka allocates each message on one thread and frees it on another, for which glibc's allocator takes a lock: with this program's
-//! jemalloc it is faster. People's consumers have glibc's, so there is a program of its own that has it, too.
+//! librdkafka allocates each message on one thread and frees it on another. glibc's allocator takes a lock for this, so this program's
+//! jemalloc is faster. Most consumers use glibc's allocator, so a separate program measures that as well.
 
 use std::env;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-/// How long a message may let wait for itself.
+/// Longest wait for a message.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 
-/// What is read.
+/// Arguments of the consumer.
 #[derive(Clone, Debug, Parser)]
 pub struct Args {
     /// Kafka and the topic.
@@ -26,11 +26,11 @@ pub struct Args {
     pub kafka: kafka::Args,
 }
 
-/// Reads the whole topic in a process with glibc's allocator; returns messages a second.
+/// Reads the whole topic in a process with glibc's allocator. Returns messages per second.
 ///
 /// # Errors
 ///
-/// The program is missing, or fails as [`consume`] does.
+/// The program is missing, or fails like [`consume`].
 pub async fn run(kafka: &str, topic: &str) -> anyhow::Result<f64> {
     let program = env::current_exe()?.with_file_name("consumer");
     let output = Command::new(&program).args(flags(kafka, topic)).output().await;
@@ -39,7 +39,7 @@ pub async fn run(kafka: &str, topic: &str) -> anyhow::Result<f64> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Reads the whole topic here; returns messages a second.
+/// Reads the whole topic in this process. Returns messages per second.
 ///
 /// # Errors
 ///
@@ -48,11 +48,11 @@ pub async fn consume(kafka: &str, topic: &str) -> anyhow::Result<f64> {
     read(Args::try_parse_from([&["bench"], &flags(kafka, topic)[..]].concat())?).await
 }
 
-/// Reads the whole topic of `args`; returns messages a second, from the first one on.
+/// Reads the whole topic of `args`. Returns messages per second, counted from the first message.
 ///
 /// # Errors
 ///
-/// As of [`consume`].
+/// The errors of [`consume`].
 pub async fn read(args: Args) -> anyhow::Result<f64> {
     let topic = args.kafka.topic.clone();
     let ends = topic_ends(&args.kafka.brokers, &topic).await?;

@@ -1,5 +1,5 @@
-//! Other compute engines, as their users have them: in one Python process that lives as long as a measurement, so that their runs and
-//! ours can take turns and nothing is counted but the work.
+//! Other compute engines, as their users run them. They live in one Python process for the whole measurement, so that their runs and ours
+//! alternate and only the work is counted.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// The process; ends when dropped.
+/// Python process of the engines. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Engines {
     requests: ChildStdin,
@@ -21,31 +21,31 @@ pub struct Engines {
     _process: Child,
 }
 
-/// How the windows of an engine compare with exact arithmetic.
+/// Comparison of an engine's windows with exact arithmetic.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Verdict {
-    /// The largest relative error of the checked metrics.
+    /// Largest relative error of the checked metrics.
     pub error: f64,
-    /// Checked values that are no number, not 0 where all prices are the same, or another number of samples.
+    /// Number of wrong values: not a number, not 0 where all prices are equal, or a wrong number of samples.
     pub wrong: u32,
 }
 
-/// A run over the windows of all candles.
+/// Run over the windows of all candles.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct KernelRun {
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// How exact it was.
+    /// Exactness of the result.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// A query's run.
+/// Run of a query.
 #[derive(Clone, Debug, Deserialize)]
 pub struct QueryRun {
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// Its result, times in microseconds.
+    /// Result, with times in microseconds.
     pub rows: Vec<Vec<Value>>,
 }
 
@@ -55,7 +55,7 @@ struct Checked {
 }
 
 impl Engines {
-    /// Starts the process; each engine gets as many threads as ours, [`threads`].
+    /// Starts the process. Each engine gets [`threads`] threads, like the pipeline.
     ///
     /// # Errors
     ///
@@ -74,63 +74,63 @@ impl Engines {
         Ok(Engines { requests, answers, _process: process })
     }
 
-    /// Loads candles (Parquet: event time, close and volume, ascending) into every engine; returns the rows at which results are checked.
+    /// Loads candles (Parquet: event time, close and volume, ascending) into every engine. Returns the rows at which results are checked.
     ///
     /// # Errors
     ///
-    /// An engine failed; it has said why on standard error.
+    /// An engine failed. Its message is on standard error.
     pub async fn load(&mut self, candles: &Path) -> anyhow::Result<Vec<usize>> {
         let checked: Checked = self.ask(json!({ "do": "candles", "file": candles })).await?;
         Ok(checked.rows)
     }
 
-    /// Lets an engine compute the windows of all candles.
+    /// Runs an engine over the windows of all candles.
     ///
     /// # Errors
     ///
-    /// As for [`Engines::load`].
+    /// The errors of [`Engines::load`].
     pub async fn kernel(&mut self, engine: &str) -> anyhow::Result<KernelRun> {
         self.ask(json!({ "do": "kernel", "engine": engine })).await
     }
 
-    /// Compares our metrics of the checked rows with exact ones.
+    /// Compares the pipeline's metrics of the checked rows with exact ones.
     ///
     /// # Errors
     ///
-    /// As for [`Engines::load`].
+    /// The errors of [`Engines::load`].
     pub async fn judge(&mut self, rows: Vec<Vec<f64>>) -> anyhow::Result<Verdict> {
         self.ask(json!({ "do": "judge", "rows": rows })).await
     }
 
-    /// Makes the files of a Delta table known as the table `bronze`.
+    /// Registers the files of a Delta table as the table `bronze`.
     ///
     /// # Errors
     ///
-    /// As for [`Engines::load`].
+    /// The errors of [`Engines::load`].
     pub async fn open(&mut self, table: &Path) -> anyhow::Result<()> {
         let _files: Value = self.ask(json!({ "do": "lake", "folder": table })).await?;
         Ok(())
     }
 
-    /// Lets an engine answer a query.
+    /// Runs a query on an engine.
     ///
     /// # Errors
     ///
-    /// As for [`Engines::load`].
+    /// The errors of [`Engines::load`].
     pub async fn query(&mut self, engine: &str, query: &str) -> anyhow::Result<QueryRun> {
         self.ask(json!({ "do": "sql", "engine": engine, "query": query })).await
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, request: Value) -> anyhow::Result<T> {
-        let doing = || format!("ask Python: {}", request["do"]);
+        let doing = || format!("send a request to Python: {}", request["do"]);
         self.requests.write_all(format!("{request}\n").as_bytes()).await.with_context(doing)?;
         let answer = self.answers.next_line().await.with_context(doing)?;
-        let answer = answer.context("it ended; see above").with_context(doing)?;
+        let answer = answer.context("the process ended; see its output above").with_context(doing)?;
         serde_json::from_str(&answer).with_context(doing)
     }
 }
 
-/// Returns the number of threads that each engine gets, and we.
+/// Returns the number of threads for each engine and for the pipeline.
 pub fn threads() -> usize {
     available_parallelism().map_or(1, usize::from)
 }

@@ -1,50 +1,50 @@
-//! One line of the table: what we do, what the machine or an alternative does in the same run, and what we aim at.
+//! One line of the table: the pipeline's result, the results of the machine or of alternatives in the same run, and the aims.
 
 use serde::{Deserialize, Serialize};
 
-/// Values of one thing, a run each.
+/// Values of one subject, one for each run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Series {
-    /// Whose they are, such as `DuckDB`.
+    /// Name of the subject, such as `DuckDB`.
     pub name: String,
-    /// In the order of the runs.
+    /// Values in the order of the runs.
     pub values: Vec<f64>,
 }
 
-/// What is aimed at.
+/// Aim of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub enum Aim {
-    /// At least so much, in the figure's unit.
+    /// At least this value, in the figure's unit.
     AtLeast(f64),
-    /// At most so much, in the figure's unit.
+    /// At most this value, in the figure's unit.
     AtMost(f64),
-    /// At least so many times the greatest of the others: for rates.
+    /// At least this multiple of the greatest of the others: for rates.
     TimesGreatest(f64),
-    /// At most so many times the least of the others: for durations and sizes.
+    /// At most this multiple of the least of the others: for durations and sizes.
     TimesLeast(f64),
 }
 
 /// One line of the table.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Figure {
-    /// The measurement that it belongs to, such as `kernel`.
+    /// Measurement that the figure belongs to, such as `kernel`.
     pub measurement: String,
-    /// What was measured.
+    /// Name of the measured quantity.
     pub what: String,
     /// Unit of all values, such as `rows/s`.
     pub unit: String,
-    /// Ours.
+    /// Values of the pipeline.
     pub ours: Vec<f64>,
-    /// Limits and alternatives.
+    /// Values of limits and alternatives.
     pub others: Vec<Series>,
-    /// All must be met.
+    /// Aims, which must all be met.
     pub aims: Vec<Aim>,
-    /// What a reader must know to judge it.
+    /// Facts that a reader needs to judge the figure.
     pub note: String,
 }
 
 impl Figure {
-    /// Makes a line without others, aims and note.
+    /// Creates a line without others, aims and note.
     pub fn new(measurement: &str, what: impl Into<String>, unit: &str, ours: Vec<f64>) -> Figure {
         Figure {
             measurement: measurement.to_owned(),
@@ -69,18 +69,18 @@ impl Figure {
         self
     }
 
-    /// Sets what a reader must know to judge it.
+    /// Sets the facts that a reader needs to judge the figure.
     pub fn note(mut self, note: impl Into<String>) -> Figure {
         self.note = note.into();
         self
     }
 
-    /// Returns our median over each other's, in their order.
+    /// Returns the pipeline's median divided by each other median, in the order of the others.
     pub fn ratios(&self) -> Vec<f64> {
         self.others.iter().map(|other| median(&self.ours) / median(&other.values)).collect()
     }
 
-    /// Tells whether our median meets an aim.
+    /// Returns true if the pipeline's median meets an aim.
     pub fn meets(&self, aim: Aim) -> bool {
         let ours = median(&self.ours);
         match aim {
@@ -92,7 +92,7 @@ impl Figure {
     }
 }
 
-/// Returns the middle value, of an even number the upper one; NaN of none.
+/// Returns the middle value. Returns the upper one of an even number of values, and NaN if there are none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

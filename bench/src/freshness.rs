@@ -1,5 +1,5 @@
-//! How old a candle is when its gold row is committed, at steady rates, beside the least that Kafka and PostgreSQL take for it: one
-//! record produced, consumed and committed, with nothing in between.
+//! Age of a candle when its gold row is committed, at steady rates. The reference is the least time that Kafka and PostgreSQL take: one
+//! record is produced, consumed and committed, with nothing in between.
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ use crate::Setting;
 use crate::figure::{Aim, Figure};
 use crate::{input, watch};
 
-/// Records a second.
+/// Records per second.
 const RATES: [u32; 3] = [10, 1_000, 20_000];
 /// Partitions of the topic.
 const PARTITIONS: usize = 4;
-/// Parts of a run, whose p99 are compared: does it grow?
+/// Parts of a run. Their p99 are compared to show whether it grows.
 const PARTS: u32 = 3;
-/// Seconds before a run counts: a producer's first one waits for its idempotent id.
+/// Seconds before a run counts. The first record of a producer waits for its idempotent id.
 const WARM_UP_SECONDS: u32 = 3;
-/// How long the bare consumer waits for a message.
+/// Longest wait of the bare consumer for a message.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 
 /// Quantiles of one run, in milliseconds.
@@ -93,11 +93,11 @@ async fn measure_rate(setting: &Setting, rate: u32) -> anyhow::Result<Vec<Figure
     ])
 }
 
-/// Replays candles through the whole pipeline; returns how old they were, over all and in each part of the run.
+/// Replays candles through the whole pipeline. Returns their ages over the whole run and in each part of it.
 async fn replay(setting: &Setting, rate: u32, seconds: u32) -> anyhow::Result<(Ages, Vec<Ages>)> {
     let pipeline = Pipeline::new(&setting.environment).await?;
     let records = rate * (seconds + WARM_UP_SECONDS);
-    // Twice as many as needed: files have gaps.
+    // Twice as many as needed, because files have gaps.
     let inputs = input::files(&pipeline, 2 * records as usize, PARTITIONS).await?;
     let (mut flight, mut gold) = (pipeline.start(&["flight"])?, pipeline.start(&["gold"])?);
     flight.ready().await;
@@ -126,7 +126,7 @@ async fn replay(setting: &Setting, rate: u32, seconds: u32) -> anyhow::Result<(A
     Ok((Ages::of(&before.since(&begin)), parts))
 }
 
-/// Produces, consumes and commits records with nothing in between: all that has come goes into one transaction, as ours does.
+/// Produces, consumes and commits records with nothing in between. All records that have arrived go into one transaction, as in gold.
 async fn round_trips(setting: &Setting, rate: u32, seconds: u32) -> anyhow::Result<Ages> {
     let pipeline = Pipeline::new(&setting.environment).await?;
     let database = pipeline.database().await?;
@@ -156,11 +156,11 @@ struct Flags {
     kafka: kafka::Args,
 }
 
-/// Sends the time, so many times, at a steady rate.
+/// Sends the present time `count` times, at a steady rate.
 fn send(kafka: &kafka::Args, rate: u32, count: u32) -> anyhow::Result<()> {
     let linger = if rate >= 1_000 { Duration::from_millis(5) } else { Duration::ZERO };
     let producer: BaseProducer = kafka.producer(linger).create()?;
-    // Of tokio's clock, in which a millisecond's records are due together; what was missed is made up for.
+    // Tokio's clock makes the records of one millisecond due together. Missed records are sent later.
     let mut due = interval(Duration::from_secs(1) / rate);
     for _ in 0..count {
         Handle::current().block_on(due.tick());
@@ -172,7 +172,8 @@ fn send(kafka: &kafka::Args, rate: u32, count: u32) -> anyhow::Result<()> {
     Ok(producer.flush(MESSAGE_MAX)?)
 }
 
-/// Receives records, commits all that wait at once, and returns how old each was then, in milliseconds; the first ones do not count.
+/// Receives records and commits all waiting ones at once. Returns the age of each at its commit in milliseconds, without those of the
+/// warm-up.
 fn receive(
     kafka: &kafka::Args,
     warm_up: u32,
@@ -189,7 +190,9 @@ fn receive(
         let mut wait = MESSAGE_MAX;
         while let Some(message) = consumer.poll(wait) {
             let message = message?;
-            sent.push(i64::from_be_bytes(message.payload().context("a payload")?.try_into()?));
+            sent.push(i64::from_be_bytes(
+                message.payload().context("a message without a payload")?.try_into()?,
+            ));
             wait = Duration::ZERO;
         }
         ensure!(!sent.is_empty(), "no message after {received}");

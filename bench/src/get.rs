@@ -1,4 +1,4 @@
-//! How fast DoGet hands out bronze: from the hot buffer and from files, beside a plain arrow-flight server in this process that has the
+//! Speed of DoGet of bronze, from the hot buffer and from files. The reference is a plain arrow-flight server in this process that has the
 //! same batches in memory.
 
 mod loopback;
@@ -35,13 +35,13 @@ const NAME: &str = "get";
 const BATCH_ROWS: usize = 16_384;
 /// Minutes of a day.
 const DAY_MINUTES: usize = 1440;
-/// Symbols of the table whose files are small: each holds a day of one market, 1,440 rows.
+/// Symbols of the table with small files: each file holds a day of one market, 1,440 rows.
 const SYMBOLS_FEW: usize = 1;
-/// Symbols of the table whose files are large: each holds a day of all markets, 72,000 rows.
+/// Symbols of the table with large files: each file holds a day of all markets, 72,000 rows.
 const SYMBOLS_MANY: usize = 50;
-/// Rows that a decoder gives at a time, as our reader has it.
+/// Rows that a decoder returns at a time, as in the lake's reader.
 const DECODED_ROWS: usize = 65_536;
-/// How long the puts may take.
+/// Longest time for the puts.
 const PUT_MAX: Duration = Duration::from_mins(5);
 
 /// Measures DoGet.
@@ -58,7 +58,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
     })
 }
 
-/// From the hot buffer: nothing is flushed.
+/// Measures reads from the hot buffer: nothing is flushed.
 async fn hot(setting: &Setting) -> anyhow::Result<Figure> {
     let batches = batches(setting.scale.rows, SYMBOLS_FEW);
     let gigabytes = gigabytes(&batches)?;
@@ -77,7 +77,7 @@ async fn hot(setting: &Setting) -> anyhow::Result<Figure> {
         tcp.push(gigabytes / loopback::raw_stream(gigabytes).await?);
     }
     let note = format!(
-        "{gigabytes:.2} GB of Arrow data in batches of {BATCH_ROWS} rows, decoded by the client; a raw TCP stream of as many bytes runs at {:.1} GB/s.",
+        "{gigabytes:.2} GB of Arrow data in batches of {BATCH_ROWS} rows, decoded by the client. A raw TCP stream of the same size runs at {:.1} GB/s.",
         crate::figure::median(&tcp)
     );
     Ok(Figure::new(NAME, "DoGet from the hot buffer", "GB/s", ours)
@@ -86,7 +86,7 @@ async fn hot(setting: &Setting) -> anyhow::Result<Figure> {
         .note(note))
 }
 
-/// From Parquet files in the lake: nothing is hot.
+/// Measures reads from Parquet files in the lake: nothing is hot.
 async fn files(setting: &Setting, symbols: usize, what: &str) -> anyhow::Result<Vec<Figure>> {
     let batches = batches(setting.scale.rows, symbols);
     let gigabytes = gigabytes(&batches)?;
@@ -115,7 +115,7 @@ async fn files(setting: &Setting, symbols: usize, what: &str) -> anyhow::Result<
         Figure::new(NAME, format!("{what}, beside its parts"), "GB/s", ours)
             .beside("GETs alone, 16 at once", fetched)
             .beside("parquet-rs, one thread, from memory", decoded)
-            .note("What those files cost before a byte of them is sent."),
+            .note("Cost of these files before any of their bytes is sent."),
     ])
 }
 
@@ -127,10 +127,10 @@ async fn serve(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<(Process, 
 
 /// Lowest price, in cents.
 const PRICE_MIN: usize = 4_000_000;
-/// How far each price of a candle moves, in cents; the low lies below the others by as much, the high above.
+/// Range of each price of a candle, in cents. The low is this much below the other prices, and the high this much above.
 const PRICE_SPAN: usize = 50_021;
 
-/// Makes candles of one partition, a minute after the other, of so many symbols.
+/// Creates candles of one partition, for `symbols` symbols. The candles of a symbol are one minute apart.
 fn batches(rows: usize, symbols: usize) -> Vec<RecordBatch> {
     (0..rows).step_by(BATCH_ROWS).map(|first| batch(first, BATCH_ROWS.min(rows - first), symbols)).collect()
 }
@@ -139,7 +139,7 @@ fn batch(first: usize, rows: usize, symbols: usize) -> RecordBatch {
     let offsets = || (first..first + rows).map(|offset| i64::try_from(offset).expect("a few million"));
     let minutes = || (first..first + rows).map(|row| row / symbols);
     let micros = || minutes().map(|minute| i64::try_from(minute).expect("a few million") * 60_000_000);
-    // Prices that move by cents, as real ones do: neither constant nor noise.
+    // Prices change by cents, like real ones: they are neither constant nor noise.
     let price = |shift: usize, least: usize| -> ArrayRef {
         let cents = (first..first + rows).map(|row| least + (row * 7919 + shift * 104_729) % PRICE_SPAN);
         Arc::new(Float64Array::from_iter_values(
@@ -171,7 +171,7 @@ fn gigabytes(batches: &[RecordBatch]) -> anyhow::Result<f64> {
     Ok(bytes as f64 / 1e9)
 }
 
-/// Puts all and waits until `reached` is behind the last row.
+/// Puts all batches and waits until `reached` is after the last row.
 async fn put_all(
     client: &mut Client,
     batches: &[RecordBatch],
@@ -189,7 +189,7 @@ async fn put_all(
     let end: Position = [(0, next)].into_iter().collect();
     let mut answers = put(client, futures::stream::iter(messages)).await?;
     let taken = async {
-        // The answers end once all is durable, which the hot buffer's rows never are: then the progress says enough.
+        // The answers end once all rows are durable, which hot rows never are. Then the progress is sufficient.
         while let Some(answer) = answers.try_next().await? {
             if reached(&Progress::decode(&answer)?).covers(&end) {
                 return Ok(());
@@ -201,7 +201,7 @@ async fn put_all(
     tokio::time::timeout(PUT_MAX, taken).await.context("put the batches")?
 }
 
-/// Reads all rows from the server; returns the seconds.
+/// Reads all rows from the server. Returns the seconds.
 async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
     let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
     let whole = [(0, i64::try_from(rows)?)].into_iter().collect();
@@ -213,11 +213,11 @@ async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
     while let Some((_, batch)) = stream.try_next().await? {
         count += batch.num_rows();
     }
-    ensure!(count == rows, "{count} rows came of {rows}");
+    ensure!(count == rows, "{count} of {rows} rows came");
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Decodes files one after the other; returns the seconds.
+/// Decodes files one after the other. Returns the seconds.
 fn decode(objects: Vec<Bytes>) -> anyhow::Result<f64> {
     let started = Instant::now();
     for object in objects {

@@ -1,4 +1,5 @@
-//! What each thing costs as the tables grow, in rows and in Delta versions: flat or logarithmic, or it stops working one day.
+//! Cost of each operation as the tables grow, in rows and in Delta versions. A cost that is neither flat nor logarithmic stops working one
+//! day.
 
 use anyhow::ensure;
 use futures::FutureExt as _;
@@ -16,16 +17,16 @@ use crate::{input, memory, watch};
 
 /// Partitions of the topic.
 const PARTITIONS: usize = 4;
-/// Records a second while freshness is measured.
+/// Records per second while freshness is measured.
 const RATE: u32 = 10;
-/// Records a second while versions are made, and how often one is: each has a few rows.
+/// Records per second while versions are created, and the time between two versions. Each version has a few rows.
 const VERSION_RATE: u32 = 400;
 const VERSION_INTERVAL: &str = "10ms";
-/// How often bronze is flushed while flushes are measured.
+/// Time between two flushes of bronze while flushes are measured.
 const FLUSH_INTERVAL: &str = "1s";
-/// Records a part of which is measured before; a restarted producer's first ones wait.
+/// Records before the measured part. The first records of a restarted producer wait.
 const WARM_UP_RECORDS: u32 = 30;
-/// What dashboards and people ask for; each is run so often, and the median counts.
+/// Runs of each query, of which the median counts. The queries are those of dashboards and users.
 const QUERY_RUNS: usize = 5;
 const QUERIES: [(&str, &str); 2] = [
     (
@@ -35,12 +36,12 @@ const QUERIES: [(&str, &str); 2] = [
     ("count(*)", "SELECT count(*) FROM bronze"),
 ];
 
-/// How far gold is, and in which sink.
+/// Metric of gold's position, and its labels by sink.
 const POSITION: &str = "candleflight_gold_position_offset";
 const POSTGRES: &str = "sink=\"postgres\"";
 const LAKE: &str = "sink=\"lake\"";
 
-/// A pipeline whose services come and go.
+/// Pipeline whose services are restarted.
 struct Site {
     pipeline: Pipeline,
     inputs: Vec<Input>,
@@ -54,7 +55,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
     async {
         let pipeline = Pipeline::new(&setting.environment).await?;
         let largest = setting.scale.growth_rows.iter().max().copied().unwrap_or(0);
-        // More than is ever sent: files have gaps, and each measurement takes some.
+        // These are more rows than are ever sent: files have gaps, and each measurement takes some rows.
         let inputs = input::files(&pipeline, largest + largest / 4 + 100_000, PARTITIONS).await?;
         input::send(&pipeline, &inputs, PARTITIONS, Some(1)).await?;
         let mut site = Site {
@@ -86,7 +87,7 @@ impl Site {
         }
     }
 
-    /// Fills both tables up to so many rows.
+    /// Fills both tables up to `rows` rows.
     async fn grow(&self, setting: &Setting, rows: usize) -> anyhow::Result<()> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
         let sent = input::count(setting, &self.pipeline.topic).await? as usize;
@@ -105,7 +106,7 @@ impl Site {
         Ok(())
     }
 
-    /// Makes versions of the bronze table until there are so many.
+    /// Creates versions of the bronze table until it has `versions`.
     async fn age(&mut self, setting: &Setting, versions: u32) -> anyhow::Result<()> {
         self.flight.terminate().await?;
         self.flight = self.pipeline.start(&["flight", "--flush-interval", VERSION_INTERVAL])?;
@@ -129,8 +130,8 @@ impl Site {
         for process in [&mut self.ingest, &mut self.gold, &mut self.flight] {
             process.terminate().await?;
         }
-        // What has just been written would hold up the servers' own syncs.
-        ensure!(Command::new("sync").status().await?.success(), "the disks take what was written");
+        // Unsynced data of earlier steps would delay the servers' own syncs.
+        ensure!(Command::new("sync").status().await?.success(), "sync the written data to the disks");
         let started = Instant::now();
         self.flight.restart()?;
         self.flight.ready().await;

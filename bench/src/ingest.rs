@@ -1,4 +1,4 @@
-//! Kafka → bronze: rows a second until they can be queried, and until they are durable, beside a consumer that only reads.
+//! Kafka to bronze: rows per second until they can be queried and until they are durable, compared with a consumer that only reads.
 
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
@@ -16,12 +16,12 @@ use crate::{consumer, input, watch};
 
 /// Partitions of the topics.
 const PARTITIONS: [usize; 2] = [1, 4];
-/// Flags with which nothing is flushed: the whole topic stays hot.
+/// Flags that prevent all flushes: the whole topic stays hot.
 const HOT: [&str; 6] =
     ["--flush-interval", "1h", "--flush-rows-max", "1000000000", "--hot-bytes-max", "8GiB"];
-/// Flags of the durable run: the last rows wait a second for their flush, not ten.
+/// Flags of the durable run: the last rows wait one second for their flush, not ten.
 const DURABLE: [&str; 2] = ["--flush-interval", "1s"];
-/// Rows that are encoded to learn how fast that is.
+/// Rows that are encoded to measure the speed of the encoder.
 const ENCODED_ROWS: usize = 500_000;
 
 /// Measures topics of one and of four partitions.
@@ -71,17 +71,17 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
             .aim(Aim::AtLeast(500_000.0)),
         Figure::new("ingest", format!("Kafka → hot bronze, {topic}, same allocator"), "rows/s", hot)
             .beside("librdkafka consumer with jemalloc", with_jemalloc)
-            .note("What librdkafka's consumer could do if its own allocator did not hold it up."),
+            .note("Speed of librdkafka's consumer when glibc's allocator does not slow it down."),
         Figure::new("ingest", format!("Kafka → durable bronze, {topic}"), "rows/s", durable)
             .beside("librdkafka consumer", bare)
             .beside("consumer, then Parquet encoding", and_encoded)
             .beside("puts of as many files alone, 16 at once", puts)
             .aim(Aim::TimesGreatest(0.6))
-            .note(format!("Into {file_count} files, one a date, partition and flush.")),
+            .note(format!("Into {file_count} files, one for each date, partition and flush.")),
     ])
 }
 
-/// Ingests the whole topic into a new lake; returns rows a second, by `metric` of the Flight server, from the first that it shows on.
+/// Ingests the whole topic into a new lake. Returns rows per second by `metric` of the Flight server, counted from the first row in it.
 async fn ingest(
     pipeline: &mut Pipeline,
     name: &str,
@@ -94,14 +94,14 @@ async fn ingest(
     let mut flight = pipeline.start(&[&["flight"], flight_flags].concat())?;
     flight.ready().await;
     let _ingest = pipeline.start(&["ingest"])?;
-    // From the first row that came on, whatever is shown of it later.
+    // The time starts when the first row has been received, even if `metric` shows it later.
     let (begin, first) = watch::reaches(&flight, "candleflight_bronze_rows_total", &[], 1.0).await?;
     let (end, _) = watch::reaches(&flight, metric, &[], rows).await?;
     flight.kill().await?;
     Ok((rows - first) / (end - begin).as_secs_f64())
 }
 
-/// Encodes rows like bronze's as Parquet, compressed as bronze is, one file and thread; returns rows a second.
+/// Encodes rows like bronze's as Parquet, compressed like bronze, into one file on one thread. Returns rows per second.
 fn encode() -> anyhow::Result<f64> {
     let messages = Messages::generate(ENCODED_ROWS);
     let batches: Vec<_> = messages.batches().map(|batch| read(&batch)).collect::<Result<_, _>>()?;

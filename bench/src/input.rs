@@ -1,4 +1,4 @@
-//! Topics full of candles, for the measurements that read them.
+//! Topics filled with candles, for the measurements that read them.
 
 use anyhow::ensure;
 use integration_tests::check::topic_ends;
@@ -7,14 +7,14 @@ use integration_tests::pipeline::Pipeline;
 
 use crate::Setting;
 
-/// Symbols that the partitioner deals to as many partitions of four, one each.
+/// Symbols that the partitioner distributes over four partitions, one to each.
 pub(crate) const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "ADA-USD", "BCH-USD"];
-/// So early that the candles of the largest topic are not of the future.
+/// Time of the first candle. It is so early that the candles of the largest topic are not in the future.
 const START: &str = "2000-01-01T00:00:00Z";
-/// Candles of a day.
+/// Candles of one symbol in a day.
 const DAY_ROWS: usize = 1440;
 
-/// Sends about `rows` candles to the pipeline's topic, whose partitions have one symbol each.
+/// Sends about `rows` candles to the pipeline's topic. Each of its partitions has one symbol.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub async fn fill(pipeline: &Pipeline, rows: usize) -> anyhow::Result<()> {
     send(pipeline, &inputs, SYMBOLS.len(), None).await
 }
 
-/// Writes CSV files of about `rows` one-minute candles in all, one for each partition.
+/// Writes CSV files of about `rows` one-minute candles in total, one for each partition.
 ///
 /// # Errors
 ///
@@ -38,8 +38,8 @@ pub async fn files(pipeline: &Pipeline, rows: usize, partitions: usize) -> anyho
     Ok(inputs)
 }
 
-/// Sends files to the pipeline's topic, which is made with so many partitions, as fast as the producer can: all that was not sent
-/// before, or the next `limit` records of it.
+/// Sends files to the pipeline's topic as fast as the producer can. Creates the topic with `partitions` partitions. Sends all records that
+/// were not sent before, or the next `limit` of them.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! JSON messages to columns, single-threaded: ingest's own way beside the fastest libraries, which a program of their own holds.
+//! JSON messages to columns on one thread: ingest's own reader, compared with the fastest libraries. A separate program holds the
+//! libraries.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -18,16 +19,16 @@ use schema::candle::Candle;
 use crate::Setting;
 use crate::figure::{Aim, Figure};
 
-/// Messages of one column batch, as ingest's largest.
+/// Messages of one column batch, as many as in ingest's largest batch.
 const BATCH_ROWS: usize = 16_384;
-/// When the messages were produced, in milliseconds: after all of them.
+/// Kafka time of the messages in milliseconds, later than all their candles.
 const KAFKA_MILLIS: i64 = 4_000_000_000_000;
 /// Most messages that are measured.
 const MESSAGES_MAX: usize = 1_000_000;
-/// The program that reads them, built from `bench/json`, in the target folder.
+/// Path of the program that reads them, in the target folder. It is built from `bench/json`.
 const READERS: &str = "release/json-readers";
 
-/// JSON candles, a line each.
+/// JSON candles, one on each line.
 #[derive(Debug)]
 pub struct Messages {
     bytes: Vec<u8>,
@@ -35,7 +36,7 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Makes `count` messages of a random walk, with prices of two decimals and volumes of eight, as exchanges send them.
+    /// Creates `count` messages of a random walk. Prices have two decimals and volumes eight, as exchanges send them.
     pub fn generate(count: usize) -> Messages {
         let mut random = StdRng::seed_from_u64(1);
         let (mut bytes, mut ends, mut cents) = (Vec::new(), Vec::with_capacity(count), 10_000_000_i32);
@@ -76,7 +77,7 @@ impl Messages {
 ///
 /// # Errors
 ///
-/// A message is rejected, which none of [`Messages`] should be.
+/// A message is rejected. No message of [`Messages`] should be.
 pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
     let range = OffsetRange { partition: 0, first: 0, next: i64::try_from(messages.len())? };
     let batch = Batch::read(
@@ -92,19 +93,20 @@ pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
     Ok(batch.rows)
 }
 
-/// Measures every way in turn; all must read the same prices.
+/// Measures every reader in turn. All must read the same prices.
 pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
     async {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("messages.json");
         std::fs::write(&file, Messages::generate(setting.scale.rows.min(MESSAGES_MAX)).bytes)?;
         let this = env::current_exe()?;
-        let readers = this.ancestors().nth(2).context("this program lies in target/…")?.join(READERS);
+        let readers =
+            this.ancestors().nth(2).context("find the target folder above this program")?.join(READERS);
         let output = Command::new(&readers).arg(&file).arg(setting.scale.runs.to_string()).output();
         let output = output.with_context(|| format!("run {}: script/bench builds it", readers.display()))?;
         ensure!(output.status.success(), "{READERS}: {}", String::from_utf8_lossy(&output.stderr));
         let mut rates: BTreeMap<String, Vec<f64>> = serde_json::from_slice(&output.stdout)?;
-        let ours = rates.remove("ours").context("our own rates")?;
+        let ours = rates.remove("ours").context("read the rates of ingest's own reader")?;
         let figure = Figure::new("json", "JSON → columns, one thread", "messages/s", ours)
             .aim(Aim::TimesGreatest(1.0));
         Ok(vec![rates.into_iter().fold(figure, |figure, (name, rates)| figure.beside(name, rates))])

@@ -1,4 +1,4 @@
-//! Gold's moving averages and volatilities, beside engines that people compute them with.
+//! Gold's moving averages and volatilities, compared with engines that are commonly used for them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::engines::{Engines, Verdict, threads};
 use crate::figure::{Aim, Figure};
 
 const NAME: &str = "kernel";
-/// The engines, the fastest first.
+/// Engines, the fastest first.
 const ENGINES: [&str; 4] = ["Polars", "pandas", "DuckDB", "DataFusion"];
-/// An engine that takes longer, in seconds, runs just once.
+/// Longest run of an engine that is repeated, in seconds. A slower engine runs only once.
 const RUN_SECONDS_MAX: f64 = 60.0;
-/// Rows of a piece of the result: what gold computes at a time.
+/// Rows of a piece of the result: as many as gold computes at a time.
 const PIECE_ROWS: usize = 65_536;
-/// Relative error that 30 additions make at most, and the differences and squares that are added; a root halves it.
+/// Largest relative error of 30 additions and of the differences and squares that are added. A root halves the error.
 const ERROR_MAX: f64 = 30.0 * f64::EPSILON;
 
 /// Candles in columns.
@@ -38,17 +38,17 @@ pub struct Candles {
     pub volumes: Vec<f64>,
 }
 
-/// Seconds of an engine's runs, two in a row each time.
+/// Durations of an engine's runs in seconds. Each time it runs twice in a row.
 #[derive(Debug, Default)]
 struct Times {
     first: Vec<f64>,
     again: Vec<f64>,
 }
 
-/// Our result: pieces of [`PIECE_ROWS`] rows, the last of what is left.
+/// Result of the pipeline's kernel: pieces of [`PIECE_ROWS`] rows, except for the last.
 type Pieces = Vec<[Averages; WINDOWS.len()]>;
 
-/// Measures the time and the exactness of all windows of all candles.
+/// Measures the time and the exactness of all windows over all candles.
 pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
     Box::pin(async move {
         let candles = Candles::generate(setting.scale.rows, 1);
@@ -84,19 +84,22 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         let what = format!("gold kernel: nine metrics and the counts of {} candles", setting.scale.rows);
         let again = format!("{what}, again");
         let mut time = Figure::new(NAME, what, "s", ours.first).aim(Aim::TimesLeast(1.0 / 3.0)).note(format!(
-            "{} threads each; ours into memory fresh from the system, theirs into what their allocators have; an engine that takes \
+            "{} threads each. Ours writes into new memory from the system, theirs into memory of their allocators. An engine that takes \
              over {RUN_SECONDS_MAX:.0} s ran once.",
             threads()
         ));
         let mut again = Figure::new(NAME, again, "s", ours.again)
             .aim(Aim::TimesLeast(1.0 / 3.0))
-            .note("Right after a run of the same engine, so that memory is at hand: ours that run's, theirs their allocators'.");
+            .note("Directly after a run of the same engine, so that memory is ready. Ours reuses the memory of that run, theirs the memory of their allocators.");
         let mut error = Figure::new(NAME, "gold kernel: largest relative error", "", vec![verdict.error])
             .aim(Aim::AtMost(ERROR_MAX))
-            .note(format!("Against exact fractions at {} rows, flat prices left out.", checked.len()));
+            .note(format!(
+                "Compared with exact fractions at {} rows, without constant prices.",
+                checked.len()
+            ));
         let mut wrong = Figure::new(NAME, "gold kernel: wrong values", "", vec![f64::from(verdict.wrong)])
             .aim(Aim::AtMost(0.0))
-            .note("Volatilities of flat prices that are not 0, what is no number, and wrong counts, at the same rows.");
+            .note("Number of wrong values at the same rows: volatilities of constant prices that are not 0, values that are not numbers, and wrong counts.");
         for (engine, times, verdict) in theirs {
             time = time.beside(engine, times.first);
             again = again.beside(engine, times.again);
@@ -108,7 +111,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
 }
 
 impl Candles {
-    /// Makes minutes of a random walk around a six-figure price, with some gaps and some stretches where the price stands still.
+    /// Creates one-minute candles of a random walk around a six-figure price. There are some gaps, and some periods of constant price.
     pub fn generate(rows: usize, seed: u64) -> Candles {
         let mut random = Random(seed);
         let mut candles = Candles::default();
@@ -122,7 +125,7 @@ impl Candles {
             still = still.saturating_sub(1);
             if still == 0 {
                 let step = i32::try_from(random.below(4001)).expect("it is below 4001") - 2000;
-                // It turns back where a price would no longer have five or six digits.
+                // The walk turns back where a price would no longer have five or six digits.
                 cents += if (1_000_000..20_000_000).contains(&(cents + step)) { step } else { -step };
             }
             candles.event_times.push(event_time);
@@ -137,12 +140,12 @@ impl Candles {
         candles
     }
 
-    /// Returns the kernel's view.
+    /// Returns the candles as input of the kernel.
     pub fn series(&self) -> Series<'_> {
         Series { event_times: &self.event_times, closes: &self.closes, volumes: &self.volumes }
     }
 
-    /// Computes all windows into the memory of `pieces`: an earlier result, or nothing.
+    /// Computes all windows into the memory of `pieces`, which is an earlier result or empty.
     fn windows(&self, threads: usize, mut pieces: Pieces) -> Pieces {
         let rows = self.event_times.len();
         pieces.resize_with(rows.div_ceil(PIECE_ROWS), Default::default);
@@ -175,14 +178,14 @@ impl Candles {
     }
 }
 
-/// Empties the columns, and keeps their memory.
+/// Empties the columns and keeps their memory.
 fn clear(averages: &mut Averages) {
     let Averages { price_ma, price_volatility, volume_ma, samples } = averages;
     [price_ma, price_volatility, volume_ma].into_iter().for_each(Vec::clear);
     samples.clear();
 }
 
-/// Takes the metrics of some rows, ascending, in the order of the engines' columns.
+/// Returns the metrics of the `wanted` rows, ascending, in the order of the engines' columns.
 fn rows(pieces: &Pieces, wanted: &[usize]) -> Vec<Vec<f64>> {
     let mut wanted = wanted.iter().copied().peekable();
     let (mut rows, mut first) = (Vec::new(), 0);
@@ -201,7 +204,7 @@ fn rows(pieces: &Pieces, wanted: &[usize]) -> Vec<Vec<f64>> {
     rows
 }
 
-/// `SplitMix64`: the same candles from the same seed on every machine.
+/// `SplitMix64` generator: the same seed gives the same candles on every machine.
 struct Random(u64);
 
 impl Random {

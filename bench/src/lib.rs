@@ -1,7 +1,7 @@
-//! What the pipeline does in a second, beside the limits of the machine and the alternatives.
+//! Measurements of the pipeline's speed, compared with the limits of the machine and with alternatives.
 //!
-//! Each measurement makes its own [`integration_tests::pipeline::Pipeline`] on real servers, runs ours and theirs in turn, and returns
-//! [`figure::Figure`]s.
+//! Each measurement creates its own [`integration_tests::pipeline::Pipeline`] on real servers. It runs the pipeline and the alternatives in
+//! turn, and returns [`figure::Figure`]s.
 
 pub mod backfill;
 pub mod consumer;
@@ -28,16 +28,16 @@ use integration_tests::environment::Environment;
 use crate::figure::Figure;
 use crate::scale::Scale;
 
-/// Where to measure, and how much.
+/// Environment and scale of the measurements.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The servers.
+    /// Servers that the measurements use.
     pub environment: Environment,
-    /// The sizes.
+    /// Sizes of the measurements.
     pub scale: Scale,
 }
 
-/// A measurement: makes figures.
+/// Function that measures something and returns figures.
 pub type Measure = for<'a> fn(&'a Setting) -> LocalBoxFuture<'a, anyhow::Result<Vec<Figure>>>;
 
 /// All measurements, in the order of the table.

@@ -1,4 +1,4 @@
-//! Measures everything, prints one table and writes it where it is asked to.
+//! Runs the measurements, prints one table and writes it to the given document.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,39 +12,39 @@ use clap::Parser;
 use integration_tests::environment::Environment;
 use tikv_jemallocator::Jemalloc;
 
-/// The program's.
+/// Allocator of this program, as in `candleflight`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Measures the pipeline beside the limits of this machine and the alternatives, on the servers that script/bench starts.
+/// Measures the pipeline and compares it with the limits of this machine and with alternatives, on the servers that script/bench starts.
 #[derive(Debug, Parser)]
 struct Args {
-    /// A short run that shows that everything works; its figures say nothing.
+    /// Do a short run that only shows that everything works. Its figures have no meaning.
     #[arg(long)]
     quick: bool,
-    /// Candles of the large measurements.
+    /// Number of candles in the large measurements.
     #[arg(long)]
     rows: Option<usize>,
-    /// Runs, of which the median counts.
+    /// Number of runs. The median counts.
     #[arg(long)]
     runs: Option<usize>,
-    /// Seconds that a measurement at a steady rate lasts.
+    /// Duration of a measurement at a steady rate, in seconds.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Rows of the tables at which growth is measured, ascending.
+    /// Table rows at which growth is measured, ascending.
     #[arg(long, value_name = "ROWS", value_delimiter = ',')]
     growth_rows: Option<Vec<usize>>,
     /// Versions of the bronze table at which growth is measured after that, ascending.
     #[arg(long, value_name = "VERSIONS", value_delimiter = ',')]
     growth_versions: Option<Vec<u32>>,
-    /// Just this measurement; repeatable.
+    /// Run only this measurement. Repeatable.
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<String>,
-    /// File of all values (JSON), which plots are drawn from; each measurement takes its own ones' place when it ends, so that a part can
-    /// be measured again.
+    /// JSON file of all values, from which plots are drawn. Each measurement replaces its own values when it ends, so that single
+    /// measurements can be repeated.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
-    /// Document (Markdown) whose table is to be replaced by one of the values.
+    /// Markdown document whose table is replaced by a table of the values.
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
 }
@@ -63,7 +63,10 @@ async fn main() -> anyhow::Result<()> {
 
     let known = || MEASUREMENTS.iter().map(|(name, _)| *name);
     if let Some(unknown) = args.only.iter().find(|only| !known().any(|name| name == *only)) {
-        bail!("there is no measurement {unknown}; there are: {}", known().collect::<Vec<_>>().join(", "));
+        bail!(
+            "there is no measurement {unknown}; the measurements are: {}",
+            known().collect::<Vec<_>>().join(", ")
+        );
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     let mut figures = args.values.as_deref().map(read).transpose()?.unwrap_or_default();
@@ -89,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the figures of earlier measurements; none where there is no file yet.
+/// Reads the figures of earlier measurements. Returns none if the file does not exist.
 fn read(file: &Path) -> anyhow::Result<Vec<Figure>> {
     match fs::read(file) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", file.display())),

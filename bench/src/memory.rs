@@ -1,4 +1,4 @@
-//! How much memory the pipeline takes: idle, and at its peak in a backfill.
+//! Memory of the pipeline: idle, and at its peak in a backfill.
 
 use std::fs;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const NAME: &str = "memory";
 const IDLE_MB_MAX: f64 = 150.0;
 /// Most memory of the backfill, in MB.
 const BACKFILL_MB_MAX: f64 = 600.0;
-/// How long the first gold row may take.
+/// Longest wait for the first gold row.
 const FIRST_ROW_MAX: Duration = Duration::from_mins(1);
 
 /// Measures memory.
@@ -59,7 +59,7 @@ async fn idle(setting: &Setting, services: &[&[&str]], what: &str) -> anyhow::Re
     Ok(vec![
         Figure::new(NAME, what, "MB", proportional).aim(Aim::AtMost(IDLE_MB_MAX)).note(note),
         Figure::new(NAME, format!("{what}, resident"), "MB", resident)
-            .note("Counts the program's pages in each process anew."),
+            .note("Counts shared pages of the program once for each process."),
     ])
 }
 
@@ -77,7 +77,9 @@ async fn backfill(setting: &Setting) -> anyhow::Result<Figure> {
         drop(processes);
         pipeline.drop_database(&setting.environment).await?;
     }
-    note = format!("Of each process the most that was resident, which is not at one time: {note}.");
+    note = format!(
+        "Sum of the peak resident memory of each process. The peaks are not at the same time: {note}."
+    );
     Ok(Figure::new(NAME, "peak of a backfill", "MB", peaks).aim(Aim::AtMost(BACKFILL_MB_MAX)).note(note))
 }
 
@@ -86,7 +88,7 @@ fn start(pipeline: &Pipeline, services: &[&[&str]]) -> anyhow::Result<Vec<(Strin
     services.iter().map(|service| start(service)).collect()
 }
 
-/// Sums a line of a file of `/proc`; returns MB, and what each process has.
+/// Sums one line of a file of `/proc` over all processes. Returns the sum in MB, and a text with the value of each process.
 fn total(processes: &[(String, Process)], file: &str, line: &str) -> anyhow::Result<(f64, String)> {
     let (mut sum, mut parts) = (0.0, Vec::new());
     for (name, process) in processes {
@@ -101,19 +103,19 @@ fn total(processes: &[(String, Process)], file: &str, line: &str) -> anyhow::Res
 ///
 /// # Errors
 ///
-/// It does not run.
+/// The process does not run.
 pub(crate) fn proportional(process: &Process) -> anyhow::Result<f64> {
     read(process, "smaps_rollup", "Pss:")
 }
 
 /// Reads a line of a file of `/proc`, in MB.
 fn read(process: &Process, file: &str, line: &str) -> anyhow::Result<f64> {
-    let id = process.id().context("it runs")?;
+    let id = process.id().context("the process has ended")?;
     let text = fs::read_to_string(format!("/proc/{id}/{file}"))?;
     let value = text
         .lines()
         .find_map(|text| text.strip_prefix(line))
         .and_then(|value| value.trim().strip_suffix("kB"));
-    let kib: f64 = value.with_context(|| format!("{file} has {line}"))?.trim().parse()?;
+    let kib: f64 = value.with_context(|| format!("find {line} in {file}"))?.trim().parse()?;
     Ok(kib * 1024.0 / 1e6)
 }

@@ -1,4 +1,4 @@
-//! The Parquet files of a lake as the object store has them: what it costs to put and to get them, and nothing else.
+//! Parquet files of a lake in the object store. They measure only the cost of puts and gets.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 use tokio::time::Instant;
 
-/// Requests under way at once, so that none waits for the latency of another.
+/// Most concurrent requests, so that no request waits for the latency of another.
 const REQUESTS_MAX: usize = 16;
 
 /// Data files of a lake.
@@ -19,7 +19,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Lists those below `lake`, `s3://bucket/prefix`.
+    /// Lists the data files below `lake`, `s3://bucket/prefix`.
     ///
     /// # Errors
     ///
@@ -35,12 +35,12 @@ impl Files {
         Ok(Files { store, files })
     }
 
-    /// Counts them.
+    /// Returns the number of files.
     pub fn count(&self) -> usize {
         self.files.len()
     }
 
-    /// Fetches all; returns the seconds, too.
+    /// Fetches all files. Returns their content and the seconds.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Files {
         Ok((fetched, started.elapsed().as_secs_f64()))
     }
 
-    /// Puts as many objects of the same sizes below `prefix`; returns the seconds.
+    /// Puts the same number of objects with the same sizes below `prefix`. Returns the seconds.
     ///
     /// # Errors
     ///

@@ -5,18 +5,18 @@ use crate::figure::{Aim, Figure, median};
 const HEAD: &str =
     "| what | ours | beside it, in the same run | ours ÷ theirs | aim | |\n|---|---|---|---|---|---|\n";
 
-/// Where a document has its table.
+/// Start and end of the table in a document.
 const BEGIN: &str = "<!-- figures: written by script/bench -->\n";
 const END: &str = "<!-- end of figures -->";
 
-/// Puts a table into a document, in place of the one that is there; `None` if the document has no place for one.
+/// Replaces the table of a document. Returns `None` if the document has no place for a table.
 pub fn insert(document: &str, table: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}{table}{END}{after}"))
 }
 
-/// Describes this machine, for whoever compares figures.
+/// Describes this machine, so that readers can compare figures.
 pub fn machine() -> String {
     let read = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn machine() -> String {
     format!("Machine: {cores} cores of {processor}, {memory} of memory.\n\n")
 }
 
-/// Writes `figures` as one table, a line each, with the medians of the runs.
+/// Writes `figures` as one table, one line for each, with the medians of the runs.
 pub fn table(figures: &[Figure]) -> String {
     let lines: String = figures.iter().map(line).collect();
     let notes: String = figures.iter().filter(|figure| !figure.note.is_empty()).map(note).collect();
@@ -64,7 +64,7 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join("<br>")
 }
 
-/// Writes a number with three significant digits, thousands apart.
+/// Writes a number with three significant digits and separated thousands.
 fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();

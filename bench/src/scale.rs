@@ -1,22 +1,22 @@
-//! How much is measured.
+//! Sizes of the measurements.
 
-/// Sizes of the measurements, all of which grow with `rows`.
+/// Sizes of the measurements. They all grow with `rows`.
 #[derive(Clone, Debug)]
 pub struct Scale {
     /// Candles of the large measurements.
     pub rows: usize,
-    /// Runs, of which the median counts.
+    /// Number of runs. The median counts.
     pub runs: usize,
-    /// Seconds that a measurement at a steady rate lasts.
+    /// Duration of a measurement at a steady rate, in seconds.
     pub seconds: u64,
-    /// Rows of the tables at which growth is measured, ascending.
+    /// Table rows at which growth is measured, ascending.
     pub growth_rows: Vec<usize>,
     /// Versions of the bronze table at which growth is measured after that, ascending.
     pub growth_versions: Vec<u32>,
 }
 
 impl Scale {
-    /// What documents are written from.
+    /// Returns the scale of published figures.
     pub fn full() -> Scale {
         Scale {
             rows: 7_000_000,
@@ -27,7 +27,7 @@ impl Scale {
         }
     }
 
-    /// Shows that everything runs; its figures say nothing.
+    /// Returns the scale that only shows that everything runs. Its figures have no meaning.
     pub fn quick() -> Scale {
         Scale { rows: 20_000, runs: 1, seconds: 3, growth_rows: vec![0, 20_000], growth_versions: vec![50] }
     }

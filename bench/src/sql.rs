@@ -1,4 +1,4 @@
-//! Queries on bronze and its hot rows through Flight SQL, beside engines that read the same Parquet files.
+//! Queries on bronze and its hot rows through Flight SQL, compared with engines that read the same Parquet files.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,22 +34,22 @@ use crate::kernel::Candles;
 
 const NAME: &str = "sql";
 const ENGINES: [&str; 2] = ["DuckDB", "DataFusion"];
-/// The topic whose offsets the table counts; nobody reads it.
+/// Topic whose offsets the table counts. No process reads it.
 const TOPIC: &str = "bitcoin_data";
-/// Symbols in the files, whose candles take turns in one partition.
+/// Symbols in the files. Their candles alternate in one partition.
 const SYMBOLS: [&str; 4] = ["BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD"];
-/// The symbol of the hot rows, so that they are read and the results can still be compared.
+/// Symbol of the hot rows. Its own name lets the queries read these rows, and the comparison of the results leave them out.
 const HOT_SYMBOL: &str = "HOT-USD";
 const HOT_ROWS: usize = 5000;
-/// Rows of a commit: about what the Flight server flushes at in a backlog.
+/// Rows of a commit: about as many as the Flight server flushes at once in a backlog.
 const COMMIT_ROWS: usize = 500_000;
-/// A query's runs for each of the scale's: most take milliseconds.
+/// Runs of a query for each run of the scale. Most queries take milliseconds.
 const REPEATS: usize = 5;
-/// How long the hot rows may take to arrive.
+/// Longest wait for the hot rows to arrive.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Pause between two looks at whether they have.
+/// Pause between two checks for the hot rows.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Sums in another order differ by so much, relative to them.
+/// Largest relative difference between sums in different orders.
 const DIFFERENCE_MAX: f64 = 1e-9;
 
 type SqlClient = FlightSqlServiceClient<InterceptedService<Channel, Login>>;
@@ -71,7 +71,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         let arguments = ["flight", "--flush-interval", "1h"];
         let mut flight = Process::start(&arguments, &variables, folder.path().join("flight.log"))?;
-        // Its future is not known to be Send, since it looks by an async closure.
+        // Its future is not proven to be `Send`, because it polls with an async closure.
         tokio::task::block_in_place(|| Handle::current().block_on(flight.ready()));
         let mut client =
             transport::client::connect(&format!("grpc://{listen}"), &access::Client::default()).await?;
@@ -97,7 +97,7 @@ fn compare<'a>(
     runs: usize,
 ) -> LocalBoxFuture<'a, anyhow::Result<Figure>> {
     Box::pin(async move {
-        // The first run of each also makes their caches warm.
+        // The first run of each engine also warms its caches.
         let result = run(ours, query.clone()).await.with_context(|| query.clone())?;
         for engine in ENGINES {
             let expected = engines.query(engine, &query).await?.rows;
@@ -114,7 +114,7 @@ fn compare<'a>(
             }
         }
         let figure = Figure::new(NAME, what, "s", seconds).aim(Aim::TimesLeast(1.2)).note(
-            "Ours through Flight, with hot rows besides; theirs in process, on the files alone. All warm.",
+            "Ours runs through Flight and reads hot rows as well. Theirs run in process and read only the files. All caches are warm.",
         );
         Ok(ENGINES
             .iter()
@@ -123,13 +123,13 @@ fn compare<'a>(
     })
 }
 
-/// What bronze holds: the candles of each symbol.
+/// Content of bronze: the candles of each symbol.
 struct Bronze {
     symbols: Vec<Candles>,
     rows: usize,
 }
 
-/// A row to be: a symbol, and which of whose candles.
+/// Future row: a symbol, its candles, and an index into them.
 type Row<'a> = (&'a str, &'a Candles, usize);
 
 impl Bronze {
@@ -139,7 +139,7 @@ impl Bronze {
         Bronze { symbols, rows }
     }
 
-    /// Writes all rows as the Flight server would in a backlog.
+    /// Writes all rows as the Flight server does in a backlog.
     fn commit(&self, lake: String) -> LocalBoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             let mut table = Table::open(&Lake::open(&lake).await?, lake::bronze(TOPIC)).await?;
@@ -152,7 +152,7 @@ impl Bronze {
         })
     }
 
-    /// Makes the rows of a run of offsets: the symbols take turns.
+    /// Creates the rows of a range of offsets. The symbols alternate.
     fn durable(&self, offsets: Range<usize>) -> anyhow::Result<RecordBatch> {
         let row = |offset: usize| {
             let symbol = offset % SYMBOLS.len();
@@ -161,14 +161,14 @@ impl Bronze {
         batch(offsets.start, &offsets.map(row).collect::<Vec<_>>())
     }
 
-    /// Makes the hot rows: the newest candles of the first symbol, under another name.
+    /// Creates the hot rows: the newest candles of the first symbol, under another symbol.
     fn hot(&self) -> anyhow::Result<RecordBatch> {
         let candles = &self.symbols[0];
         let rows = candles.event_times.len().saturating_sub(HOT_ROWS)..candles.event_times.len();
         batch(self.rows, &rows.map(|row| (HOT_SYMBOL, candles, row)).collect::<Vec<_>>())
     }
 
-    /// Puts the hot rows, and waits until they are there.
+    /// Puts the hot rows and waits until they have arrived.
     fn put_hot<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
             let batch = self.hot()?;
@@ -179,7 +179,7 @@ impl Bronze {
             let _answers = transport::client::put(client, futures::stream::iter(messages)).await?;
             let deadline = Instant::now() + DEADLINE;
             while transport::client::progress(client).await?.received.next(0) != Some(next) {
-                ensure!(Instant::now() < deadline, "the hot rows do not arrive");
+                ensure!(Instant::now() < deadline, "the hot rows have not arrived");
                 sleep(LOOK_PAUSE).await;
             }
             Ok(())
@@ -248,7 +248,7 @@ fn run(client: &mut SqlClient, query: String) -> LocalBoxFuture<'_, anyhow::Resu
     })
 }
 
-/// Compares a result with another engine's, which has seen the files alone.
+/// Compares a result with the result of another engine, which has read only the files.
 fn check_same(ours: &[RecordBatch], theirs: &[Vec<Value>]) -> anyhow::Result<()> {
     let mut rows = ours.iter().map(rows).collect::<anyhow::Result<Vec<_>>>()?.concat();
     rows.retain(|row| row[0] != HOT_SYMBOL);
@@ -263,7 +263,7 @@ fn check_same(ours: &[RecordBatch], theirs: &[Vec<Value>]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Returns the rows with all numbers as floats, times in microseconds.
+/// Returns the rows with all numbers as floats, and times in microseconds.
 fn rows(batch: &RecordBatch) -> anyhow::Result<Vec<Vec<Value>>> {
     let floats = |column: &ArrayRef| -> Result<Vec<Value>, ArrowError> {
         Ok(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().iter().map(Value::from).collect())

@@ -1,4 +1,4 @@
-//! How fast the pipeline starts: from nothing, and again after a backfill.
+//! Start-up time of the pipeline: the first start from nothing, and a restart after a backfill.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ const NAME: &str = "start";
 const FIRST_MAX: f64 = 1.0;
 /// Longest start after a backfill, in seconds.
 const AGAIN_MAX: f64 = 2.0;
-/// Pause between two looks: what a figure may be too long by.
+/// Pause between two checks. A figure may be too long by this much.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
-/// How long a start may take before the measurement gives up.
+/// Longest wait for a start before the measurement fails.
 const START_MAX: Duration = Duration::from_mins(1);
 /// Symbol of the first start.
 const SYMBOL: &str = "NEW";
-/// Year of the candles that come after the first restart; after each one more they are a year later.
+/// Year of the candles after the first restart. Each later restart uses the next year, so that its candles are new rows.
 const YEAR: u32 = 2010;
 
-/// Measures starts.
+/// Measures starts and restarts.
 pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figure>>> {
     Box::pin(async move {
         let mut figures = vec![from_nothing(setting).await?];
@@ -56,12 +56,13 @@ async fn from_nothing(setting: &Setting) -> anyhow::Result<Figure> {
     }
     Ok(Figure::new(NAME, "all services on an empty topic, lake and database → first gold row", "s", seconds)
         .aim(Aim::AtMost(FIRST_MAX))
-        .note("From the start of the first process to the row's commit in PostgreSQL; the topic, both tables and the database's tables are made meanwhile."))
+        .note("From the start of the first process to the row's commit in PostgreSQL. This includes the creation of the topic, both Delta tables and the database's tables."))
 }
 
 async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let mut pipeline = Pipeline::new(&setting.environment).await?;
-    // Its place in the group is its own, as in a deployment: a killed member's partitions else wait for the group to miss it.
+    // Ingest has a fixed name in its group, as in a deployment. Otherwise the partitions of a killed member wait until the group detects
+    // its absence.
     pipeline.set("CANDLEFLIGHT_GROUP_INSTANCE", "one");
     input::fill(&pipeline, setting.scale.rows).await?;
     let mut services =
@@ -71,7 +72,7 @@ async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
     let (mut stopped, mut killed) = (Vec::new(), Vec::new());
     let (mut flight_ready, mut gold_ready) = (Vec::new(), Vec::new());
     let mut starts = (YEAR..).map(|year| format!("{year}-01-01T00:00:00Z"));
-    let mut start = || starts.next().expect("years go on");
+    let mut start = || starts.next().expect("there is always a next year");
     for _ in 0..setting.scale.runs {
         for service in &mut services {
             service.terminate().await?;
@@ -97,14 +98,14 @@ async fn again(setting: &Setting) -> anyhow::Result<Vec<Figure>> {
             .aim(Aim::AtMost(AGAIN_MAX)),
         Figure::new(NAME, format!("all services {what}, after SIGKILL → first new gold row"), "s", killed)
             .aim(Aim::AtMost(AGAIN_MAX))
-            .note("Ingest has a --group-instance; without one Kafka waits for the dead member for its session's 6 s."),
+            .note("Ingest has a --group-instance. Without one, Kafka waits 6 s, the session timeout, for the dead member."),
         Figure::new(NAME, format!("the Flight server alone {what}, after SIGKILL → ready"), "s", flight_ready),
         Figure::new(NAME, format!("gold alone {what}, after SIGKILL → ready"), "s", gold_ready),
     ])
 }
 
-/// Starts `services` again, and a producer of candles from `start` on of a symbol that gold knows, what came before which is read back from
-/// bronze; returns the seconds until the first gold row of them.
+/// Restarts `services` and starts a producer that sends candles from `start` on, for a symbol that gold already has. Gold must first read
+/// that symbol's history from bronze. Returns the seconds until the first new gold row.
 async fn first_new_row(
     pipeline: &Pipeline,
     database: &Client,
@@ -122,13 +123,13 @@ async fn first_new_row(
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Waits for a gold row of `symbol`, of a candle at `start` or later.
+/// Waits for a gold row of `symbol` for a candle at `start` or later.
 async fn first_row(database: &Client, symbol: &str, start: &str) -> anyhow::Result<()> {
     let query = format!(
         "SELECT FROM bitcoin_gold_data WHERE symbol = '{symbol}' AND event_time >= '{start}' LIMIT 1"
     );
     let deadline = Instant::now() + START_MAX;
-    // At first the table is not there yet.
+    // The table does not exist at first.
     while database.query_opt(&query, &[]).await.ok().flatten().is_none() {
         anyhow::ensure!(Instant::now() < deadline, "no gold row of {symbol} within {START_MAX:?}");
         sleep(LOOK_PAUSE).await;

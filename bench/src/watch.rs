@@ -1,4 +1,4 @@
-//! Waits for what a process counts.
+//! Waits for a metric of a process.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use anyhow::ensure;
 use integration_tests::process::Process;
 use tokio::time::Instant;
 
-/// Time between two looks: a hundredth of the shortest thing that is measured by it.
+/// Time between two checks: a hundredth of the shortest time that is measured with it.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a count may stand still.
+/// Longest time that a metric may stand still.
 const STALL_MAX: Duration = Duration::from_mins(2);
 
-/// Waits until a metric is at least `bound`; returns when it was, and what it was then.
+/// Waits until a metric is at least `bound`. Returns the time, and the value at that time.
 ///
 /// # Errors
 ///
-/// It stands still for minutes, or the process is gone.
+/// The metric stands still for minutes, or the process is gone.
 pub async fn reaches(
     process: &Process,
     metric: &str,

@@ -1,4 +1,4 @@
-//! Every measurement runs, on few rows: what it then says of speed is nothing.
+//! Runs every measurement on few rows. Their figures have no meaning.
 
 use std::fs;
 use std::process::Command;

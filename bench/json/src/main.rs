@@ -1,5 +1,5 @@
-//! Reads a file of JSON candles, one a line, into columns by ingest's own way and by each library in turn; prints messages a second, a run
-//! each, as one JSON object.
+//! Reads a file of JSON candles, one on each line, into columns: with ingest's own reader and with each library in turn. Prints messages
+//! per second for each run as one JSON object.
 //!
 //!     json-readers FILE RUNS
 
@@ -15,25 +15,25 @@ use arrow::error::ArrowError;
 use schema::candle::Candle;
 use serde::Deserialize;
 
-/// Messages of one column batch, as ingest's largest.
+/// Messages of one column batch, as many as in ingest's largest batch.
 const BATCH_ROWS: usize = 16_384;
-/// When the messages were produced, in microseconds: after all of them.
+/// Kafka time of the messages in microseconds, later than all their candles.
 const KAFKA_MICROS: i64 = 4_000_000_000_000_000;
 /// Index of `close` in the columns.
 const CLOSE: usize = 5;
 
-/// A way from JSON to columns.
+/// Method to read JSON into columns.
 #[derive(Clone, Copy)]
 enum Reader {
-    /// Ingest's: capitalised names are taken, too, numbers are exact, and every rule is checked.
+    /// Reader of ingest. It also accepts capitalised names, reads numbers exactly, and checks every rule.
     Ours,
-    /// Into a struct. Its numbers may be off by a bit.
+    /// Reads into a struct. Its numbers may be off by one bit.
     SerdeJson,
-    /// Into a struct; it writes to its input, which is copied first.
+    /// Reads into a struct. It modifies its input, so the input is copied first.
     SimdJson,
-    /// Into a struct.
+    /// Reads into a struct.
     SonicRs,
-    /// Straight into columns.
+    /// Reads directly into columns.
     ArrowJson,
 }
 

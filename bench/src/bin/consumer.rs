@@ -1,4 +1,4 @@
-//! Reads a topic with glibc's allocator and prints messages a second: see [`bench::consumer`].
+//! Reads a topic with glibc's allocator and prints messages per second: see [`bench::consumer`].
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! What DoGet is held against: a server as a user of arrow-flight writes it, and a bare TCP stream.
+//! References for DoGet: a server as a user of arrow-flight writes it, and a plain TCP stream.
 
 use anyhow::ensure;
 use arrow::array::RecordBatch;
@@ -21,13 +21,13 @@ use tonic::{Request, Response, Status, Streaming};
 /// Bytes of one write and of one read of the raw stream.
 const TCP_BYTES: usize = 256 * 1024;
 
-/// A running server; it ends when dropped.
+/// Running server. Dropping it ends the server.
 pub(super) struct Loopback {
     address: String,
     _server: JoinSet<Result<(), tonic::transport::Error>>,
 }
 
-/// Starts a server of `batches`.
+/// Starts a server that holds `batches`.
 pub(super) async fn start(batches: Vec<RecordBatch>) -> anyhow::Result<Loopback> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = format!("http://{}", listener.local_addr()?);
@@ -40,7 +40,7 @@ pub(super) async fn start(batches: Vec<RecordBatch>) -> anyhow::Result<Loopback>
 }
 
 impl Loopback {
-    /// Reads all rows; returns the seconds.
+    /// Reads all rows. Returns the seconds.
     pub(super) async fn get(&self, rows: usize) -> anyhow::Result<f64> {
         let channel = Endpoint::from_shared(self.address.clone())?.connect().await?;
         let mut client = FlightClient::new(channel);
@@ -50,12 +50,12 @@ impl Loopback {
         while let Some(batch) = stream.try_next().await? {
             count += batch.num_rows();
         }
-        ensure!(count == rows, "{count} rows came of {rows}");
+        ensure!(count == rows, "{count} of {rows} rows came");
         Ok(started.elapsed().as_secs_f64())
     }
 }
 
-/// Sends so much over a bare connection; returns the seconds.
+/// Sends `gigabytes` over a plain connection. Returns the seconds.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few gigabytes")]
 pub(super) async fn raw_stream(gigabytes: f64) -> anyhow::Result<f64> {
     let writes = (gigabytes * 1e9) as usize / TCP_BYTES;
@@ -79,11 +79,11 @@ pub(super) async fn raw_stream(gigabytes: f64) -> anyhow::Result<f64> {
             read => count += read,
         }
     }
-    ensure!(count == writes * TCP_BYTES, "{count} bytes came of {writes} writes");
+    ensure!(count == writes * TCP_BYTES, "{count} bytes came from {writes} writes");
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Batches in memory.
+/// Service with batches in memory.
 struct Memory {
     batches: Vec<RecordBatch>,
 }
