@@ -18,60 +18,60 @@ const FIRST_BYTES: [u8; 4] = [b'{', crate::tag(2), crate::tag(3), crate::tag(4)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "read", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ticket {
-    /// Bronze in offset order, partition by partition, every offset exactly once: `{"read":"bronze","from":{"0":128}}`.
+    /// Bronze in offset order, partition by partition, each offset once: `{"read":"bronze","from":{"0":128}}`.
     Bronze(Follow),
-    /// What changes in gold, as upserts: `{"read":"gold","from":"now"}`. A row replaces the one that the client has of its symbol and
-    /// event time, so that applying all in the order in which they come gives the table. A row may come again unchanged.
+    /// The changes of gold, as upserts: `{"read":"gold","from":"now"}`. A row replaces the row of the same symbol and event time. A row can
+    /// come again unchanged.
     Gold(Follow),
-    /// The candles of one symbol around a span of event time, as of a position: what gold needs to recompute late rows.
+    /// The candles of one symbol around a span of event time, as of a position. Gold recomputes late rows from them.
     History(History),
 }
 
-/// Reads a table from a position on, batch by batch, each with the offsets that it stands for.
+/// A stream of a table from a position on, batch by batch, each with the offsets that it stands for.
 ///
-/// The stream begins with an empty batch for each partition, whose empty range says where it starts; the position after any batch
-/// is where to go on.
+/// The stream begins with an empty batch for each partition. Its empty range is the offset where the partition starts. The position after
+/// any batch is where a reader continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Follow {
-    /// Where to start.
+    /// The start of the stream.
     #[serde(default)]
     pub from: Start,
-    /// Where to stop: the stream waits until the table has received that far and then ends. Of bronze, partitions that are absent
-    /// are not read, and nothing beyond; of gold, what has come meanwhile is sent as well. Without it the stream has no end.
+    /// The end of the stream: it waits until the table has received so much, and ends. Bronze then sends nothing beyond, and no partition
+    /// that is absent. Gold can send later changes as well. Without it the stream has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Position>,
-    /// Only the rows of these symbols; the ranges stay those of all. Without it all rows.
+    /// The symbols whose rows are sent; the ranges stay those of all symbols. Without it all rows are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symbols: Option<Vec<String>>,
-    /// The id of the bronze table that the positions count in, as the `progress` action gives it. A server of another table refuses the
+    /// The id of the bronze table that the positions count in, as the `progress` action returns it. A server of another table rejects the
     /// ticket. Without it any server answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
 }
 
-/// Reads one symbol's candles between two event times, both included, widened on both sides by `margin`, as of the position `below`.
+/// One symbol's candles between two event times, both included, with a margin on both sides, as of the position `below`.
 ///
-/// Of each event time the answer has one row a partition: the one of the latest offset that gold can hold. Rows ascend by event time and
-/// partition.
+/// The answer has one row for each event time and partition: the row of the latest offset that gold can hold. Rows ascend by event time
+/// and partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The symbol.
     pub symbol: String,
-    /// Only offsets below this position count, and none of a partition that is absent. The server waits until it has received them all.
+    /// The position: only offsets below it count, and none of a partition that is absent. The server waits until it has received them.
     pub below: Position,
     /// First event time, microseconds UTC.
     pub first_micros: i64,
-    /// Last event time, microseconds UTC; [`i64::MAX`] for all that follows.
+    /// Last event time, microseconds UTC; [`i64::MAX`] stands for all that follows.
     pub last_micros: i64,
-    /// How much to add on both sides.
+    /// The margin before the first and after the last event time.
     pub margin: Margin,
     /// The id of the bronze table that the offset counts in, as in [`Follow::table`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
 }
 
-/// How much history a window looks back on.
+/// The candles before the first and after the last event time of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Margin {
@@ -92,7 +92,7 @@ impl Follow {
         Follow { until: Some(until), ..self }
     }
 
-    /// Counts in the bronze table `table`, and in no other.
+    /// Binds the positions to the bronze table `table`.
     pub fn of_table(self, table: String) -> Self {
         Follow { table: Some(table), ..self }
     }

@@ -1,4 +1,4 @@
-//! The client side of our tickets.
+//! Calls of a Flight server: connect, read, follow, put, progress and report.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ use proto::{DecodeError, Encoding, Message as _, PROGRESS_ACTION, REPORT_ACTION}
 
 use crate::FRAME_BYTES_MAX;
 
-/// Largest Flight message that is accepted, in bytes: 32 times what our server sends, so that a foreign one's wide row still fits.
+/// Largest Flight message that is accepted, in bytes: 32 times the largest of our server, so that a wide row of another server fits.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long connecting may take, the TLS handshake included.
+/// Longest time for a connection, including the TLS handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// How often a quiet connection is asked whether it still is one.
+/// Interval of the keep-alive pings on a quiet connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A connection to a Flight server; a clone shares it.
+/// A connection to a Flight server. Clones share it.
 pub type Client = FlightServiceClient<InterceptedService<Channel, Login>>;
 
-/// Shows a password or a token with each call.
+/// Adds a password or a token to each call.
 #[derive(Clone, Debug)]
 pub struct Login(Option<MetadataValue<Ascii>>);
 
@@ -48,34 +48,34 @@ impl Interceptor for Login {
     }
 }
 
-/// Why a call to the Flight server failed.
+/// The reason why a call to the Flight server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address is not a URL such as `grpc://127.0.0.1:50051`.
     #[error("parse the Flight address {address:?}")]
     Address {
-        /// What was given.
+        /// The address.
         address: String,
-        /// Why it does not parse.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
-    /// The own login or certificate cannot be used.
+    /// This client's login or certificate cannot be used.
     #[error(transparent)]
     Access(#[from] access::Error),
     /// The server cannot be reached.
     #[error("connect to the Flight server at {address}")]
     Connect {
-        /// Where it was expected.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
     /// The server answered with an error.
     #[error("{action}: {}{}", status.message(), hint(status))]
     Status {
-        /// What was asked for.
+        /// The call.
         action: &'static str,
         /// The answer.
         status: Box<Status>,
@@ -86,13 +86,13 @@ pub enum ClientError {
     /// The server ended a put that had not ended.
     #[error("the Flight server ended the put")]
     Ended,
-    /// A batch came without a readable range.
+    /// The metadata of a message cannot be read.
     #[error("read the range of a batch")]
     Metadata(#[from] DecodeError),
 }
 
 impl ClientError {
-    /// Tells whether the same call may succeed later: the server is starting, stopping or overloaded.
+    /// Returns true if the same call can succeed later: the server is starting, stopping or overloaded.
     pub fn is_transient(&self) -> bool {
         let transient = |status: &Status| {
             use tonic::Code::{
@@ -119,7 +119,7 @@ impl ClientError {
     }
 }
 
-/// Says what to do about an answer that is not even one: a server with TLS gives it to a client without.
+/// Returns advice for the error that a server with TLS causes in a client without TLS; otherwise an empty text.
 pub fn hint(status: &Status) -> &'static str {
     let is_tls = status.code() == Code::Internal && status.message().contains("h2 protocol error");
     if is_tls { " (if the server has TLS, its address is grpc+tls://…)" } else { "" }
@@ -130,7 +130,7 @@ pub fn hint(status: &Status) -> &'static str {
 /// # Errors
 ///
 /// [`ClientError::Address`] when the address does not parse, [`ClientError::Access`] when a certificate cannot be read,
-/// [`ClientError::Connect`] (transient) when nobody answers, or not with a certificate that is trusted.
+/// [`ClientError::Connect`] (transient) when no server answers, or its certificate is not trusted.
 pub async fn connect(address: &str, identity: &Identity) -> Result<Client, ClientError> {
     let (url, is_tls) = url(address);
     let bad_address = |source| ClientError::Address { address: address.to_owned(), source };
@@ -162,7 +162,7 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Client, Clien
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-/// Returns the address as HTTP's schemes have it, and whether it is one over TLS.
+/// Returns the address with HTTP's scheme, and true if it is one over TLS.
 fn url(address: &str) -> (String, bool) {
     for (scheme, http, is_tls) in
         [("grpc+tls://", "https://", true), ("grpc+tcp://", "http://", false), ("grpc://", "http://", false)]
@@ -174,13 +174,13 @@ fn url(address: &str) -> (String, bool) {
     (address.to_owned(), address.starts_with("https://"))
 }
 
-/// Asks how far bronze is.
+/// Returns how far bronze is, and the topic and the table that it counts in.
 ///
 /// # Errors
 ///
 /// [`ClientError`]; see [`ClientError::is_transient`].
 pub async fn progress(client: &mut Client) -> Result<Progress, ClientError> {
-    let action = "ask for the progress of bronze";
+    let action = "read the progress of bronze";
     let body = prost::Message::encode_to_vec(&ProgressRequest { version: proto::VERSION }).into();
     let request = Action { r#type: PROGRESS_ACTION.to_owned(), body };
     let mut results = client.do_action(request).await.map_err(ClientError::status(action))?.into_inner();
@@ -188,7 +188,7 @@ pub async fn progress(client: &mut Client) -> Result<Progress, ClientError> {
     Ok(Progress::decode(&result.map(|result| result.body).unwrap_or_default())?)
 }
 
-/// Tells the server a process's report, JSON, and returns those of all processes that it knows.
+/// Sends a process's report to the server, and returns the reports of all processes.
 ///
 /// # Errors
 ///
@@ -200,7 +200,7 @@ pub async fn report(client: &mut Client, report: Bytes) -> Result<Vec<Bytes>, Cl
     results.map_ok(|result| result.body).try_collect().await.map_err(ClientError::status(action))
 }
 
-/// Reads what `ticket` says: batches with their ranges, in the order of the ticket; empty batches with empty ranges are left out.
+/// Reads a table: batches with their ranges, in the order of the ticket. Empty batches with empty ranges are left out.
 ///
 /// # Errors
 ///
@@ -214,8 +214,8 @@ pub async fn read(
     Ok(batches.try_filter(move |batch| std::future::ready(has_news(batch))))
 }
 
-/// Reads what `ticket` says like [`read`], leaving nothing out: first where each partition starts, and then also keep-alives. The ends of
-/// all ranges so far are the position to go on from.
+/// Reads a table like [`read`], and leaves nothing out: first comes the start of each partition, and later keep-alives. The ends of all
+/// ranges are the position from which to continue.
 ///
 /// # Errors
 ///
@@ -240,8 +240,8 @@ pub async fn follow(
     }))
 }
 
-/// Puts `messages`, the first of which holds the descriptor; returns once the server has answered that it takes them. The stream of
-/// answers ends with the put.
+/// Puts `messages`, the first of which holds the descriptor. Returns once the server has accepted the call. The stream of answers ends
+/// with the put.
 ///
 /// # Errors
 ///

@@ -7,5 +7,5 @@ pub mod client;
 pub mod descriptor;
 pub mod stream;
 
-/// Largest HTTP/2 frame that either side takes, in bytes: a batch is a few system calls then, not one for every 16 KiB.
+/// Largest HTTP/2 frame that either side accepts, in bytes: a batch then needs a few system calls, and not one for each 16 KiB.
 pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Record batches with their ranges, to and from Flight messages.
+//! Record batches with their ranges as Flight messages.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -11,7 +11,7 @@ use schema::bronze::column;
 use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
 use proto::{Encoding, Message as _};
 
-/// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as arrow-flight's own encoder does.
+/// Largest batch in one message, in bytes of its columns: half of tonic's default limit of 4 MiB, as in arrow-flight's own encoder.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Returns the schema message that opens a stream of batches.
@@ -63,8 +63,8 @@ pub fn encode_put(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightD
     }
 }
 
-/// Writes a gold batch with its range, split where it is too large for one message. Only the last piece's range moves, so that going
-/// on after any of them loses nothing.
+/// Writes a gold batch with its range, split where it is too large for one message. Only the last piece's range moves, so that a reader
+/// can continue after any of them and loses nothing.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ pub fn encode_upserts(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<Fli
     starts.map(piece).collect()
 }
 
-/// Returns the bytes that the rows of a batch take, whatever larger buffers they are a slice of.
+/// Returns the bytes of a batch's rows, without those of larger buffers that they are a slice of.
 ///
 /// # Errors
 ///
@@ -97,7 +97,7 @@ pub fn offset_at(batch: &RecordBatch, row: usize) -> i64 {
 }
 
 fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData, ArrowError> {
-    // Neither table has dictionaries, so a fresh tracker a message loses nothing.
+    // Neither table has dictionaries, so a new tracker for each message loses nothing.
     let mut dictionaries = DictionaryTracker::new(false);
     let (_, encoded) = IpcDataGenerator::default().encode(
         batch,

@@ -1,4 +1,4 @@
-//! Where a follower starts.
+//! The start of a stream.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ const NOW: &str = "now";
 /// The key of [`Start::Time`].
 const TIME: &str = "time";
 
-/// Where a follower starts. The server turns it into a position and tells it first.
+/// The start of a stream. The server turns it into a position, and sends that first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// `{"0":128}`: at these offsets; a partition that is absent starts at its first offset.
+    /// `{"0":128}`: these offsets; a partition that is absent starts at its first offset.
     Position(Position),
-    /// `"now"`: with what comes after the call.
+    /// `"now"`: the rows that arrive after the call.
     Now,
-    /// `{"time":"2026-01-01T00:00:00Z"}`: in each partition at the first offset that was produced (`kafka_time`) at that time or
-    /// later, as Kafka's own offsets for times; where there is none, as now. Microseconds UTC.
+    /// `{"time":"2026-01-01T00:00:00Z"}`: the first offset of each partition that was produced (`kafka_time`) at that time or later, as
+    /// Kafka's own offsets for times; without one, as now. Microseconds UTC.
     Time(i64),
 }
 
@@ -51,7 +51,7 @@ impl Serialize for Start {
 
 impl<'de> Deserialize<'de> for Start {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not serde's `untagged`, whose errors do not say what is wrong.
+        // The errors of serde's `untagged` do not say what is wrong.
         deserializer.deserialize_any(StartVisitor)
     }
 }
@@ -94,7 +94,7 @@ impl<'de> Visitor<'de> for StartVisitor {
     }
 }
 
-/// Reads a time as RFC 3339 has it.
+/// Reads a time in the format of RFC 3339.
 fn micros_of(value: &Value) -> Option<i64> {
     Some(string_to_timestamp_nanos(value.as_str()?).ok()?.div_euclid(1000))
 }
