@@ -124,7 +124,7 @@ async fn a_sink_that_is_ahead_of_bronze_is_reported_and_not_waited_for() -> anyh
     let mut other = pipeline.start(&["flight"])?;
     other.ready().await;
     let report = findings(&pipeline).await?;
-    let finding = "PostgreSQL: NOT COMPARED; it is at 0:1, but bronze stands still at the beginning";
+    let finding = "PostgreSQL: NOT COMPARED; it is at 0:1, but bronze stopped at the beginning";
     ensure!(report.contains(finding) && report.contains("gold --rebuild"), "{report}");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Rows of bronze that gold cannot hold.
+//! Rows of bronze that gold cannot store.
 //!
-//! Neither ingest nor DoPut takes such a row, but an older server took it. Gold leaves it out, reports it and writes it to PostgreSQL
-//! like a dead letter, in the transaction that passes it. The rule depends on nothing but the row, so all sinks and `verify` agree; the
-//! Flight server applies it to numbers and times when it chooses the candles of a history.
+//! Ingest and DoPut reject such rows, but an older server may have accepted one. Gold leaves the row out, reports it, and writes it to
+//! PostgreSQL like a dead letter, in the transaction that moves the position past it. The rule depends only on the row, so all sinks and
+//! `verify` agree. The Flight server applies the rule for numbers and times when it chooses the candles of a history.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -12,9 +12,10 @@ use schema::gold::TIMES;
 
 use crate::candle::{Candle, decode_all};
 
-/// Longest symbol that gold holds, in bytes: an entry of a PostgreSQL index is at most 2704 bytes, and a topic's name may be in it, too.
+/// Longest symbol that gold stores, in bytes. An entry of a PostgreSQL index has at most 2704 bytes, and may also contain the name of the
+/// topic.
 const SYMBOL_BYTES_HELD: usize = 2048;
-/// How much of a symbol a report shows, in characters.
+/// Longest part of a symbol that a report shows, in characters.
 const SYMBOL_CHARS_SHOWN: usize = 100;
 
 /// A row of bronze that gold leaves out.
@@ -24,18 +25,18 @@ pub struct Aside {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// Why gold cannot hold it: the stable name of the reason.
+    /// Stable name of the reason why gold cannot store the row.
     pub reason: &'static str,
-    /// The beginning of its symbol, escaped.
+    /// Beginning of its symbol, escaped.
     pub symbol: String,
     /// Its values as text.
     pub candle: String,
-    /// When it was produced, microseconds UTC; the nearest time that PostgreSQL holds.
+    /// Time at which it was produced, in microseconds UTC, limited to the range that PostgreSQL can store.
     pub kafka_time: i64,
 }
 
 impl Aside {
-    /// Collects the rows of a bronze batch that gold cannot hold.
+    /// Collects the rows of a bronze batch that gold cannot store.
     pub(crate) fn of(batch: &RecordBatch) -> Vec<Aside> {
         let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
         let rows = decode_all(batch).zip(offsets);
@@ -54,7 +55,7 @@ impl Aside {
     }
 }
 
-/// Returns why gold cannot hold a row, by the stable name of the reason; `None` if it can.
+/// Returns the stable name of the reason why gold cannot store a row; `None` if it can.
 pub(crate) fn reason(symbol: &str, candle: &Candle) -> Option<&'static str> {
     let Candle { event_time, open, high, low, close, volume, kafka_time, .. } = candle;
     let numbers = [open, high, low, close, volume];

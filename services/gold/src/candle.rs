@@ -1,4 +1,4 @@
-//! Candles in memory: rows, because they arrive one by one, are replaced and are kept sorted by time.
+//! Candles in memory. They are rows, not columns, because they arrive one by one, are replaced, and stay sorted by time.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use schema::bronze::column;
 
 use crate::aside;
 
-/// What gold needs of a bronze row besides its symbol.
+/// Values of a bronze row that gold needs, except the symbol.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candle {
     pub(crate) event_time: i64,
@@ -21,7 +21,7 @@ pub(crate) struct Candle {
     pub(crate) partition: i32,
 }
 
-/// Iterates over the rows of a bronze batch that gold can hold.
+/// Iterates over the rows of a bronze batch that gold can store.
 pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)> {
     decode_all(batch).filter(|(symbol, candle)| aside::reason(symbol, candle).is_none())
 }
@@ -50,8 +50,8 @@ pub(crate) fn decode_all(batch: &RecordBatch) -> impl Iterator<Item = (&str, Can
     })
 }
 
-/// Sorts candles, of which those of one partition are in offset order, by event time and partition; of the same of both the later offset
-/// stays.
+/// Sorts candles by event time and partition, and removes duplicates. The candles of one partition must be in offset order: of duplicates,
+/// the one with the later offset stays.
 pub(crate) fn sort(candles: &mut Vec<Candle>) {
     let key = |candle: &Candle| (candle.event_time, candle.partition);
     candles.sort_by_key(key);
@@ -64,7 +64,7 @@ pub(crate) fn sort(candles: &mut Vec<Candle>) {
     });
 }
 
-/// Merges a sorted run into another; of the same event time and partition the one in `newer` stays.
+/// Merges `newer` into `older`; both are sorted. If both have a candle of the same event time and partition, the one in `newer` stays.
 pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
     let Some(first) = newer.first() else { return };
     let mut tail = older.split_off(older.partition_point(|candle| candle.event_time < first.event_time));
@@ -77,10 +77,10 @@ pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
     }
 }
 
-/// Returns the candle of each event time that counts, of sorted candles: where several partitions have one, the one that was produced
-/// last; in the same millisecond, the one of the highest partition.
+/// Returns the candle that counts for each event time; `candles` must be sorted. If several partitions have one, the candle that was
+/// produced last counts. If these were produced in the same millisecond, the one of the highest partition counts.
 ///
-/// The choice depends on nothing but the rows, so it is the same in whatever order the partitions are read.
+/// The choice depends only on the rows, so the order in which the partitions are read does not matter.
 pub(crate) fn winners(candles: &[Candle]) -> Cow<'_, [Candle]> {
     let is_same_time = |one: &Candle, next: &Candle| one.event_time == next.event_time;
     if candles.windows(2).all(|pair| !is_same_time(&pair[0], &pair[1])) {

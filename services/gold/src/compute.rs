@@ -1,8 +1,9 @@
-//! The stage between the source and the sinks: computes what each run of offsets changes, in pieces that change a bounded number of rows.
+//! The stage between the source and the sinks. Computes the rows that each run of offsets changes, in pieces that change a bounded number
+//! of rows.
 //!
-//! A late candle changes every row of the next 30 minutes, so that a run changes many times as many rows as it has. How many, only the
-//! candles around the late ones tell. A piece that turns out to change too many is therefore given up and halved, and the next one begins
-//! at the size that was right before.
+//! A late candle changes every row of the next 30 minutes, so a run can change many times as many rows as it contains. The number depends
+//! on the candles around the late ones and is not known in advance. If a piece changes too many rows, its result is dropped and the piece
+//! is halved. The next piece starts with the size that worked.
 
 use std::sync::Arc;
 
@@ -24,9 +25,9 @@ use crate::sink::Computed;
 use crate::source::{Batch, Histories};
 use crate::window::{Arrivals, Change, Window};
 
-/// Most gold rows that a piece changes, if it has more than one candle: 25 MB, and twice what an ordered backlog brings at once.
+/// Most gold rows that a piece of more than one candle changes: 25 MB, and twice the number that an ordered backlog changes at once.
 pub(crate) const CHANGED_ROWS_MAX: usize = 131_072;
-/// Histories that are read at once: after a restart each symbol needs one, and most of it is waiting.
+/// Most histories that are read concurrently. After a restart each symbol needs one, and a read mostly waits for the server.
 const HISTORIES_AT_ONCE: usize = 8;
 
 /// The stage.
@@ -39,7 +40,7 @@ pub(crate) struct Computing {
     pub(crate) metrics: Metrics,
 }
 
-/// The window, and how large the next piece of a run may be.
+/// The window, and the largest size of the next piece of a run.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     window: Window,
@@ -47,17 +48,18 @@ pub(crate) struct Pieces {
     rows_max: usize,
 }
 
-/// What became of a piece.
+/// Outcome of a piece.
 enum Outcome {
     Computed(Computed),
-    /// It changes too many rows; the window is as if it had not come.
+    /// The piece changes too many rows. The window is in the state before the piece.
     TooLarge,
-    /// The service shuts down.
+    /// The service is shutting down.
     Stopped,
 }
 
 impl Computing {
-    /// Computes what comes from the source, all that waits of a partition together, until the source ends or a sink does; returns the window.
+    /// Computes the batches of the source until the source or a sink ends, and returns the window. All waiting batches of a partition are
+    /// computed together.
     pub(crate) async fn run(mut self) -> Result<Pieces, Error> {
         let read = async |history: &History| self.histories.read(history).await;
         loop {
@@ -75,7 +77,7 @@ impl Computing {
                     let rows = computed.rows.num_rows().max(computed.asides.len());
                     for sink in &self.sinks {
                         if sink.send(rows, computed.clone()).await.is_err() {
-                            // A sink has failed, and says so itself.
+                            // A sink has failed, and returns its own error.
                             return Ok(self.pieces);
                         }
                     }
@@ -86,19 +88,19 @@ impl Computing {
 }
 
 impl Pieces {
-    /// Starts with a window; no piece changes more rows than `changed_rows_max`, unless it is one candle.
+    /// Starts with a window. No piece changes more than `changed_rows_max` rows, unless it has only one candle.
     pub(crate) fn new(window: Window, changed_rows_max: usize) -> Self {
         Pieces { window, changed_rows_max, rows_max: changed_rows_max }
     }
 
-    /// Returns true if the window stands at `position`.
+    /// Returns true if the window is at `position`.
     pub(crate) fn is_at(&self, position: &Position) -> bool {
         self.window.reached() == position
     }
 
-    /// Computes the gold rows that the beginning of a run changes; returns them and the rest of the run, or `None` when the service shuts
-    /// down before their history is read.
-    #[expect(clippy::future_not_send, reason = "the stage has a thread of its own")]
+    /// Computes the gold rows that the first part of a run changes. Returns these rows and the rest of the run, or `None` if the service
+    /// shuts down before the history is read.
+    #[expect(clippy::future_not_send, reason = "the stage has its own thread")]
     pub(crate) async fn next(
         &mut self,
         run: &Run,
@@ -124,7 +126,7 @@ impl Pieces {
         }
     }
 
-    #[expect(clippy::future_not_send, reason = "the stage has a thread of its own")]
+    #[expect(clippy::future_not_send, reason = "the stage has its own thread")]
     async fn compute(
         &mut self,
         piece: &Run,
@@ -169,13 +171,13 @@ impl Pieces {
     }
 }
 
-/// Reports symbols whose candles come from a further partition.
+/// Logs the symbols that now come from more than one partition.
 fn report_split(symbols: &[String]) {
     let Some(symbol) = symbols.first() else { return };
     tracing::warn!(
         symbol,
         count = symbols.len(),
-        "symbols come from more than one partition: a producer sends without the symbol as key or by another partitioner, or partitions \
-         were added; gold uses all candles, and of one event time the one that was produced last"
+        "symbols come from more than one partition: a producer does not use the symbol as key, producers use different partitioners, or partitions \
+         were added; gold uses all candles, and for each event time the one that was produced last"
     );
 }

@@ -1,4 +1,4 @@
-//! How PostgreSQL is reached: its URL, TLS, and a pool of connections.
+//! Connections to PostgreSQL: the URL, TLS, and a pool of connections.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -15,15 +15,18 @@ use crate::error::Error;
 
 /// Longest wait for a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Idle time after which a connection is probed, and time after which unacknowledged data means that it is lost.
+/// Idle time after which a connection is probed, and longest time that sent data may stay unacknowledged before the connection counts as
+/// lost.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-/// One to write, one for a transaction that is still being given up.
+/// One connection writes, and one may still be finishing an abandoned transaction.
 const CONNECTIONS_MAX: usize = 2;
-/// What ends our transaction at the server when this process or its host is gone, so that a successor gets its locks; set where the
-/// operator has left the default, which is hours. It holds for one transaction only: nothing stays in a session that a pooler shares.
+/// Time limits after which the server ends a transaction if this process or its host is gone, so that a successor gets the locks. A limit
+/// is set only if the operator left the default, which is hours. It applies to one transaction only: nothing stays in a session that a
+/// pooler shares.
 ///
-/// Between two statements gold encodes for milliseconds. A COPY that waits for data is not idle: there the server's own probes count.
+/// Between two statements gold encodes for milliseconds. A COPY that waits for data is not idle; there the server's own probes detect a
+/// lost client.
 const SETTINGS: &str = "SELECT \
     CASE current_setting('idle_in_transaction_session_timeout') WHEN '0' \
         THEN set_config('idle_in_transaction_session_timeout', '15s', true) END, \
@@ -32,12 +35,12 @@ const SETTINGS: &str = "SELECT \
     CASE WHEN current_setting('tcp_keepalives_count')::int > 3 THEN set_config('tcp_keepalives_count', '3', true) END, \
     CASE current_setting('tcp_user_timeout', true) WHEN '0' THEN set_config('tcp_user_timeout', '30s', true) END";
 
-/// Where PostgreSQL is, and how its connections are secured.
+/// Address of PostgreSQL, and how its connections are secured.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "postgres")]
 pub struct Postgres {
-    /// URL of PostgreSQL, where gold makes its tables. With `?sslmode=require` connections are encrypted and the server's certificate must be
-    /// valid for the host (verify-ca and verify-full mean the same here); otherwise they are not encrypted.
+    /// URL of PostgreSQL, where gold creates its tables. With `?sslmode=require`, connections are encrypted, and the certificate of the
+    /// server must be valid for the host. verify-ca and verify-full have the same effect. In all other cases connections are not encrypted.
     #[arg(
         id = "postgres_url",
         long = "postgres",
@@ -47,10 +50,10 @@ pub struct Postgres {
         default_value = "postgres://postgres:postgres@127.0.0.1:5432/crypto_db"
     )]
     pub url: PostgresUrl,
-    /// Certificates (PEM) of the authorities that PostgreSQL is trusted by [default: the system's]; means sslmode=require.
+    /// Certificates (PEM) of the authorities to trust for PostgreSQL [default: those of the system]. Implies sslmode=require.
     #[arg(long = "postgres-ca", env = "CANDLEFLIGHT_POSTGRES_CA", value_parser = access::file, value_name = "FILE")]
     pub postgres_ca: Option<PathBuf>,
-    /// Certificate (PEM, with the chain) for a PostgreSQL that asks for one.
+    /// Client certificate (PEM, with the chain), if PostgreSQL requires one.
     #[arg(
         long = "postgres-cert",
         env = "CANDLEFLIGHT_POSTGRES_CERT", value_parser = access::file,
@@ -58,7 +61,7 @@ pub struct Postgres {
         requires = "postgres_key"
     )]
     pub postgres_cert: Option<PathBuf>,
-    /// The certificate's private key (PEM).
+    /// Private key (PEM) of the client certificate.
     #[arg(
         long = "postgres-key",
         env = "CANDLEFLIGHT_POSTGRES_KEY", value_parser = access::file,
@@ -73,11 +76,11 @@ pub struct Postgres {
 pub struct PostgresUrl(String);
 
 impl Postgres {
-    /// Makes a pool of connections; none is opened yet.
+    /// Creates a pool of connections and opens none yet.
     ///
     /// # Errors
     ///
-    /// [`Error::PostgresUrl`]; [`Error::Access`] where a file of certificates cannot be used.
+    /// [`Error::PostgresUrl`]; [`Error::Access`] if a certificate file cannot be used.
     pub(crate) fn pool(&self) -> Result<Pool, Error> {
         let mut config = self.url.parse()?;
         config
@@ -105,16 +108,17 @@ impl Postgres {
     }
 }
 
-/// Names the flag of a file, if there is one.
+/// Pairs the path of a file with its flag; `None` if there is no path.
 fn named<'a>(path: Option<&'a Path>, flag: &'static str) -> Option<access::Named<'a>> {
     access::named(path).map(|path| (path, flag))
 }
 
-/// Takes a connection from the pool, opening one if there is none.
+/// Takes a connection from the pool, or opens one if there is none.
 ///
 /// # Errors
 ///
-/// [`Error::Postgres`], [`Error::PostgresTls`] or [`Error::PostgresRefused`], transient when PostgreSQL is not there or does not let us in.
+/// [`Error::Postgres`], [`Error::PostgresTls`] or [`Error::PostgresRefused`]. They are transient if PostgreSQL is unreachable or rejects
+/// the log-in.
 pub(crate) async fn connect(pool: &Pool) -> Result<Object, Error> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(source) => Error::connect(source),
@@ -125,7 +129,7 @@ pub(crate) async fn connect(pool: &Pool) -> Result<Object, Error> {
     })
 }
 
-/// Lets the server end `transaction` soon after this process or its host is gone.
+/// Makes the server end `transaction` soon after this process or its host is gone.
 ///
 /// # Errors
 ///
@@ -142,7 +146,7 @@ impl PostgresUrl {
     ///
     /// [`Error::PostgresUrl`].
     pub fn parse(&self) -> Result<tokio_postgres::Config, Error> {
-        // The parser knows three modes; what it calls `require`, we verify in full.
+        // The parser accepts three modes only. Its `require` is verified in full here.
         let url = ["verify-full", "verify-ca"]
             .iter()
             .fold(self.0.clone(), |url, mode| url.replace(&format!("sslmode={mode}"), "sslmode=require"));
@@ -150,7 +154,7 @@ impl PostgresUrl {
     }
 }
 
-/// Takes any text: an error of clap would print it.
+/// Accepts any text, since a clap error would print the URL with its password.
 impl FromStr for PostgresUrl {
     type Err = Infallible;
 

@@ -1,5 +1,5 @@
-//! The dead-letter topic to PostgreSQL, where people and dashboards find it. Beside the walk: nothing waits for it, its failures stop
-//! nothing, and it keeps only so many letters there that they take no room from gold.
+//! Copies the dead-letter topic to PostgreSQL, where people and dashboards read it. The copy is independent of the walk: nothing waits for
+//! it, and its failures stop nothing. It keeps a limited number of letters, so that they do not fill the disk that gold needs.
 
 mod letter;
 mod table;
@@ -21,19 +21,19 @@ use crate::dead_letters::table::{Bounds, Table};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// Pause between two looks for the topic, which is made with its first letter.
+/// Pause between two checks for the topic, which is created with its first letter.
 const TOPIC_PAUSE: Duration = Duration::from_secs(2);
-/// How often letters that have become too old are looked for while no new ones come.
+/// Period of the checks for letters that are too old, while no new ones arrive.
 const AGE_PAUSE: Duration = Duration::from_hours(1);
 /// Most letters in one transaction: about a megabyte.
 const LETTERS_MAX: usize = 500;
-/// The group that brokers know us by; it has no members and commits nothing, since the position is in PostgreSQL.
+/// Group id of the consumer. The group has no members and commits nothing, since the position is in PostgreSQL.
 const GROUP: &str = "candleflight-gold-dead-letters";
 
-/// A consumer whose drop does not hold up a shutdown.
+/// A consumer that does not delay a shutdown when it is dropped.
 type Consumer = kafka::Closing<StreamConsumer<kafka::Logs>>;
 
-/// Copies dead letters without an end; whatever fails is tried again, and logged once.
+/// Copies dead letters and never returns. Each failure is retried and logged once.
 pub(crate) async fn run(config: &Config, topic: &str, metrics: &Metrics) -> Infallible {
     let never = CancellationToken::new();
     let mut backoff = Backoff::default();
@@ -43,14 +43,17 @@ pub(crate) async fn run(config: &Config, topic: &str, metrics: &Metrics) -> Infa
         let what = error.to_string();
         if what != told {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "dead letters do not reach PostgreSQL for now; they stay in their topic");
+            tracing::warn!(
+                error,
+                "copy dead letters to PostgreSQL, trying again; the letters stay in their topic"
+            );
         }
         told = what;
         backoff.pause(&never).await;
     }
 }
 
-/// Copies dead letters from where PostgreSQL is until something fails.
+/// Copies dead letters from the position in PostgreSQL until something fails.
 async fn copy(
     config: &Config,
     topic: &str,
@@ -62,7 +65,7 @@ async fn copy(
     let mut table = Table::open(&config.postgres, topic, bounds).await?;
     let failed = || kafka::Error::new(format!("read dead letters from topic {topic}"));
     let consumer = StreamConsumer::from_config_and_context(
-        // What retention has removed, or a topic made anew, is no reason to stop.
+        // Letters that retention removed, or a recreated topic, must not stop the copy.
         config.kafka.consumer(GROUP).set("auto.offset.reset", "earliest"),
         kafka::Logs,
     );
@@ -94,11 +97,11 @@ async fn copy(
     }
 }
 
-/// Returns the partitions of `topic`, once there is such a topic.
+/// Waits until `topic` exists and returns its partitions.
 async fn partitions(args: &kafka::Args, consumer: &Arc<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
     loop {
         let (consumer, wanted) = (Arc::clone(consumer), topic.to_owned());
-        // It blocks for as long as the broker takes.
+        // This call blocks until the broker answers.
         let asked = move || consumer.fetch_metadata(Some(&wanted), kafka::REQUEST_MAX);
         let answer = async {
             let asked = tokio::task::spawn_blocking(asked).await?;

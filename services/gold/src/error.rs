@@ -1,4 +1,4 @@
-//! Why gold or its verification ends.
+//! Errors of gold and of verify.
 
 use datafusion::error::DataFusionError;
 use position::{OffsetRange, Origin};
@@ -9,155 +9,159 @@ use crate::sqlstate::{self, Verdict};
 
 use crate::kernel::Frame;
 
-/// Why gold or its verification ends.
+/// Error that ends gold or verify.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Bronze cannot be read from the Flight server.
+    /// Reading bronze from the Flight server fails.
     #[error("read bronze from the Flight server")]
     Flight(#[from] ClientError),
-    /// A bronze batch does not have the schema of bronze: server and gold are of different versions.
+    /// A batch does not have the bronze schema: the server and gold have different versions.
     #[error(
-        "the batch {range} from the Flight server does not have the schema of bronze; run one version of all services"
+        "the batch {range} from the Flight server does not have the bronze schema; run the same version of all services"
     )]
     Schema {
-        /// The batch.
+        /// Offsets of the batch.
         range: OffsetRange,
     },
-    /// A batch from the Flight server does not begin where the one before ended.
+    /// A batch from the Flight server does not begin at the end of the previous batch.
     #[error("the Flight server sent {range} where offset {expected} was expected")]
     Gap {
         /// The next offset of the partition.
         expected: i64,
-        /// What came.
+        /// Offsets of the batch that arrived.
         range: OffsetRange,
     },
-    /// The Flight server has all of bronze that was asked for, and does not send it.
+    /// The Flight server has all the requested bronze rows, but does not send them.
     #[error(
-        "the Flight server sent nothing of bronze for {patience:?}, which it has: read its log, and try again"
+        "the Flight server has the bronze rows but sent none for {patience:?}: read its log, and try again"
     )]
     BronzeSilent {
-        /// How long it was silent.
+        /// Length of the silence.
         patience: std::time::Duration,
     },
-    /// The Flight server does not name its bronze: it is of version 0.1.
-    #[error("the Flight server does not name its bronze table: upgrade the server, then gold goes on")]
-    ServerOutdated,
-    /// The Flight server's bronze is of another topic than gold is to be computed from.
+    /// The Flight server does not report the id of its bronze table, since it is version 0.1.
     #[error(
-        "{found} is the topic here, not {wanted}: name the same --topic to all services, or use another server or database"
+        "the Flight server does not report the id of its bronze table: upgrade the server, then gold continues"
+    )]
+    ServerOutdated,
+    /// The Flight server's bronze, or the rows in the database, come from another topic.
+    #[error(
+        "the topic is {found} here, not {wanted}: give all services the same --topic, or use another server or database"
     )]
     OtherTopic {
-        /// The topic that the server or the database has.
+        /// Topic of the server or of the database.
         found: String,
-        /// The topic that was asked for.
+        /// Requested topic.
         wanted: String,
     },
-    /// A sink's rows are computed from another bronze table than the Flight server has.
+    /// The rows of a sink were computed from another bronze table than that of the Flight server.
     #[error(
-        "the gold rows in {sink} are computed from bronze table {found}, but the Flight server's bronze is table {} of topic {}: \
-         connect gold to the server of its own bronze, or run `candleflight gold --rebuild`, which empties gold and computes it again \
+        "the gold rows in {sink} were computed from bronze table {found}, but the Flight server's bronze is table {} of topic {}: \
+         connect gold to the server of that bronze table, or run `candleflight gold --rebuild`, which empties gold and computes it again \
          from this bronze", server.table, server.topic
     )]
     OtherBronze {
         /// The sink.
         sink: &'static str,
-        /// The id of the bronze table that its rows are computed from.
+        /// Id of the bronze table that its rows were computed from.
         found: String,
-        /// What the Flight server has.
+        /// Topic and bronze table of the Flight server.
         server: Origin,
     },
     /// The table has rows of another frame.
     #[error(
-        "the rows of gold are of --frame {}, and --frame {} was given: give --frame {} as before, or run `candleflight gold --rebuild`, which computes gold again",
+        "the gold rows have --frame {}, but --frame {} was given: give --frame {} as before, or run `candleflight gold --rebuild`, which computes gold again",
         recorded.name(), given.name(), recorded.name()
     )]
     Frame {
-        /// The frame of the rows.
+        /// Frame of the rows.
         recorded: Frame,
-        /// The frame that was given.
+        /// Frame that was given.
         given: Frame,
     },
-    /// The PostgreSQL URL does not parse. The cause is left out: it could hold the password.
+    /// The PostgreSQL URL does not parse. The cause is left out, since it may contain the password.
     #[error(
-        "--postgres is not a URL such as postgres://user:password@host:5432/database?sslmode=require; certificates are not named in it \
-         but by --postgres-ca, --postgres-cert and --postgres-key"
+        "--postgres is not a URL such as postgres://user:password@host:5432/database?sslmode=require; give certificates \
+         by --postgres-ca, --postgres-cert and --postgres-key, not in the URL"
     )]
     PostgresUrl,
-    /// A file of certificates cannot be used.
+    /// A certificate file cannot be used.
     #[error(transparent)]
     Access(#[from] access::Error),
-    /// There is no TLS between PostgreSQL and us that both trust.
+    /// The TLS handshake with PostgreSQL fails: one side does not trust the other.
     #[error(
-        "PostgreSQL: connect by TLS; check --postgres-ca (its authority), the host in --postgres (as its certificate has it) and \
+        "PostgreSQL: connect by TLS; check --postgres-ca (the authority of its certificate), the host in --postgres (it must match the certificate) and \
          --postgres-cert"
     )]
     PostgresTls(#[source] tokio_postgres::Error),
-    /// PostgreSQL does not let us in: a wrong log-in, or a role that may not connect to the database.
+    /// PostgreSQL rejects the connection: a wrong log-in, or a role that may not connect to the database.
     #[error("PostgreSQL refuses us; check user, password, database and sslmode in --postgres")]
     PostgresRefused(#[source] tokio_postgres::Error),
-    /// PostgreSQL refused, or could not be reached.
+    /// PostgreSQL returned an error or is unreachable.
     #[error("PostgreSQL: {action}{}", advice(source))]
     Postgres {
-        /// What was being done.
+        /// Action that failed.
         action: &'static str,
-        /// Why not.
+        /// Cause.
         #[source]
         source: tokio_postgres::Error,
     },
     /// PostgreSQL did not answer in time.
     #[error("PostgreSQL: {action}: no answer in time")]
     PostgresTimeout {
-        /// What was being done.
+        /// Action that failed.
         action: &'static str,
     },
-    /// The database has a table by one of our names that we did not make, such as that of the pipeline this one replaces.
+    /// The database has a table with one of gold's names that gold did not create, such as a table of another pipeline.
     #[error(
-        "the database has a table by the name of one of ours: rename or drop it, or use another database"
+        "the database already has a table with the name of a gold table: rename or drop it, or use another database"
     )]
     PostgresTaken(#[source] tokio_postgres::Error),
     /// The schema in PostgreSQL is newer than this program.
-    #[error("the tables in PostgreSQL have version {found}, this program knows {known}: run a newer one")]
+    #[error(
+        "the tables in PostgreSQL have version {found}, but this program supports versions up to {known}: run a newer program"
+    )]
     PostgresVersion {
-        /// The version of the tables.
+        /// Version of the tables.
         found: i32,
-        /// The newest that this program knows.
+        /// Newest version that this program supports.
         known: i32,
     },
-    /// The database does not hold every character.
+    /// The encoding of the database cannot represent every character.
     #[error(
-        "the encoding of the database is {encoding}, in which some symbols cannot be written: make one with \
-         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in --postgres"
+        "the encoding of the database is {encoding}, which cannot represent every symbol: create a database with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and give it in --postgres"
     )]
     PostgresEncoding {
         /// The encoding.
         encoding: String,
     },
-    /// The position in PostgreSQL is not where this process left it: another gold instance, or a restored backup.
+    /// The position in PostgreSQL changed since this process wrote it: another gold instance wrote it, or a backup was restored.
     #[error("the position in PostgreSQL was moved by another gold instance, or a backup was restored")]
     Moved,
     /// The gold Delta table could not be read or written.
     #[error("{action} the gold Delta table")]
     Lake {
-        /// What was being done.
+        /// Action that failed.
         action: &'static str,
-        /// Why not.
+        /// Cause.
         #[source]
         source: lake::LakeError,
     },
     /// A query on the gold Delta table failed.
     #[error("query the gold Delta table")]
     Query(#[from] DataFusionError),
-    /// The dead-letter topic cannot be read.
+    /// Reading the dead-letter topic fails.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// A task panicked: a bug.
-    #[error("a task of gold ended abnormally")]
+    /// A task panicked, which is a bug.
+    #[error("a gold task panicked")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl Error {
-    /// Tells whether gold may start its session again from the positions of its sinks.
+    /// Returns true if gold may restart its session from the positions of its sinks.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Flight(source) => source.is_transient(),
@@ -165,7 +169,7 @@ impl Error {
             Error::Lake { source, .. } => source.is_transient(),
             Error::Query(source) => query_is_transient(source),
             Error::Kafka(source) => source.is_transient(),
-            // It may be the server that is wrong, and is put right.
+            // The fault may be in the server's configuration, and an operator may correct it there.
             Error::PostgresTls(_) | Error::PostgresRefused(_) => true,
             Error::PostgresTimeout { .. }
             | Error::Moved
@@ -185,9 +189,9 @@ impl Error {
         }
     }
 
-    /// Says why there is no connection.
+    /// Classifies an error that occurred while connecting.
     pub(crate) fn connect(source: tokio_postgres::Error) -> Error {
-        // 28: invalid authorization, 42501: no right to connect. What rustls finds wrong is invalid data to tokio.
+        // 28: invalid authorization; 42501: no privilege to connect. A rustls error reaches tokio as invalid data.
         let state = source.code().map_or("", SqlState::code);
         if state.starts_with("28") || state == "42501" {
             return Error::PostgresRefused(source);
@@ -199,7 +203,7 @@ impl Error {
         }
     }
 
-    /// Returns the error with all its causes, in one line.
+    /// Returns the error with all its causes in one line.
     pub(crate) fn in_full(&self) -> String {
         let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -214,7 +218,7 @@ impl Error {
     }
 }
 
-/// Tells whether the same query may succeed later: not when it could not be planned; what else fails is the store beneath it.
+/// Returns true if the same query may succeed later: all errors except those of planning come from the store.
 fn query_is_transient(error: &DataFusionError) -> bool {
     use DataFusionError::{Configuration, Internal, NotImplemented, Plan, SQL, SchemaError};
     !matches!(
@@ -223,17 +227,18 @@ fn query_is_transient(error: &DataFusionError) -> bool {
     )
 }
 
-/// Returns true if the same transaction may succeed later: there was no answer at all, or one that passes by itself.
+/// Returns true if the same transaction may succeed later: the server did not answer, or returned a transient error.
 fn postgres_is_transient(error: &tokio_postgres::Error) -> bool {
     if let Some(answer) = error.as_db_error() {
         return sqlstate::verdict(answer) == Verdict::Passes;
     }
-    // The server has not answered: connection refused, reset or closed. What we could not encode or decode has no cause of that kind.
+    // The server has not answered: the connection was refused, reset or closed. Encoding and decoding errors do not have an I/O error as
+    // cause.
     let cause = std::error::Error::source(error);
     error.is_closed() || cause.is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
-/// Returns what a person can do about an error that does not pass by itself, to be put behind the message.
+/// Returns advice for an error that is not transient, as a suffix of the message.
 fn advice(error: &tokio_postgres::Error) -> String {
     match error.as_db_error().map(sqlstate::verdict) {
         Some(Verdict::Ends(advice)) => format!("; {advice}"),

@@ -1,4 +1,4 @@
-//! The pure heart of gold: moving averages and volatilities of one symbol's candles, columns in, columns out.
+//! The pure core of gold: moving averages and volatilities of one symbol's candles, from columns to columns.
 //!
 //! ```text
 //!   event time    0   1   2   3   ·   ·   ·   7            (minutes; 4 to 6 are missing)
@@ -7,10 +7,10 @@
 //!                 ╰────────── rows: 5 ─────────╯           5 samples, mean 101.0
 //! ```
 //!
-//! Every window is computed from its own values alone, shifted by its first one, in two passes and ascending order: there is no running
-//! sum to drift, and the same candles give the same bits whatever range of rows is asked for.
+//! Every window is computed from its own values only, in ascending order. It takes two passes over the values minus the first one. No
+//! running sum can drift, so the same candles give the same bits for every requested range of rows.
 
-#![expect(clippy::inline_always, reason = "only what is inlined is compiled for other vectors, too")]
+#![expect(clippy::inline_always, reason = "only inlined code is compiled for other vector widths, too")]
 
 use std::ops::Range;
 
@@ -18,22 +18,22 @@ use multiversion::multiversion;
 use schema::MINUTE_MICROS;
 use schema::gold::WINDOWS;
 
-/// Neighbouring rows that are summed side by side, each in its own order: eight hide the latency of a dependent addition.
+/// Number of neighbouring rows that are summed side by side, each in its own order. Eight lanes hide the latency of dependent additions.
 const LANES: usize = 8;
 
 /// The widest window, in minutes or rows.
 pub(crate) const WIDEST: u16 = WINDOWS[WINDOWS.len() - 1];
 
-/// What a window of length w counts.
+/// Unit in which a window of length w is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Frame {
     /// The candles of the last w minutes of event time: (t − w, t].
     Time,
-    /// The last w candles, however far apart: the convention of Spark's `rowsBetween` and of TA-Lib.
+    /// The last w candles, at any distance: the convention of Spark's `rowsBetween` and of TA-Lib.
     Rows,
 }
 
-/// One symbol's candles, strictly ascending by event time; the slices are of one length.
+/// One symbol's candles, strictly ascending by event time. The slices have the same length.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
     /// Event times in microseconds.
@@ -44,12 +44,12 @@ pub struct Series<'a> {
     pub volumes: &'a [f64],
 }
 
-/// The columns of one window length, a row a candle.
+/// The columns of one window length, with one row for each candle.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Averages {
     /// Mean of the closes.
     pub price_ma: Vec<f64>,
-    /// Sample standard deviation (n − 1) of the closes; 0 of fewer than two, which have none.
+    /// Sample standard deviation (n − 1) of the closes. It is 0 for fewer than two, which have none.
     pub price_volatility: Vec<f64>,
     /// Mean of the volumes.
     pub volume_ma: Vec<f64>,
@@ -58,7 +58,7 @@ pub struct Averages {
 }
 
 impl Frame {
-    /// Returns the name, as the flag has it.
+    /// Returns the name as in the flag.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Frame::Time => "time",
@@ -66,12 +66,13 @@ impl Frame {
         }
     }
 
-    /// Returns the frame of a name.
+    /// Returns the frame with this name.
     pub(crate) fn from_name(name: &str) -> Option<Frame> {
         [Frame::Time, Frame::Rows].into_iter().find(|frame| frame.name() == name)
     }
 
-    /// Returns the index of the first candle in the window of length `window` that ends at `row`; `known` is not after it.
+    /// Returns the index of the first candle in the window of length `window` that ends at `row`. `known` must not be greater than this
+    /// index.
     #[inline(always)]
     fn first(self, event_times: &[i64], row: usize, window: u16, known: usize) -> usize {
         match self {
@@ -84,14 +85,15 @@ impl Frame {
         }
     }
 
-    /// Tells whether the windows that end at `row` and at the rows after it begin at `first` and at the candles after it, `N` in all.
+    /// Returns true if `N` consecutive windows slide by one candle each: they end at `row` and the rows after it, and begin at `first` and
+    /// the candles after it.
     #[inline(always)]
     fn slides<const N: usize>(self, event_times: &[i64], first: usize, row: usize, window: u16) -> bool {
         match self {
             Frame::Rows => first + usize::from(window) == row + 1,
             Frame::Time => {
                 let (firsts, lasts) = (lanes::<_, N>(event_times, first), lanes::<_, N>(event_times, row));
-                // Without branches: on minutes without gaps it is always true.
+                // The code has no branches, since the result is always true for minutes without gaps.
                 (1..N).fold(true, |slides, lane| {
                     slides
                         & (lasts[lane] - firsts[lane - 1] >= micros(window))
@@ -102,8 +104,8 @@ impl Frame {
     }
 }
 
-/// Computes the windows that end at each of `rows` and appends them to `columns`, one for each length of [`WINDOWS`].
-// Compiled for the widest vectors of machines, too: lanes are added in the same order on all, so the bits are the same.
+/// Computes the windows that end at each of `rows` and appends them to `columns`, one for each length in [`WINDOWS`].
+// Also compiled for the widest vectors of the machine. Every version adds the lanes in the same order, so the bits are the same.
 #[multiversion(targets("x86_64+avx2"), dispatcher = "direct")]
 pub fn compute(
     series: Series<'_>,
@@ -139,7 +141,7 @@ impl Averages {
         self.samples.reserve(rows);
     }
 
-    /// Appends `N` rows: those of `window` and of the same window moved on by one, two, … candles.
+    /// Appends `N` rows: one for `window`, and one for each of the windows shifted by one, two, … candles.
     #[inline(always)]
     fn append<const N: usize>(&mut self, series: Series<'_>, window: Range<usize>) {
         let samples = i32::try_from(window.len()).expect("a window is far shorter than 2³¹ candles");
@@ -158,12 +160,12 @@ impl Averages {
     }
 }
 
-/// First pass: the means of `N` windows, and the same less each window's first value.
+/// First pass: returns the means of `N` windows, and the same means minus the first value of each window.
 #[inline(always)]
 fn means<const N: usize>(values: &[f64], window: Range<usize>, n: f64) -> ([f64; N], [f64; N]) {
     let origins = lanes::<_, N>(values, window.start);
     let mut sums = [0.0; N];
-    // The first value less itself is nothing.
+    // The first value minus itself is zero.
     for index in window.start + 1..window.end {
         let values = lanes::<_, N>(values, index);
         for lane in 0..N {
@@ -174,7 +176,7 @@ fn means<const N: usize>(values: &[f64], window: Range<usize>, n: f64) -> ([f64;
     (std::array::from_fn(|lane| origins[lane] + shifted[lane]), shifted)
 }
 
-/// Second pass: the sums of squared deviations from the shifted means.
+/// Second pass: returns the sums of squared deviations from the shifted means.
 #[inline(always)]
 fn squared_deviations<const N: usize>(
     values: &[f64],

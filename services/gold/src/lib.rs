@@ -1,5 +1,5 @@
-//! Bronze to gold: follows bronze on the Flight server, computes each candle's moving averages and volatilities, and writes them to
-//! PostgreSQL and to the gold Delta table, each at its own position.
+//! Bronze to gold. Follows bronze on the Flight server and computes each candle's moving averages and volatilities. Writes them to
+//! PostgreSQL and to the gold Delta table, each of which has its own position.
 
 mod source;
 
@@ -40,12 +40,12 @@ use crate::walk::{Stage, Walk};
 /// Name of the service.
 pub(crate) const NAME: &str = "gold";
 
-/// Follows bronze and writes gold until `context.shutdown`; then writes what was read and returns.
+/// Follows bronze and writes gold until `context.shutdown`. Then writes the rows already read, and returns.
 ///
 /// # Errors
 ///
-/// [`Error`] that is not transient. Transient ones start the session again, from the positions of the sinks.
-// Boxed, so that the service is compiled in its own crate and not into whatever awaits it.
+/// [`Error`] that is not transient. A transient error restarts the session from the positions of the sinks.
+// Boxed, so that the service is compiled in its own crate and not in each crate that awaits it.
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
@@ -69,7 +69,7 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
             Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "gold starts again from its sinks' positions"
+                    "restarting gold from the positions of its sinks"
                 );
                 unready = error.in_full();
                 context.metrics.set_ready(NAME, Err(unready.clone()));
@@ -82,11 +82,11 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
     }
 }
 
-/// Opens the sinks, emptied first if gold is to be computed again, lets the one that is behind catch up, and runs the walk from where both
-/// are.
+/// Opens the sinks, lets the one that is behind catch up, and then runs the walk from their common position. With `rebuild`, empties both
+/// sinks first.
 ///
-/// A row may depend on several partitions, and is right as of one position. So a sink takes only what was computed from its own position
-/// on: where the two differ, each comes by itself to where the other is.
+/// A row may depend on several partitions, and is correct at one position only. So a sink accepts only rows that were computed from its own
+/// position. If the two positions differ, each sink advances alone to the greater of the two.
 async fn session(
     config: &Config,
     context: &Context,
@@ -108,7 +108,7 @@ async fn session(
     let (origin, postgres, lake) = opened?;
     *rebuild = false;
     backoff.reset();
-    tracing::info!(postgres = %postgres.state().position, lake = %lake.state().position, "gold goes on from its sinks' positions");
+    tracing::info!(postgres = %postgres.state().position, lake = %lake.state().position, "gold continues from the positions of its sinks");
     let reach = postgres.state().position.greater(&lake.state().position);
     let mut walk = Walk::new(config, context, metrics, origin.table, &postgres);
     let mut stages = Vec::new();

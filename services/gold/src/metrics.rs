@@ -1,4 +1,4 @@
-//! The numbers of gold.
+//! Metrics of gold.
 
 use std::sync::atomic::AtomicU64;
 
@@ -28,13 +28,13 @@ pub(crate) struct PartitionLabel {
     pub(crate) partition: i32,
 }
 
-/// Label of the counter of what is set aside.
+/// Label of the counter of rows that are set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     pub(crate) reason: &'static str,
 }
 
-/// The numbers that each sink has; clones share.
+/// Metrics of each sink. Clones share their values.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkMetrics {
     sink: &'static str,
@@ -44,21 +44,21 @@ pub(crate) struct SinkMetrics {
 }
 
 impl SinkMetrics {
-    /// Takes over where the sink stands when it is opened.
+    /// Records the position of the sink when it is opened.
     pub(crate) fn observe_position(&self, position: &Position) {
         for (partition, next) in position.iter() {
             self.position_offset.get_or_create(&PositionLabel { sink: self.sink, partition }).set(next);
         }
     }
 
-    /// Takes over where the sink stands after a commit, now.
+    /// Records the position of the sink and the time after a commit.
     pub(crate) fn observe_commit(&self, position: &Position) {
         self.observe_position(position);
         self.commit_timestamp.set(service::clock::now_seconds());
     }
 }
 
-/// The metrics of gold; clones share.
+/// Metrics of gold. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     service: service::metrics::Metrics,
@@ -75,18 +75,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics; once a process.
+    /// Registers the metrics. Must be called once in a process.
     pub fn register(metrics: &service::metrics::Metrics) -> Self {
         let rows: Family<SinkLabel, Counter> =
             metrics.register("gold_rows", "Gold rows committed", Family::default());
         let commit_timestamps: Family<SinkLabel, Gauge<f64, AtomicU64>> = metrics.register(
             "gold_commit_timestamp_seconds",
-            "When gold was last committed",
+            "Time of the last gold commit",
             Family::default(),
         );
         let position_offset = metrics.register(
             "gold_position_offset",
-            "Next offset that the sink does not hold",
+            "Next offset after those in the sink",
             Family::default(),
         );
         let sink = |sink| SinkMetrics {
@@ -96,7 +96,7 @@ impl Metrics {
             position_offset: Family::clone(&position_offset),
         };
         let histogram = |name, help| {
-            // 1 ms to 3 minutes: 30 % apart, since p99 is read off the bucket bounds.
+            // Buckets from 1 ms to 3 minutes, 30 % apart, since p99 is read from the bucket bounds.
             metrics.register(name, help, Histogram::new(exponential_buckets(0.001, 1.3, 47)))
         };
         Metrics {
@@ -120,7 +120,7 @@ impl Metrics {
             ),
             set_aside: metrics.register(
                 "gold_set_aside",
-                "Bronze rows that gold cannot hold and has left out",
+                "Bronze rows that gold cannot store and leaves out",
                 Family::default(),
             ),
             postgres_commit_seconds: histogram(
@@ -133,17 +133,17 @@ impl Metrics {
             ),
             freshness_seconds: histogram(
                 "freshness_seconds",
-                "Candle produced to gold row committed in PostgreSQL",
+                "Time from producing a candle to committing its gold row in PostgreSQL",
             ),
             lag_offsets: metrics.register(
                 "gold_lag_offsets",
-                "Offsets received by bronze, not yet in PostgreSQL",
+                "Offsets that bronze has received and PostgreSQL does not hold yet",
                 Family::default(),
             ),
         }
     }
 
-    /// Says that gold is ready, or why it is not.
+    /// Reports that gold is ready, or why it is not.
     pub(crate) fn set_ready(&self, readiness: Result<(), String>) {
         self.service.set_ready(crate::NAME, readiness);
     }

@@ -1,19 +1,19 @@
-//! A queue between two stages, bounded by rows; the receiver takes all that waits at once, so that work is combined exactly when
-//! the stage behind is busy, and flows through singly when it is not.
+//! A queue between two stages, bounded by rows. The receiver takes all waiting items at once. So items are combined while the next stage is
+//! busy, and pass singly while it is idle.
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
-/// Most items that wait, of however few rows: 4 minutes at 16 batches a second.
+/// Most items that wait, even if they have few rows: 4 minutes at 16 batches a second.
 const ITEMS_MAX: usize = 4096;
 
-/// The receiving stage is gone: it has ended, and its own error says why.
+/// The receiving stage has ended. Its own error contains the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("the next stage has ended")]
 pub(crate) struct Closed;
 
-/// The sending end.
+/// Sending end.
 #[derive(Debug)]
 pub(crate) struct Sender<T> {
     items: mpsc::Sender<(u32, T)>,
@@ -21,14 +21,14 @@ pub(crate) struct Sender<T> {
     rows_max: u32,
 }
 
-/// The receiving end.
+/// Receiving end.
 #[derive(Debug)]
 pub(crate) struct Receiver<T> {
     items: mpsc::Receiver<(u32, T)>,
     room: Arc<Semaphore>,
 }
 
-/// Makes a queue that holds items of `rows_max` rows together, or one larger item alone.
+/// Creates a queue for items of `rows_max` rows in total, or for one larger item.
 pub(crate) fn bounded<T>(rows_max: u32) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(ITEMS_MAX);
     let room = Arc::new(Semaphore::new(usize::try_from(rows_max).unwrap_or(Semaphore::MAX_PERMITS)));
@@ -36,14 +36,14 @@ pub(crate) fn bounded<T>(rows_max: u32) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Waits for room, then hands over `item`.
+    /// Waits for room, then sends `item`.
     pub(crate) async fn send(&self, rows: usize, item: T) -> Result<(), Closed> {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX).min(self.rows_max);
         self.room.acquire_many(rows).await.map_err(|_| Closed)?.forget();
         self.items.send((rows, item)).await.map_err(|_| Closed)
     }
 
-    /// Hands over `item` if there is room for it now; returns whether there was.
+    /// Sends `item` if there is room for it now. Returns true if it was sent.
     pub(crate) fn try_send(&self, rows: usize, item: T) -> bool {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX).min(self.rows_max);
         let Ok(room) = self.room.try_acquire_many(rows) else { return false };
@@ -56,7 +56,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits for an item and returns all that are there; nothing once the senders are gone.
+    /// Waits for an item and returns all items in the queue; returns none once the senders are gone.
     pub(crate) async fn recv_all(&mut self) -> Vec<T> {
         let mut taken = Vec::new();
         self.items.recv_many(&mut taken, ITEMS_MAX).await;

@@ -11,28 +11,28 @@ use schema::gold::WINDOWS;
 use crate::candle::Candle;
 use crate::kernel::{self, Averages, Frame, Series, WIDEST};
 
-/// Gold rows under construction, in the order in which they are appended.
+/// Gold rows under construction, in append order.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    /// Each stretch of one symbol and how many rows it has.
+    /// Runs of rows with one symbol: the symbol, and the number of rows.
     symbols: Vec<(String, usize)>,
     candles: Vec<Candle>,
     averages: [Averages; WINDOWS.len()],
 }
 
 impl Rows {
-    /// Counts the rows.
+    /// Returns the number of rows.
     pub(crate) fn len(&self) -> usize {
         self.candles.len()
     }
 
-    /// Returns the event time of the last row, if that is one of `symbol`.
+    /// Returns the event time of the last row, if that row has this `symbol`.
     pub(crate) fn last_event_time(&self, symbol: &str) -> Option<i64> {
         let last = self.symbols.last().filter(|(last, _)| last == symbol);
         last.and(self.candles.last()).map(|candle| candle.event_time)
     }
 
-    /// Computes and appends the rows of `range`; `candles` must hold the whole windows of all of them.
+    /// Computes and appends the rows of `range`. `candles` must contain the complete windows of all of them.
     pub(crate) fn append(&mut self, symbol: &str, candles: &[Candle], range: Range<usize>, frame: Frame) {
         if range.is_empty() {
             return;

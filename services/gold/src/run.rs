@@ -1,4 +1,4 @@
-//! A run of one partition's offsets: what waits is joined into one, and what changes too much is split.
+//! A run of one partition's offsets. Waiting batches are joined into one run, and a run that changes too many rows is split.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -7,22 +7,22 @@ use schema::bronze::column;
 
 use crate::source::Batch;
 
-/// A run of one partition's offsets, in the order in which they came.
+/// A run of one partition's offsets, in order of arrival.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    /// The offsets, all of them.
+    /// All offsets of the run.
     pub(crate) range: OffsetRange,
     /// Their bronze rows.
     pub(crate) batches: Vec<RecordBatch>,
 }
 
 impl Run {
-    /// Counts the rows.
+    /// Returns the number of rows.
     pub(crate) fn row_count(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// Splits the run by its offsets into one of at most `rows` rows, one at least, and the rest, if there is one.
+    /// Splits the run by offset into a part of at most `rows` rows (but at least one) and the rest, if any.
     pub(crate) fn split(&self, rows: usize) -> (Run, Option<Run>) {
         let mut room = rows.max(1);
         let (mut first, mut rest) = (Vec::new(), Vec::new());
@@ -43,7 +43,7 @@ impl Run {
     }
 }
 
-/// Joins batches into one run a partition.
+/// Joins the batches of each partition into one run.
 pub(crate) fn join(batches: Vec<Batch>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (range, batch) in batches {

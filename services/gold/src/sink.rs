@@ -1,4 +1,4 @@
-//! What the sinks share: what they are given, and where the two that are durable stand.
+//! Types that the sinks share: their input, and the state of the two durable ones.
 
 pub mod lake;
 pub(crate) mod live;
@@ -20,47 +20,48 @@ const SYMBOL: usize = 0;
 /// Index of `event_time` in a gold batch.
 const EVENT_TIME: usize = 1;
 
-/// The gold rows of one run of offsets on their way to the sinks; clones share the columns.
+/// The gold rows of one run of offsets, on their way to the sinks. Clones share the columns.
 #[derive(Clone, Debug)]
 pub struct Computed {
-    /// The offsets that the rows were computed from.
+    /// Offsets that the rows were computed from.
     pub range: OffsetRange,
-    /// All rows that the run changes, of [`schema::gold::schema`], ordered by symbol and event time, one a key.
+    /// All rows that the run changes, with the schema [`schema::gold::schema`]. They are ordered by symbol and event time, one for each
+    /// key.
     pub rows: RecordBatch,
-    /// The bronze rows of the run that gold cannot hold, ascending by offset.
+    /// Bronze rows of the run that gold cannot store, ascending by offset.
     pub asides: Arc<[Aside]>,
-    /// When each candle of the run was produced, microseconds UTC.
+    /// Time at which each candle of the run was produced, in microseconds UTC.
     pub arrived: Arc<[i64]>,
 }
 
-/// Where a sink stands.
+/// Position of a sink and its newest rows.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// What its rows were computed from.
+    /// Offsets that its rows were computed from.
     pub position: Position,
-    /// The newest row of each symbol, or a later time: rows later than that are certain not to be there.
+    /// The event time of each symbol's newest row, or a later time. No row is later than this time.
     pub newest: Newest,
 }
 
-/// The newest event time of each symbol in a table: later rows are certain not to be there.
+/// The newest event time of each symbol in a table. The table has no later rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Newest(HashMap<String, i64>);
 
-/// The partitions that each symbol's candles have come from: one, unless its producers disagree or partitions were added.
+/// Partitions of each symbol's candles. There is one, unless producers use different partitioners or partitions were added.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Partitions(HashMap<String, BTreeSet<i32>>);
 
-/// Gold rows, split by what a table may already hold.
+/// Gold rows, split by whether a table may already contain them.
 #[derive(Debug, Default)]
 pub(crate) struct Split {
-    /// Rows later than all that the table holds of their symbol: no key among them is there, none occurs twice.
+    /// Rows later than all rows of their symbol in the table. None of their keys is in the table, and none occurs twice.
     pub(crate) fresh: Vec<RecordBatch>,
-    /// The other rows; within each batch no key occurs twice, a later batch wins, also over `fresh`.
+    /// The other rows. Within each batch no key occurs twice. A later batch replaces earlier ones, and also `fresh`.
     pub(crate) corrections: Vec<RecordBatch>,
 }
 
 impl Computed {
-    /// Tells whether a sink at `position` holds all of this already.
+    /// Returns true if a sink at `position` already holds the whole run.
     pub fn is_held(&self, position: &Position) -> bool {
         position.next(self.range.partition).is_some_and(|next| next >= self.range.next)
     }
@@ -82,14 +83,14 @@ impl Newest {
         self.0.iter().map(|(symbol, newest)| (symbol.as_str(), *newest))
     }
 
-    /// Returns the lesser event time of each symbol that both hold. A symbol that one lacks was not there at that one's position.
+    /// Returns, for each symbol in both, the lesser event time. A symbol that is missing on one side was not in that table at its position.
     pub fn lesser(&self, other: &Newest) -> Newest {
         let both =
             |(symbol, newest): (&String, &i64)| Some((symbol.clone(), other.get(symbol)?.min(*newest)));
         Newest(self.0.iter().filter_map(both).collect())
     }
 
-    /// Splits batches in the order in which they were computed, and moves on to the newest of them.
+    /// Splits batches in the order in which they were computed, and advances to the newest rows.
     pub(crate) fn split<'a>(&mut self, batches: impl IntoIterator<Item = &'a RecordBatch>) -> Split {
         let mut split = Split::default();
         for batch in batches {
@@ -110,7 +111,7 @@ impl Newest {
         split
     }
 
-    /// Marks the fresh rows of a batch.
+    /// Returns a mask of the fresh rows of a batch.
     fn fresh(&mut self, batch: &RecordBatch) -> BooleanArray {
         let event_times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
         let mut fresh = Vec::with_capacity(batch.num_rows());
@@ -118,7 +119,7 @@ impl Newest {
             let newest = self.get(symbol);
             let event_times = &event_times[rows];
             fresh.extend(event_times.iter().map(|time| newest.is_none_or(|newest| *time > newest)));
-            // Rows ascend by event time, so the last of the stretch is its newest.
+            // Rows ascend by event time, so the last row of a stretch is its newest.
             if let (Some(true), Some(last)) = (fresh.last(), event_times.last()) {
                 self.0.insert(symbol.to_owned(), *last);
             }
@@ -128,12 +129,12 @@ impl Newest {
 }
 
 impl Partitions {
-    /// Returns the partitions of `symbol`, if any is known.
+    /// Returns the known partitions of `symbol`, if any.
     pub(crate) fn get(&self, symbol: &str) -> Option<&BTreeSet<i32>> {
         self.0.get(symbol)
     }
 
-    /// Adds a partition of `symbol`; returns true if the symbol had others before, but not this one.
+    /// Adds a partition of `symbol`. Returns true if the symbol had other partitions before, but not this one.
     pub(crate) fn insert(&mut self, symbol: &str, partition: i32) -> bool {
         if let Some(known) = self.0.get_mut(symbol) {
             return known.insert(partition);
@@ -142,14 +143,14 @@ impl Partitions {
         false
     }
 
-    /// Returns the symbols, each with each of its partitions.
+    /// Returns pairs of a symbol and one of its partitions.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32)> {
         self.0
             .iter()
             .flat_map(|(symbol, partitions)| partitions.iter().map(|index| (symbol.as_str(), *index)))
     }
 
-    /// Returns the symbols of `computed` whose partition is not known here.
+    /// Returns the symbols of `computed` whose partition is missing here.
     pub(crate) fn missing(&self, computed: &[&Computed]) -> Partitions {
         let mut missing = Partitions::default();
         for Computed { range, rows, .. } in computed {
@@ -162,7 +163,7 @@ impl Partitions {
         missing
     }
 
-    /// Takes in the symbols of another.
+    /// Adds the symbols of `other`.
     pub(crate) fn extend(&mut self, other: &Partitions) {
         for (symbol, partition) in other.iter() {
             self.insert(symbol, partition);
@@ -180,7 +181,7 @@ impl FromIterator<(String, i32)> for Partitions {
     }
 }
 
-/// Returns each stretch of one symbol of a gold batch and its rows: a loop over rows, so that callers need one look-up a stretch.
+/// Returns each stretch of rows with one symbol in a gold batch. This loop over rows leaves callers one look-up for each stretch.
 fn stretches(batch: &RecordBatch) -> impl Iterator<Item = (&str, Range<usize>)> {
     let symbols = batch.column(SYMBOL).as_string::<i32>();
     let mut next = 0;

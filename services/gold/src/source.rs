@@ -1,4 +1,4 @@
-//! Reads bronze from the Flight server: the stream of all that arrives, and the history around late candles.
+//! Reads bronze from the Flight server: the stream of all new batches, and the history around late candles.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::error::Error;
 use crate::metrics::PartitionLabel;
 use crate::{NAME, queue};
 
-/// How often the lag is measured: a scrape comes every few seconds at most.
+/// Period of the lag measurement: scrapes are at least a few seconds apart.
 const LAG_PERIOD: Duration = Duration::from_secs(1);
 
-/// A batch of bronze and the offsets it stands for.
+/// A batch of bronze and the offsets that it covers.
 pub(crate) type Batch = (OffsetRange, RecordBatch);
 
-/// A connection to the Flight server that is made when it is first needed, and again after a failure.
+/// A connection to the Flight server. It opens when first needed, and again after a failure.
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: String,
@@ -37,12 +37,12 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Source {
     connection: Connection,
-    /// The bronze table whose offsets the cursor counts.
+    /// Bronze table whose offsets the cursor counts.
     table: String,
     metrics: Metrics,
 }
 
-/// Who ended a stream that did not fail.
+/// The side that ended a stream without a failure.
 enum Ended {
     Server,
     NextStage,
@@ -70,7 +70,7 @@ impl Source {
         Source { connection, table: table.to_owned(), metrics }
     }
 
-    /// Follows bronze from `cursor` until `until`, if that is given, or `stop`, over any number of the server's restarts.
+    /// Follows bronze from `cursor` until `until`, if given, or `stop`, and reconnects after each restart of the server.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Source {
     }
 }
 
-/// Asks the Flight server for the topic and the bronze table that its positions count in.
+/// Requests the topic and the bronze table of the Flight server's positions.
 ///
 /// # Errors
 ///
@@ -141,12 +141,12 @@ pub(crate) async fn origin(connection: &mut Connection, topic: &str) -> Result<O
     }
 }
 
-/// Returns true if `position` has reached `until`; offset 0 is reached before anything is read.
+/// Returns true if `position` has reached `until`. Offset 0 is reached before any read.
 pub(crate) fn is_there(position: &Position, until: &Position) -> bool {
     until.iter().all(|(partition, next)| position.next(partition).unwrap_or(0) >= next)
 }
 
-/// Checks that a batch is bronze and begins at the cursor.
+/// Checks that a batch has the bronze schema and begins at the cursor.
 pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
     if batch.schema_ref().fields() != schema::bronze::schema().fields() {
         return Err(Error::Schema { range });
@@ -157,7 +157,7 @@ pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) 
     }
 }
 
-/// Reads histories; several can be read at once.
+/// Reads histories, several of them concurrently.
 #[derive(Debug)]
 pub(crate) struct Histories {
     connection: Mutex<Connection>,
@@ -170,7 +170,7 @@ impl Histories {
         Histories { connection: Mutex::new(connection), table: table.to_owned(), stop }
     }
 
-    /// Reads one history, trying again as long as the failure is transient; `None` when it was to stop first.
+    /// Reads one history and retries transient failures. Returns `None` if stopped first.
     ///
     /// # Errors
     ///
@@ -200,11 +200,11 @@ impl Histories {
     }
 }
 
-/// Measures how many offsets bronze has received that `committed` has not reached, until `stop`.
+/// Measures the number of offsets that bronze has received and `committed` has not reached, until `stop`.
 ///
 /// # Errors
 ///
-/// None: a server that is away is the follower's to report, and the gauge keeps its last value.
+/// None: the follower reports an unreachable server, and the gauge keeps its last value.
 pub(crate) async fn measure_lag(
     mut connection: Connection,
     committed: watch::Receiver<Position>,

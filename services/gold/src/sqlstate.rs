@@ -1,92 +1,94 @@
-//! The one table of PostgreSQL's SQLSTATEs: which errors pass by themselves, and which end gold with what to do.
+//! Table of PostgreSQL's SQLSTATEs: the errors that are transient, and those that end gold with advice.
 //!
-//! A failover, a full disk, a stopped server or a cancelled statement passes: the same transaction is tried again until it does. What
-//! only a person can mend ends gold with a sentence. A log-in that is refused waits: as often as not it is put right at the server.
+//! A failover, a full disk, a stopped server or a cancelled statement is transient: gold retries the same transaction until it succeeds. An
+//! error that only a person can correct ends gold with advice. A rejected log-in is retried, since it is often corrected at the server.
 
 use tokio_postgres::error::DbError;
 
 use Verdict::{Ends, Passes};
 
-/// What follows from an error.
+/// Verdict on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It passes by itself.
+    /// The error is transient.
     Passes,
-    /// A person must act; what to do.
+    /// A person must act, as the advice says.
     Ends(&'static str),
 }
 
-/// SQLSTATEs and classes of them; the longest that matches counts.
+/// SQLSTATEs and classes of them. The longest match counts.
 const VERDICTS: &[(&str, Verdict)] = &[
-    // The connection is lost or refused. Poolers use 08P01 for nearly everything: see POOLER_TEXTS.
+    // The connection is lost or refused. Poolers use 08P01 for nearly all errors: see POOLER_TEXTS.
     ("08", Passes),
     ("0A", Ends("use PostgreSQL 12 or newer")),
     ("22P05", Ends(ENCODING)),
-    // A statement before it failed, and has its own error.
+    // An earlier statement failed and has its own error.
     ("25P02", Passes),
-    // Our transaction was idle for longer than the server lets it, as when this process was stopped for a while.
+    // The transaction was idle for longer than the server allows, for example because this process was stopped for a while.
     ("25P03", Passes),
     ("25P04", Passes),
-    // A standby that is being promoted, or a server that takes no writes because its disk is nearly full.
+    // A standby is being promoted, or a server is read-only because its disk is nearly full.
     ("25006", Passes),
-    ("26000", Ends("a pooler mixes up the sessions of its clients: use its session or transaction pooling")),
-    ("3D000", Ends("create the database, or name another one in --postgres")),
     (
-        "3F000",
-        Ends("create the schema that search_path names, or correct search_path of the role or in --postgres"),
+        "26000",
+        Ends("a pooler mixes up the sessions of its clients: set it to session or transaction pooling"),
     ),
-    // Serialization failures, deadlocks, and transactions of unknown outcome, which is then read.
+    ("3D000", Ends("create the database, or give another one in --postgres")),
+    ("3F000", Ends("create the schema in search_path, or correct search_path of the role or in --postgres")),
+    // Serialization failures, deadlocks, and transactions of unknown outcome. The retry reads the outcome.
     ("40", Passes),
     (
         "42501",
         Ends(
-            "let the role of --postgres create, read and write tables: GRANT CREATE, USAGE ON SCHEMA, or make it their owner",
+            "allow the role in --postgres to create, read and write tables: GRANT CREATE, USAGE ON SCHEMA, or make it the owner of the tables",
         ),
     ),
     ("42P01", Ends(TABLES)),
     ("42P10", Ends(TABLES)),
     ("42703", Ends(TABLES)),
     ("42804", Ends(TABLES)),
-    // Another program behind the same pooler has left a statement of that name; ours has another one the next time.
+    // Another client of the same pooler has left a statement with that name. The name differs at the next attempt.
     ("42P05", Passes),
-    // Out of connections, memory or disk.
+    // No connections, memory or disk space left.
     ("53", Passes),
-    ("53400", Ends("raise the limit that PostgreSQL names")),
-    // In use or locked.
+    ("53400", Ends("raise the limit in PostgreSQL's message")),
+    // The object is in use or locked.
     ("55006", Passes),
     ("55P03", Passes),
-    // The server stops, starts or recovers; an administrator or a time limit has cancelled us.
+    // The server stops, starts or recovers, or an administrator or a time limit has cancelled the statement.
     ("57", Passes),
-    // Its disk fails to read or write.
+    // The server's disk has read or write errors.
     ("58", Passes),
-    // A tuple that was updated at the same time, or whatever a pooler calls internal.
+    // A tuple was updated concurrently, or a pooler reports an internal error.
     ("XX000", Passes),
     (
         "XX001",
-        Ends("the database is damaged: restore it from a backup, or drop it and let gold make it again"),
+        Ends(
+            "the database is damaged: restore it from a backup, or drop it and let gold create its tables again",
+        ),
     ),
     ("XX002", Ends("an index is damaged: REINDEX it")),
 ];
 
-/// What PgBouncer says by texts, under 08P01, of what only a person can mend.
+/// Texts that PgBouncer sends with 08P01 for errors that only a person can correct.
 const POOLER_TEXTS: &[(&str, &str)] = &[
     (
         "statement pooling mode",
-        "the pooler in --postgres splits transactions: use its session or transaction pooling",
+        "the pooler in --postgres splits transactions: set it to session or transaction pooling",
     ),
     (
         "unsupported startup parameter",
-        "remove that parameter from --postgres, or let the pooler ignore it (ignore_startup_parameters)",
+        "remove that parameter from --postgres, or configure the pooler to ignore it (ignore_startup_parameters)",
     ),
-    ("no such database", "name a database in --postgres that the pooler has"),
+    ("no such database", "give a database in --postgres that the pooler serves"),
 ];
 
-const ENCODING: &str = "make the database with ENCODING 'UTF8': gold holds any symbol";
-const TABLES: &str = "gold's tables were changed or dropped by hand: restore them, or drop all of them and let gold make them again";
-/// What is said of the other states.
-const UNEXPECTED: &str = "gold does not expect that; PostgreSQL's log says more";
+const ENCODING: &str = "create the database with ENCODING 'UTF8', since a symbol may contain any character";
+const TABLES: &str = "gold's tables were changed or dropped by hand: restore them, or drop all of them and let gold create them again";
+/// Advice for all other states.
+const UNEXPECTED: &str = "gold does not expect this error; read PostgreSQL's log";
 
-/// Says what follows from an error of the server's.
+/// Returns the verdict on an error of the server.
 pub(crate) fn verdict(error: &DbError) -> Verdict {
     decide(error.code().code(), error.message())
 }

@@ -1,8 +1,8 @@
 //! `candleflight verify`: compares bronze with the topic, and both sinks with the gold that follows from bronze, bit by bit.
 //!
-//! Each sink is read in one snapshot, with the position that it says it has reached, and bronze up to exactly there: so it works on
-//! a pipeline that runs. What should be there is computed by code of its own; verify shares with the services only the reading of
-//! Flight streams, Delta tables and PostgreSQL, and the names and bounds of [`schema`].
+//! Each sink and its recorded position are read in one snapshot. Bronze is read up to exactly that position, so verify works on a running
+//! pipeline. Separate code computes the expected rows. Verify shares with the services only the reading of Flight streams, Delta tables and
+//! PostgreSQL, and the names and bounds of [`schema`].
 
 mod bronze;
 mod compare;
@@ -33,47 +33,47 @@ use crate::verify::bronze::Bronze;
 use crate::verify::reference::Reference;
 pub use crate::verify::report::{Difference, Report, TableReport, TopicReport};
 
-/// Rows that are taken from PostgreSQL together.
+/// Most rows that are fetched from PostgreSQL at once.
 const BATCH_ROWS: usize = 8192;
 
-/// The flags of `candleflight verify`.
+/// Flags of `candleflight verify`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "verify")]
 pub struct Config {
     /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
     pub flight: String,
-    /// PostgreSQL.
+    /// PostgreSQL and its TLS certificates.
     #[command(flatten)]
     pub postgres: Postgres,
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables.
     #[arg(long, env = "CANDLEFLIGHT_LAKE", default_value = "s3://bitcoin-data")]
     pub lake: String,
-    /// The topic that bronze comes from, and the Kafka that has it.
+    /// The source topic of bronze, and the Kafka cluster that holds it.
     #[command(flatten)]
     pub kafka: kafka::Args,
-    /// Topic of the messages that could not be used; by default the topic's name with _dlq.
+    /// Topic of the dead letters (unusable messages) [default: the name of the topic with the suffix _dlq].
     #[arg(long, env = "CANDLEFLIGHT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub dead_letter_topic: Option<String>,
-    /// Leave the topic out, where Kafka is gone: what is missing from bronze is then not noticed.
+    /// Do not read the topic, for example because Kafka is gone. Rows that are missing from bronze are then not detected.
     #[arg(long)]
     pub no_topic: bool,
-    /// What a window of length w counts [default: as gold has recorded it]
+    /// Window definition. Must match the running gold service [default: the one that gold has recorded].
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_enum)]
     pub frame: Option<Frame>,
-    /// How long bronze may stand still before a sink that is ahead of it is reported.
+    /// Longest time that bronze may make no progress before verify reports a sink that is ahead of it.
     #[arg(long, env = "CANDLEFLIGHT_VERIFY_PATIENCE", default_value = "30s", value_parser = service::duration)]
     pub patience: Duration,
-    /// Who it is to the Flight server.
+    /// Credentials for the Flight server.
     #[command(flatten)]
     pub access: access::Client,
 }
 
-/// Compares bronze with the topic, and PostgreSQL and the lake with what bronze says they should hold.
+/// Compares bronze with the topic, and PostgreSQL and the lake with the gold that follows from bronze.
 ///
 /// # Errors
 ///
-/// [`Error`] when one of them cannot be read; differences are no error.
+/// [`Error`] if one of them cannot be read. Differences are not errors.
 pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
     Box::pin(async move {
         let mut client = connect(&config.postgres.pool()?).await?;
@@ -86,7 +86,7 @@ pub fn run(config: &Config) -> BoxFuture<'_, Result<Report, Error>> {
     })
 }
 
-/// Returns the frame that gold's rows are of.
+/// Returns the frame of gold's rows.
 async fn frame(config: &Config, client: &mut Object) -> Result<Frame, Error> {
     match (postgres::frame::read(client, &config.kafka.topic).await?, config.frame) {
         (Some(recorded), Some(given)) if recorded != given => Err(Error::Frame { recorded, given }),
@@ -120,7 +120,7 @@ async fn verify_lake(config: &Config, frame: Frame, bronze: &mut Bronze) -> Resu
     .await
 }
 
-/// Compares a sink with the gold that follows from bronze below its position.
+/// Compares a sink with the gold that follows from bronze up to the sink's position.
 async fn verify<'a>(
     bronze: &mut Bronze,
     frame: Frame,
@@ -140,14 +140,14 @@ async fn verify<'a>(
     Ok(report)
 }
 
-/// Names the columns that are compared: all but the time of computing, and the date, which is made of the event time.
+/// Returns the names of the compared columns: all but the computing time and the date, which derives from the event time.
 fn columns() -> Vec<String> {
     let schema = schema::gold::schema();
     let names = schema.fields().iter().map(|field| field.name().clone());
     names.filter(|name| name != COMPUTED_AT && name != DATE).collect()
 }
 
-/// Keeps the columns of a gold batch that are compared.
+/// Projects a gold batch to the compared columns.
 pub(crate) fn project(batch: &RecordBatch) -> RecordBatch {
     let indices: Vec<usize> =
         columns().iter().filter_map(|name| batch.schema_ref().index_of(name).ok()).collect();

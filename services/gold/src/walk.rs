@@ -1,4 +1,4 @@
-//! One walk: the source, the computing and the sinks, each a task, with a bounded queue between them.
+//! One walk: the source, the computation and the sinks. Each is a task, and a bounded queue connects each pair.
 
 use position::Position;
 use service::Context;
@@ -15,7 +15,7 @@ use crate::sink::{self, Computed, Newest, Partitions, State};
 use crate::source::{self, Connection, Histories, Source};
 use crate::window::Window;
 
-/// Most rows between two stages: a backlog is worked off in transactions of this size, and three such queues are 40 MB.
+/// Most rows between two stages. A backlog is processed in transactions of this size, and three such queues take 40 MB.
 const QUEUE_ROWS_MAX: u32 = 65_536;
 
 /// A durable sink, the last stage of a walk.
@@ -25,7 +25,7 @@ pub(crate) enum Stage {
     Lake(sink::lake::Sink),
 }
 
-/// What a task of a walk leaves behind.
+/// Result of a task of a walk.
 #[expect(clippy::large_enum_variant, reason = "a walk leaves three of them")]
 enum Ended {
     Sink(Stage),
@@ -33,7 +33,7 @@ enum Ended {
     Other,
 }
 
-/// What the walks of a session share.
+/// State that the walks of a session share.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     config: &'a Config,
@@ -41,16 +41,16 @@ pub(crate) struct Walk<'a> {
     metrics: &'a Metrics,
     /// The bronze table whose offsets the positions count.
     table: String,
-    /// Where PostgreSQL is.
+    /// Position of PostgreSQL.
     reached: watch::Sender<Position>,
-    /// The partitions of the symbols, as far as PostgreSQL is, or further.
+    /// Partitions of the symbols, at the position of PostgreSQL or later.
     partitions: Partitions,
     /// The window of the last walk.
     pieces: Option<Pieces>,
 }
 
 impl Stage {
-    /// Returns where the sink stands.
+    /// Returns the position of the sink and its newest rows.
     pub(crate) fn state(&self) -> &State {
         match self {
             Stage::Postgres(postgres) => postgres.state(),
@@ -58,7 +58,7 @@ impl Stage {
         }
     }
 
-    /// Starts the sink behind `queue`; what PostgreSQL has committed goes to the followers behind `live`.
+    /// Starts the sink, which reads from `queue`. Rows that PostgreSQL has committed go to followers over `live`.
     fn start(
         self,
         tasks: &mut JoinSet<Result<Ended, Error>>,
@@ -78,7 +78,7 @@ impl Stage {
                 tasks.spawn(async { Ok(Ended::Sink(Stage::Postgres(postgres.await?))) });
             }
             Stage::Lake(lake) => {
-                // A thread of its own, since it sorts and encodes for many milliseconds at a time.
+                // The lake has its own thread, since it sorts and encodes for many milliseconds at a time.
                 let runtime = tokio::runtime::Handle::current();
                 let lake = lake.run(queue, stop);
                 tasks.spawn_blocking(move || Ok(Ended::Sink(Stage::Lake(runtime.block_on(lake)?))));
@@ -88,7 +88,7 @@ impl Stage {
 }
 
 impl<'a> Walk<'a> {
-    /// Prepares walks of a session that has opened `postgres`.
+    /// Prepares the walks of a session that has opened `postgres`.
     pub(crate) fn new(
         config: &'a Config,
         context: &'a Context,
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
         Walk { config, context, metrics, table, reached, partitions, pieces: None }
     }
 
-    /// Walks from the sinks' common position until `until`, or until the service shuts down; returns the sinks.
+    /// Walks from the sinks' common position until `until` or until shutdown, and returns the sinks.
     ///
     /// # Errors
     ///
@@ -113,12 +113,12 @@ impl<'a> Walk<'a> {
     ) -> Result<Vec<Stage>, Error> {
         let Walk { config, context, metrics, ref reached, ref table, .. } = *self;
         let (cursor, newest) = common(&sinks);
-        // A window that stands where this walk begins has read what it needs.
+        // A window that already is at the start of this walk has read all history that it needs.
         let pieces = self.pieces.take().filter(|pieces| pieces.is_at(&cursor)).unwrap_or_else(|| {
             let window = Window::new(config.frame, cursor.clone(), newest, self.partitions.clone());
             Pieces::new(window, CHANGED_ROWS_MAX)
         });
-        // Shutdown and failure alike stop the source; what it has sent then drains, stage after stage.
+        // Shutdown and failure both stop the source. The stages then drain one after the other.
         let stop = context.shutdown.child_token();
         let _stop_if_dropped = stop.clone().drop_guard();
         let identity = &context.access.client;
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
         for sink in sinks {
             let (to_sink, for_sink) = queue::bounded(QUEUE_ROWS_MAX);
             to_sinks.push(to_sink);
-            // What is caught up with is not live: followers find it in the gold table.
+            // Catch-up rows are not sent live: followers read them from the gold table.
             let live = until.is_none().then(connection);
             sink.start(&mut tasks, for_sink, reached.clone(), live, stop.clone());
         }
@@ -146,7 +146,7 @@ impl<'a> Walk<'a> {
         };
         let runtime = tokio::runtime::Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(computing.run()).map(Ended::Computing));
-        // Ends with the walk.
+        // These tasks end with the walk.
         let mut beside = JoinSet::new();
         let lag = metrics.lag_offsets.clone();
         beside.spawn(source::measure_lag(connection(), reached.subscribe(), lag, stop.clone()));
@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the position from which all sinks can go on, and the newest event times that all have there.
+/// Returns the position from which all sinks can continue, and the newest event times that all of them have there.
 fn common(sinks: &[Stage]) -> (Position, Newest) {
     let states = sinks.iter().map(|sink| (sink.state().position.clone(), sink.state().newest.clone()));
     let lesser = |(position, newest): (Position, Newest), (other, others): (Position, Newest)| {

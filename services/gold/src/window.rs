@@ -1,18 +1,20 @@
-//! The candles that windows need, in memory: which gold rows a run of bronze changes, and what must be read back to compute them.
+//! The candles that windows need, in memory. They determine the gold rows that a run of bronze changes, and the history to read back
+//! to compute these rows.
 //!
-//! Of each symbol the newest candles are held, and `known_after` says how far back they are complete:
+//! Memory holds the newest candles of each symbol. They are complete after `known_after`:
 //!
 //! ```text
 //!   event time ───────── known_after ───────────────────── newest ──▶
-//!     only in bronze     │  every candle of bronze, as of our cursor
-//!                                 │ from here on windows are inside: compute at once
-//!     a late candle here, or here │ reads its surroundings back from bronze, as of our cursor
+//!     only in bronze     │  every candle of bronze below the cursor
+//!                                 │ from here on, windows are in memory: compute at once
+//!     a late candle here, or here │ read its surroundings back from bronze below the cursor
 //! ```
 //!
-//! A symbol's candles may come from several partitions. Of each event time memory then holds one candle a partition, and the windows are
-//! made of [`candle::winners`]: gold depends on which rows bronze holds below the cursor, not on how its partitions took turns.
+//! A symbol's candles may come from several partitions. Memory then holds one candle of each event time for each partition, and the
+//! windows are made of [`candle::winners`]. So gold depends on the rows of bronze below the cursor, and not on the order of its
+//! partitions.
 //!
-//! No I/O here: [`Window::unread`] and [`Window::apply`] name what to read, the caller reads it.
+//! This module does no I/O: [`Window::unread`] and [`Window::apply`] return the histories to read, and the caller reads them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -28,31 +30,32 @@ use crate::rows::Rows;
 use crate::run::Run;
 use crate::sink::{Newest, Partitions};
 
-/// The widest window in microseconds: how far a candle changes later rows, and a row looks back.
+/// Widest window in microseconds: a candle changes later rows within this distance, and a row needs candles within it.
 const REACH_MICROS: i64 = WIDEST as i64 * MINUTE_MICROS;
-/// The same in rows, without the candle itself.
+/// Widest window in rows, without the candle itself.
 const REACH_ROWS: usize = WIDEST as usize - 1;
-/// How far behind a symbol's newest candle memory goes in the time frame: twice the reach, so that candles up to 30 minutes late
-/// need no read.
+/// Time range of candles that memory keeps for a symbol in the time frame, back from its newest one. It is twice the reach, so that candles
+/// up to 30 minutes late need no read.
 const KEEP_MICROS: i64 = 2 * REACH_MICROS;
-/// How many candles of a symbol memory keeps at least: in the rows frame three times the reach, in the time frame a guard against
-/// one candle far in the future that would push all others out.
+/// Fewest candles that memory keeps for a symbol. In the rows frame it is three times the reach. In the time frame it prevents one candle
+/// far in the future from evicting all others.
 const KEEP_ROWS: usize = 3 * (REACH_ROWS + 1);
-/// How many candles are evicted at once: moves the rest once in so many candles, at the price of holding them meanwhile.
+/// Number of candles that are evicted at once. The rest then moves once for so many candles, and the evictable ones take memory until then.
 const EVICT_ROWS: usize = 32;
-/// Late candles of a symbol closer than this are read back together: 240 candles more cost about what another request does.
+/// Distance between late candles of a symbol below which they are read back together: reading 240 more candles costs about as much as
+/// another request.
 const TOGETHER_MICROS: i64 = 240 * MINUTE_MICROS;
 /// Longest span of late candles that is read back at once: 43,200 one-minute candles, 3 MB.
 const SPAN_MICROS_MAX: i64 = 30 * schema::DAY_MICROS;
 
-/// The candles of a run by symbol, each sorted by event time, of the same time the last.
+/// The candles of a run by symbol, each list sorted by event time. Of duplicates, only the last is there.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     range: OffsetRange,
     by_symbol: BTreeMap<String, Vec<Candle>>,
 }
 
-/// Changed candles of one symbol and where the windows around them are.
+/// Changed candles of one symbol, and the source of the windows around them.
 #[derive(Debug)]
 pub(crate) struct Change {
     symbol: String,
@@ -61,25 +64,25 @@ pub(crate) struct Change {
     late: Option<Late>,
 }
 
-/// A change outside of memory.
+/// A change that is outside the candles in memory.
 #[derive(Debug)]
 struct Late {
-    /// What must be read back from bronze.
+    /// History to read back from bronze.
     history: History,
-    /// The arrivals that the history does not hold yet.
+    /// Arrivals that are not in the history yet.
     arrivals: Vec<Candle>,
 }
 
-/// The window state of all symbols.
+/// Window state of all symbols.
 #[derive(Debug)]
 pub(crate) struct Window {
     frame: Frame,
-    /// The cursor: what was applied.
+    /// Cursor: the position that has been applied.
     reached: Position,
-    /// Symbols that bronze holds below the cursor but memory does not yet.
+    /// Symbols that bronze has below the cursor and that are not in memory yet.
     newest: Newest,
     partitions: Partitions,
-    /// Symbols of which a further partition was found, until they are taken.
+    /// Symbols with a new partition, until the caller takes them.
     split: Vec<String>,
     symbols: HashMap<String, Memory>,
 }
@@ -88,7 +91,7 @@ pub(crate) struct Window {
 struct Memory {
     /// Every candle in bronze after this event time is in `candles`.
     known_after: i64,
-    /// Sorted, one of each event time and partition.
+    /// Candles, sorted, one for each event time and partition.
     candles: Vec<Candle>,
 }
 
@@ -97,7 +100,7 @@ impl Arrivals {
         let mut by_symbol: BTreeMap<String, Vec<Candle>> = BTreeMap::new();
         for batch in &run.batches {
             let mut rows = candle::decode(batch).peekable();
-            // A loop over rows, but one look-up for each stretch of a symbol.
+            // A loop over rows, but with one look-up for each stretch of a symbol.
             while let Some((symbol, first)) = rows.next() {
                 if !by_symbol.contains_key(symbol) {
                     by_symbol.insert(symbol.to_owned(), Vec::new());
@@ -115,21 +118,21 @@ impl Arrivals {
 }
 
 impl Change {
-    /// Returns what [`Window::compute`] needs of bronze, if anything.
+    /// Returns the history that [`Window::compute`] needs from bronze, if any.
     pub(crate) fn history(&self) -> Option<&History> {
         self.late.as_ref().map(|late| &late.history)
     }
 }
 
 impl Window {
-    /// Starts at the cursor `reached`, below which bronze holds the symbols of `newest`, none of them with a later event time than it says,
-    /// and each of them only in the partitions that `partitions` names, if it names any.
+    /// Starts at the cursor `reached`, below which bronze has the symbols of `newest`. No symbol has a later event time than `newest`
+    /// contains. Each symbol is only in the partitions that `partitions` lists for it; without an entry it may be in any.
     pub(crate) fn new(frame: Frame, reached: Position, newest: Newest, partitions: Partitions) -> Self {
         Window { frame, reached, newest, partitions, split: Vec::new(), symbols: HashMap::new() }
     }
 
-    /// Returns what must be read and given to [`Self::remember`] before `arrivals` can be applied: the end of each symbol that bronze
-    /// holds but memory does not.
+    /// Returns the histories that [`Self::remember`] needs before `arrivals` can be applied: the end of each symbol that bronze has and
+    /// memory has not.
     pub(crate) fn unread(&self, arrivals: &Arrivals) -> Vec<History> {
         let margin = match self.frame {
             Frame::Time => Margin::Micros(KEEP_MICROS),
@@ -143,13 +146,13 @@ impl Window {
         histories.collect()
     }
 
-    /// Takes the end of a symbol's candles into memory.
+    /// Loads the end of a symbol's candles into memory.
     pub(crate) fn remember(&mut self, history: History, batches: &[RecordBatch]) {
         let mut candles = decode_history(batches);
         let known_after = match history.margin {
             Margin::Micros(margin) => history.first_micros - margin,
             Margin::Rows(_) => {
-                // What is before may be there of some partitions only.
+                // Earlier candles may be missing for some partitions.
                 let winners = candle::winners(&candles);
                 let first_whole = winners.len().checked_sub(KEEP_ROWS);
                 first_whole.map_or(i64::MIN, |first| winners[first].event_time - 1)
@@ -159,7 +162,7 @@ impl Window {
         self.symbols.insert(history.symbol, Memory { known_after, candles });
     }
 
-    /// Takes arrivals into memory and returns the changes to compute, in the order of symbol and time.
+    /// Adds arrivals to memory and returns the changes to compute, ordered by symbol and time.
     pub(crate) fn apply(&mut self, arrivals: Arrivals) -> Vec<Change> {
         let mut changes = Vec::new();
         for (symbol, candles) in arrivals.by_symbol {
@@ -182,7 +185,7 @@ impl Window {
         changes
     }
 
-    /// Drops what was applied of `arrivals`, so that they, or a part of them, can be applied again.
+    /// Removes the applied part of `arrivals`, so that they, or a part of them, can be applied again.
     pub(crate) fn forget(&mut self, arrivals: &Arrivals) {
         for symbol in arrivals.by_symbol.keys() {
             let memory = self.symbols.remove(symbol);
@@ -202,12 +205,12 @@ impl Window {
         self.reached.advance(range);
     }
 
-    /// Returns the symbols of which a further partition was found since the last call.
+    /// Returns the symbols for which a new partition was found since the last call.
     pub(crate) fn take_split(&mut self) -> Vec<String> {
         std::mem::take(&mut self.split)
     }
 
-    /// Computes the gold rows of a change and appends them to `rows`, for the changes of [`Self::apply`] in their order.
+    /// Computes the gold rows of a change and appends them to `rows`. Changes must come in the order of [`Self::apply`].
     pub(crate) fn compute(&mut self, change: &Change, history: &[RecordBatch], rows: &mut Rows) {
         let frame = self.frame;
         if let Some(late) = &change.late {
@@ -237,7 +240,7 @@ impl Window {
         Change { symbol: symbol.to_owned(), changed: changed.to_vec(), late: Some(late) }
     }
 
-    /// Names the candles of a symbol as of the cursor, in the partitions that it is known to be in.
+    /// Returns a request for the candles of a symbol as of the cursor, in its known partitions.
     fn history(&self, symbol: &str, first_micros: i64, last_micros: i64, margin: Margin) -> History {
         let below = match self.partitions.get(symbol) {
             None => self.reached.clone(),
@@ -292,7 +295,7 @@ impl Memory {
     }
 }
 
-/// Appends the rows that `change` affects, except those that an earlier change of the same symbol has appended: they are the same.
+/// Appends the rows that `change` affects, except those already appended for an earlier change of the same symbol: they are identical.
 fn append_affected(change: &Change, candles: &[Candle], frame: Frame, rows: &mut Rows) {
     for range in affected(candles, &change.changed, frame) {
         let done = rows.last_event_time(&change.symbol);
@@ -302,7 +305,7 @@ fn append_affected(change: &Change, candles: &[Candle], frame: Frame, rows: &mut
     }
 }
 
-/// Returns the rows whose windows hold one of the `changed` event times: disjoint ranges, ascending.
+/// Returns the rows whose windows contain one of the `changed` event times, as disjoint ascending ranges.
 fn affected(candles: &[Candle], changed: &[i64], frame: Frame) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let (mut start, mut end) = (0, 0);

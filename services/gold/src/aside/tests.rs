@@ -74,7 +74,7 @@ fn what_an_older_version_let_in_and_gold_can_hold_stays() {
     check(("A\nB", MINUTE, [1.0; 5], 0), None);
     check((&"x".repeat(200), MINUTE, [1.0; 5], 0), None);
     check(("A", -MINUTE, [1.0; 5], -1), None);
-    // High below low, and less than nothing traded.
+    // The high is below the low, and the volume is negative.
     check(("A", MINUTE, [1.0, 1.0, 2.0, 1.0, -1.0], 0), None);
 }
 

@@ -1,36 +1,36 @@
-//! A dead letter as PostgreSQL keeps it: for people to look at.
+//! A dead letter in the form that PostgreSQL stores for people to read.
 
 use kafka::dead_letter::{
     ERROR, REASON, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP, SOURCE_TOPIC,
 };
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-/// How much of a message is kept for people to look at, in characters.
+/// Longest part of a message that is kept for people to read, in characters.
 const TEXT_CHARS_MAX: usize = 1000;
 
-/// A message's place.
+/// Place of a message.
 pub(super) struct Place {
     pub(super) topic: String,
     pub(super) partition: i32,
     pub(super) offset: i64,
 }
 
-/// A dead letter as PostgreSQL keeps it.
+/// A dead letter in the form that PostgreSQL stores.
 pub(super) struct Letter {
-    /// Where the letter is.
+    /// Place of the letter.
     pub(super) place: Place,
-    /// Where the message was that it holds.
+    /// Place of the message in the letter.
     pub(super) source: Place,
     /// Reason, detail, key and message.
     pub(super) texts: [String; 4],
-    /// When the letter was written, in Unix milliseconds; not later than now, so that no letter outlives all others.
+    /// Time at which the letter was written, in Unix milliseconds. It is at most the current time, so that no letter outlives all others.
     pub(super) millis: i64,
-    /// When the message was produced, in Unix milliseconds, where the letter says so.
+    /// Time at which the message was produced, in Unix milliseconds, if the letter contains it.
     pub(super) message_millis: Option<i64>,
 }
 
 impl Letter {
-    /// Reads a letter; one that others wrote, without our headers, stands for itself.
+    /// Reads a letter. A letter that another program wrote has no source headers; its own place is then the source.
     pub(super) fn of(message: &BorrowedMessage<'_>) -> Letter {
         let header = |name: &str| {
             let headers = message.headers()?;
@@ -52,7 +52,7 @@ impl Letter {
         let source = source().filter(|source| !source.topic.is_empty()).unwrap_or_else(place);
         let texts = [header(REASON), header(ERROR), header(SOURCE_KEY), message.payload()].map(text);
         let now = service::clock::now_micros() / 1000;
-        // Anybody may write a letter, with any time.
+        // Any program may write a letter, with any time.
         let past = |millis: i64| millis.clamp(0, now);
         Letter {
             place: place(),
@@ -64,9 +64,9 @@ impl Letter {
     }
 }
 
-/// Returns the beginning of what may be text, without the character that PostgreSQL cannot hold.
+/// Returns the beginning of `bytes` as text, without the character that PostgreSQL cannot store.
 fn text(bytes: Option<&[u8]>) -> String {
-    // Four bytes a character at most; cutting first keeps a large message from being looked through.
+    // A character has at most four bytes. Cutting first avoids a scan of a large message.
     let bytes = bytes.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * TEXT_CHARS_MAX)]);
     text.chars().take(TEXT_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()

@@ -1,4 +1,4 @@
-//! Dead letters in PostgreSQL, within bounds of number and age.
+//! Dead letters in PostgreSQL, limited by number and age.
 
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use crate::dead_letters::letter::Letter;
 use crate::error::Error;
 use crate::sink::postgres::migrate;
 
-/// Letters that one statement deletes at most: a tenth of a second.
+/// Most letters that one statement deletes: a tenth of a second.
 const DELETE_MAX: i64 = 10_000;
-/// Surplus letters are deleted each time that this part of the bound has come in: reading the bound's rows in the index is then cheap.
+/// Surplus letters are deleted each time the new letters reach this fraction of the bound, so that the index scan over the bound's rows
+/// stays cheap.
 const DELETE_EVERY: u32 = 10;
 
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
@@ -25,27 +26,27 @@ const MOVE: &str = "INSERT INTO candleflight_dead_letter_position (topic, partit
     SELECT $1, * FROM unnest($2::int4[], $3::int8[]) \
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset";
 const READ: &str = "SELECT partition, next_offset FROM candleflight_dead_letter_position WHERE topic = $1";
-/// Both go down the index on `kafka_time`; of letters of one time, those with the higher offsets are the newer ones.
+/// Both deletions use the index on `kafka_time`. Of letters with the same time, those with the higher offsets are newer.
 const DELETE_MANY: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\
     SELECT ctid FROM bitcoin_dead_letters ORDER BY kafka_time DESC, kafka_offset DESC OFFSET $1 LIMIT $2))";
 const DELETE_OLD: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\
     SELECT ctid FROM bitcoin_dead_letters WHERE kafka_time < now() - make_interval(secs => $1) ORDER BY kafka_time LIMIT $2))";
 
-/// How much is kept; the topic has the rest.
+/// Bounds of the letters in the table. The topic has the rest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Most letters, give or take a tenth.
+    /// Most letters, within ten percent.
     pub(super) count_max: u32,
     /// Age of the oldest letter.
     pub(super) age_max: Duration,
 }
 
-/// The table of the letters of one topic.
+/// Table of the letters of one topic.
 pub(super) struct Table {
     pool: Pool,
     topic: String,
     bounds: Bounds,
-    /// Letters written since surplus ones were deleted.
+    /// Letters written since the last deletion of surplus ones.
     written: u32,
 }
 
@@ -59,14 +60,16 @@ impl Table {
         Ok(Table { pool, topic: topic.to_owned(), bounds, written: 0 })
     }
 
-    /// Returns the position in the dead-letter topic; it has a table of its own, so that it is never taken for gold's in a topic of that name.
+    /// Returns the position in the dead-letter topic. It has its own table, so that it never mixes with gold's position in a topic of the
+    /// same name.
     pub(super) async fn position(&self) -> Result<Position, Error> {
         let rows = connect(&self.pool).await?.query_typed(READ, &[(&self.topic, Type::TEXT)]).await;
         let rows = rows.map_err(Error::postgres("read the position in the dead-letter topic"))?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Writes letters, which may be there already, and moves the position, in one transaction; then deletes what is too much.
+    /// Writes letters and moves the position in one transaction, then deletes surplus letters. Letters that are already in the table are
+    /// skipped.
     pub(super) async fn write(&mut self, letters: &[Letter]) -> Result<(), Error> {
         let failed = Error::postgres("commit dead letters");
         let mut client = connect(&self.pool).await?;
@@ -84,7 +87,7 @@ impl Table {
         columns.extend(texts.iter().map(|texts| (texts as _, Type::TEXT_ARRAY)));
         columns.extend([(&millis as _, Type::INT8_ARRAY), (&message_millis as _, Type::INT8_ARRAY)]);
         transaction.execute_typed(INSERT, &columns).await.map_err(&failed)?;
-        // Offsets ascend, so the last of a partition stays.
+        // Offsets ascend, so the last one of each partition remains.
         let position: Position =
             letters.iter().map(|letter| (letter.place.partition, letter.place.offset + 1)).collect();
         let (partitions, nexts): (Vec<i32>, Vec<i64>) = position.iter().unzip();
@@ -103,7 +106,7 @@ impl Table {
         Ok(())
     }
 
-    /// Deletes the oldest letters until number and age are within their bounds, in small transactions.
+    /// Deletes the oldest letters in small transactions until number and age are within their bounds.
     pub(super) async fn delete_surplus(&mut self) -> Result<(), Error> {
         let client = connect(&self.pool).await?;
         let count_max = i64::from(self.bounds.count_max);

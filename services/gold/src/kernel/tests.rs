@@ -97,7 +97,7 @@ fn flat_prices_give_exactly_the_price_and_exactly_zero() {
     }
 }
 
-/// Exact sums by Shewchuk's growing expansions (Python's `math.fsum`): another method than the kernel's, another order, no shift.
+/// Exact sums by Shewchuk's growing expansions (Python's `math.fsum`). Unlike the kernel, this method uses another order and no shift.
 fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
     let mut partials: Vec<f64> = Vec::new();
     for mut x in values {
@@ -117,7 +117,7 @@ fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
     partials.iter().sum()
 }
 
-/// Σ(x − mean)² = Σx² − (Σx)²/n, with each product split exactly into two floats and all of them summed exactly.
+/// Computes Σ(x − mean)² = Σx² − (Σx)²/n. Each product is split exactly into two floats, and all floats are summed exactly.
 fn reference(values: &[f64]) -> (f64, Option<f64>) {
     #[expect(clippy::cast_precision_loss, reason = "a window holds at most a few thousand candles")]
     let n = values.len() as f64;
@@ -137,7 +137,7 @@ fn assert_close(found: f64, expected: f64) {
 }
 
 prop_compose! {
-    /// Up to 80 candles a few seconds to an hour apart, mostly a minute, at a price of any magnitude.
+    /// Up to 80 candles at a price of any magnitude. They are a few seconds to an hour apart, and mostly a minute.
     fn series()(
         steps in prop::collection::vec(prop_oneof![6 => Just(60_i64), 1 => 1_i64..3600], 1..80),
         price in 1e-3..1e6,

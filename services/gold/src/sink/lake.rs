@@ -1,4 +1,4 @@
-//! Gold in the lake: rows are buffered, and a flush commits them with the position they reach.
+//! Gold in the lake. Rows are buffered, and a flush commits them with the position that they reach.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::metrics::Metrics;
 use crate::queue;
 use crate::sink::{Computed, Newest, State};
 
-/// So many rows are flushed as soon as nothing more comes for [`QUIET`]: a backlog has been worked off, whose end need not wait for the
+/// Fewest rows that are flushed as soon as no more arrive for [`QUIET`]. They are a processed backlog, whose end need not wait for the
 /// interval.
 const QUIET_ROWS_MIN: usize = 10_000;
-/// Far longer than a backlog pauses between two batches.
+/// Pause in the input that ends a backlog: far longer than the pause between two batches of a backlog.
 const QUIET: Duration = Duration::from_millis(500);
-/// How long a file that was replaced stays for readers of older versions.
+/// Longest time that a replaced file stays for readers of older versions.
 const VACUUM_RETENTION: Duration = Duration::from_hours(1);
 /// Name of this sink in errors.
 const SINK: &str = "the lake";
 /// Name of the gold table in queries.
 const TABLE: &str = "gold";
 
-/// Gold in the lake, at a position, and the rows that wait for the next flush.
+/// Gold in the lake at a position, and the rows that wait for the next flush.
 #[derive(Debug)]
 pub(crate) struct Sink {
     table: Table,
@@ -38,15 +38,15 @@ pub(crate) struct Sink {
     flush_rows_max: usize,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
-    /// When the first of the waiting came.
+    /// Time at which the first waiting row arrived.
     waiting_since: Option<Instant>,
     maintenance: Maintenance,
     metrics: Metrics,
 }
 
 impl Sink {
-    /// Opens the gold table, creating it if it is not there, checks that it is computed from `origin`, or empties it if `rebuild`, and
-    /// finds where it stands, with the help of what `postgres` knows.
+    /// Opens the gold table, or creates it if it does not exist, and reads its position. Checks that its rows were computed from `origin`,
+    /// or empties the table if `rebuild` is set. The state of `postgres` may save reading the newest event times.
     ///
     /// # Errors
     ///
@@ -87,17 +87,16 @@ impl Sink {
         })
     }
 
-    /// Returns where the sink stands.
+    /// Returns the position of the sink and its newest rows.
     pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
-    /// Buffers what comes from `queue` and flushes it, by rows or by age, until the queue ends; then flushes the rest and
-    /// returns the sink.
+    /// Buffers the rows from `queue` and flushes them by number or by age. When the queue ends, flushes the rest and returns the sink.
     ///
     /// # Errors
     ///
-    /// [`Error::Lake`] that is not transient, such as another writer's fence, or the last one before `shutdown`.
+    /// [`Error::Lake`] that is not transient, such as a commit of another writer, or the last transient one before `shutdown`.
     pub(crate) async fn run(
         mut self,
         mut queue: queue::Receiver<Computed>,
@@ -142,8 +141,8 @@ impl Sink {
         }
     }
 
-    /// Commits what waits. Rows later than all that the table holds of their symbol are added; if only one is not, the files that
-    /// hold its like are rewritten.
+    /// Commits the waiting rows. If all are later than the table's rows of their symbol, they are appended. If at least one is not, the
+    /// files that may contain the same keys are rewritten.
     async fn flush(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         if self.waiting_since.take().is_none() {
             return Ok(());
@@ -183,16 +182,17 @@ impl Sink {
     }
 }
 
-/// Returns a query session with one version of the gold table in it, and the table's name there.
+/// Returns a query session that contains one version of the gold table, and the name of the table in it.
 pub(crate) fn session(snapshot: Snapshot) -> Result<(SessionContext, &'static str), Error> {
     let session = SessionContext::new();
     session.register_table(TABLE, ::lake::provider(snapshot, Vec::new()))?;
     Ok((session, TABLE))
 }
 
-/// Finds the newest event time of each symbol.
+/// Returns the newest event time of each symbol.
 ///
-/// Where PostgreSQL is as far as the lake it has all of the lake's symbols, and the log tells how late their rows can be: nothing is read.
+/// If PostgreSQL is at or past the position of the lake, it has all symbols of the lake. The log then gives an upper bound for their event
+/// times, and no file is read.
 async fn newest(snapshot: Snapshot, postgres: &State) -> Result<Newest, Error> {
     if !postgres.position.covers(snapshot.position()) {
         return read_newest(snapshot).await;
@@ -204,7 +204,7 @@ async fn newest(snapshot: Snapshot, postgres: &State) -> Result<Newest, Error> {
     Ok(newest.collect())
 }
 
-/// Reads the newest event time of each symbol: two columns of the whole table.
+/// Reads the newest event time of each symbol from two columns of the whole table.
 async fn read_newest(snapshot: Snapshot) -> Result<Newest, Error> {
     let (session, table) = session(snapshot)?;
     let (symbol, event_time) = (schema::SYMBOL, schema::EVENT_TIME);

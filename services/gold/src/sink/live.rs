@@ -1,7 +1,7 @@
-//! Gold for those who follow it: what PostgreSQL has committed is put to the Flight server, which hands it on.
+//! Gold for live followers. Rows that PostgreSQL has committed are put to the Flight server, which sends them to its followers.
 //!
-//! Only what is committed, so that no follower sees a row that a crash takes back. And only as far as it goes by itself: nothing waits for
-//! the server, and what cannot be sent at once is left out, since followers find it in the gold table after its next flush.
+//! Only committed rows are sent, so no follower sees a row that a crash undoes. Sending is best effort: nothing waits for the server, and
+//! rows that cannot be sent at once are dropped. Followers read these from the gold table after its next flush.
 
 use futures::{SinkExt, StreamExt};
 use service::backoff::Backoff;
@@ -15,13 +15,13 @@ use crate::queue;
 use crate::sink::Computed;
 use crate::source::Connection;
 
-/// Most rows of one transaction that are sent: more is a backlog, where gold has better to do. At 200 bytes a row they fit in one message,
-/// as the server wants it.
+/// Most rows of one transaction that are sent. More rows are a backlog, and gold then works on that first. At 200 bytes a row they fit in
+/// one message of the Flight server.
 const ROWS_MAX: usize = 4096;
-/// Most rows that wait to be sent: 3 MB, and minutes of a live stream.
+/// Most rows that wait to be sent: 3 MB, or several minutes of a live stream.
 const QUEUE_ROWS_MAX: u32 = 16_384;
 
-/// The end that takes batches.
+/// The end that accepts batches.
 #[derive(Debug)]
 pub(crate) struct Sender(queue::Sender<Computed>);
 
@@ -32,20 +32,20 @@ pub(crate) struct Sink {
     connection: Connection,
 }
 
-/// Makes the sink and the end that feeds it.
+/// Creates the sink and its sending end.
 pub(crate) fn open(connection: Connection) -> (Sender, Sink) {
     let (sender, batches) = queue::bounded(QUEUE_ROWS_MAX);
     (Sender(sender), Sink { batches, connection })
 }
 
 impl Sender {
-    /// Hands over what one transaction has committed, or leaves it out; never waits.
+    /// Offers the rows that one transaction has committed. Drops them if the queue is full; never waits.
     pub(crate) fn offer(&self, committed: Vec<Computed>) {
         if committed.iter().map(|computed| computed.rows.num_rows()).sum::<usize>() > ROWS_MAX {
             return;
         }
         for computed in committed {
-            // A full queue and a sink that has ended are the same to gold.
+            // Gold treats a full queue and an ended sink alike.
             if !self.0.try_send(computed.rows.num_rows(), computed) {
                 return;
             }
@@ -54,7 +54,7 @@ impl Sender {
 }
 
 impl Sink {
-    /// Sends what is offered, over any number of the server's restarts, until gold ends or `stop`.
+    /// Sends the offered rows until gold ends or `stop`, and reconnects after each restart of the server.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Sink {
                 Some(Err(error)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the Flight server does not take live gold; its followers read from the gold table"
+                        "the Flight server does not accept live gold; its followers read from the gold table"
                     );
                 }
             }
@@ -81,7 +81,7 @@ impl Sink {
         }
     }
 
-    /// Puts until gold ends or the put does.
+    /// Puts rows until gold or the put ends.
     async fn put(&mut self, backoff: &mut Backoff) -> Result<(), ClientError> {
         let schema = encode_schema(&schema::gold::schema()).with_descriptor(put_gold());
         let (mut messages, queued) = futures::channel::mpsc::channel(1);
@@ -89,7 +89,7 @@ impl Sink {
         let mut answers = client::put(self.connection.client().await?, queued).await?;
         loop {
             let waiting = tokio::select! {
-                // The server says nothing but why it ends.
+                // The server sends only the error that ends the put.
                 ended = answers.next() => return ended.transpose().and(Err(ClientError::Ended)),
                 waiting = self.batches.recv_all() => waiting,
             };

@@ -1,4 +1,4 @@
-//! Gold in PostgreSQL: rows and position in one transaction, so that any crash leaves both or neither.
+//! Gold in PostgreSQL. Rows and position are written in one transaction, so after a crash both are there or neither.
 
 mod asides;
 mod encode;
@@ -40,11 +40,12 @@ use read::{check_encoding, read_newest, read_partitions};
 /// The gold table.
 pub(crate) const TABLE: &str = "bitcoin_gold_data";
 
-/// Fewest fresh rows that are copied: a COPY is two round trips more than an INSERT, and per row several times cheaper.
+/// Fewest fresh rows for a COPY. A COPY takes two round trips more than an INSERT, but is several times cheaper for each row.
 const COPY_ROWS_MIN: usize = 512;
-/// Most rows in one INSERT: about 1.5 MB of parameters, which PostgreSQL holds in memory several times.
+/// Most rows in one INSERT: about 1.5 MB of parameters, of which PostgreSQL keeps several copies in memory.
 const UPSERT_ROWS_MAX: usize = 8192;
-/// Moves the partitions of a topic from one position to the next, those without one from nowhere; returns how many moved.
+/// Moves the partitions of a topic from one position to the next and returns the number of partitions moved. A partition without a position
+/// gets its first one.
 const MOVE: &str = "WITH step AS (\
         SELECT * FROM unnest($2::int4[], $3::int8[], $4::int8[]) AS step (partition, first, next)\
     ), moved AS (\
@@ -54,18 +55,19 @@ const MOVE: &str = "WITH step AS (\
         INSERT INTO candleflight_position (topic, partition, next_offset) \
         SELECT $1, partition, next FROM step WHERE first IS NULL ON CONFLICT DO NOTHING RETURNING 1\
     ) SELECT (SELECT count(*) FROM moved) + (SELECT count(*) FROM made)";
-/// COPY data is sent in pieces of this size: less than a millisecond of encoding between two awaits.
+/// Size of a piece of COPY data: less than a millisecond of encoding between two awaits.
 const COPY_BYTES: usize = 128 * 1024;
-/// Longest wait for one statement, of at most [`UPSERT_ROWS_MAX`] rows, or one piece of a COPY: a hundred times what it takes.
+/// Longest wait for one statement of at most [`UPSERT_ROWS_MAX`] rows, or for one piece of a COPY: a hundred times the usual time.
 const STATEMENT_TIME_MAX: Duration = Duration::from_mins(1);
-/// How often the wait is doubled when a transaction comes again after a time-out: up to an hour, so that no work comes again for ever.
+/// Most doublings of the wait when a transaction is retried after a time-out. The limit is about an hour, so that no work is retried
+/// without end.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// A parameter and its type. Statements get both in one message and have no name: behind a pooler that hands a connection to one client
-/// after another, names of one are in the way of the next.
+/// A parameter and its type. A statement without a name sends both in one message. Behind a pooler that shares a connection between
+/// clients, a named statement of one client would conflict with those of the next.
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Gold in PostgreSQL, at a position.
+/// Gold in PostgreSQL at a position.
 #[derive(Debug)]
 pub struct Sink {
     pool: Pool,
@@ -77,18 +79,18 @@ pub struct Sink {
     metrics: Metrics,
 }
 
-/// The statements that name columns, made from the schema.
+/// Statements that contain column names, built from the schema.
 #[derive(Debug)]
 struct Statements {
     copy: String,
     upsert: String,
 }
 
-/// One transaction: what it writes and how it moves the position.
+/// One transaction: the rows to write and the moves of the position.
 #[derive(Debug, Default)]
 struct Work {
     moves: Vec<Move>,
-    /// Symbols whose partition the table does not know yet.
+    /// Symbols whose partition is not in the table yet.
     placed: Partitions,
     asides: Vec<Aside>,
     rows: Split,
@@ -96,7 +98,7 @@ struct Work {
     correction_count: usize,
 }
 
-/// A partition's step from the position that this process knows to the next.
+/// Step of a partition from the position that this process last wrote to the next.
 #[derive(Debug)]
 struct Move {
     partition: i32,
@@ -105,13 +107,13 @@ struct Move {
 }
 
 impl Sink {
-    /// Connects, creates or migrates the tables, checks that they are computed from `origin`, or empties them if `rebuild`, and reads
-    /// where they stand.
+    /// Connects, creates or migrates the tables, and reads their position. Checks that the rows were computed from `origin`, or empties the
+    /// tables if `rebuild` is set.
     ///
     /// # Errors
     ///
     /// [`Error::PostgresUrl`], [`Error::Access`], [`Error::PostgresVersion`], [`Error::PostgresEncoding`], [`Error::OtherTopic`],
-    /// [`Error::OtherBronze`], [`Error::Frame`], or [`Error::Postgres`], transient when PostgreSQL is not there yet or does not let us in.
+    /// [`Error::OtherBronze`], [`Error::Frame`] or [`Error::Postgres`]. Transient if PostgreSQL is unreachable or rejects the log-in.
     pub async fn open(
         postgres: &Postgres,
         origin: &Origin,
@@ -148,24 +150,24 @@ impl Sink {
         })
     }
 
-    /// Waits for a statement at most this long.
+    /// Sets the longest wait for a statement.
     #[must_use]
     pub fn statement_time_max(self, statement_time_max: Duration) -> Self {
         Sink { statement_time_max, ..self }
     }
 
-    /// Returns where the sink stands.
+    /// Returns the position of the sink and its newest rows.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Returns the partitions that each symbol's rows came from.
+    /// Returns the partitions of each symbol's rows.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
     }
 
-    /// Writes what comes from `queue`, all that waits in one transaction, until the queue ends; tells `reached` after each, and hands what
-    /// was written to `live`. Returns the sink.
+    /// Writes the rows from `queue` until the queue ends, and returns the sink. All waiting rows go in one transaction. After each
+    /// transaction, sends the position to `reached` and the rows to `live`.
     pub(crate) async fn run(
         mut self,
         mut queue: queue::Receiver<Computed>,
@@ -186,12 +188,12 @@ impl Sink {
         }
     }
 
-    /// Writes rows and moves the position in one transaction, durable on return; leaves out what the table holds already. Goes on
-    /// over lost connections and restarts of the server until `shutdown`.
+    /// Writes rows and moves the position in one transaction, which is durable on return. Skips rows that the table already holds. Retries
+    /// after lost connections and server restarts until `shutdown`.
     ///
     /// # Errors
     ///
-    /// [`Error::Moved`] when another process has moved the position; [`Error::Postgres`] that is not transient, or the last one
+    /// [`Error::Moved`] if another process has moved the position. [`Error::Postgres`] that is not transient, or the last transient one
     /// before `shutdown`.
     pub async fn write(&mut self, computed: &[Computed], shutdown: &CancellationToken) -> Result<(), Error> {
         let mut position = self.state.position.clone();
@@ -230,7 +232,7 @@ impl Sink {
             }
             match attempt {
                 Err(error) if copy && is_unique_violation(&error) => {
-                    tracing::warn!("rows expected to be new are in PostgreSQL already, replacing them");
+                    tracing::warn!("rows that should be new are already in PostgreSQL, replacing them");
                     copy = false;
                 }
                 Err(error) if error.is_transient() && !matches!(error, Error::Moved) => {
@@ -252,18 +254,18 @@ impl Sink {
         }
     }
 
-    /// Tries the transaction once. If it was tried before, looks first whether it was committed after all.
+    /// Tries the transaction once. If `again` is set, first checks whether the previous attempt was committed after all.
     async fn attempt(&self, work: &Work, copy: bool, again: bool, time_max: Duration) -> Result<(), Error> {
         let mut client = in_time(time_max, connect(&self.pool)).await?;
         let result = self.transact(&mut client, work, copy, again, time_max).await;
         if result.is_err() {
-            // Not back to the pool: who knows in what state it is.
+            // The connection does not return to the pool, since its state is unknown.
             drop(Object::take(client));
         }
         result
     }
 
-    /// Runs the transaction, each step within `time_max`: a large one has many.
+    /// Runs the transaction. The limit `time_max` applies to each step, since a large transaction has many.
     async fn transact(
         &self,
         client: &mut Object,
@@ -281,7 +283,8 @@ impl Sink {
             }
         }
         let first = async {
-            // Sent one behind the other without waiting for an answer; a position that does not move undoes the rows.
+            // The statements are pipelined without waiting for an answer. If the position does not move, the transaction is rolled back
+            // with its rows.
             futures::try_join!(
                 end_with_us(&transaction),
                 self.move_position(&transaction, work),
@@ -355,7 +358,7 @@ impl Sink {
         time_max: Duration,
     ) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
-        // Its statement has a name, but ends within the transaction.
+        // This statement has a name, but it ends within the transaction.
         let begin =
             async { transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed) };
         let mut data = pin!(in_time(time_max, begin).await?);
@@ -462,7 +465,7 @@ impl Work {
     }
 }
 
-/// Gives up on what takes longer than `time_max`.
+/// Returns a time-out error if `action` takes longer than `time_max`.
 async fn in_time<T>(time_max: Duration, action: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let result = tokio::time::timeout(time_max, action).await;
     result.unwrap_or(Err(Error::PostgresTimeout { action: "commit gold rows" }))

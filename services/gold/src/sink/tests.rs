@@ -7,7 +7,7 @@ use crate::candle::Candle;
 use crate::kernel::Frame;
 use crate::rows::Rows;
 
-/// A gold batch with these rows, written "symbol minute".
+/// Returns a gold batch with these rows, given as (symbol, minute).
 fn gold(keys: &[(&str, i64)]) -> RecordBatch {
     let mut rows = Rows::default();
     for (symbol, minute) in keys {

@@ -1,4 +1,4 @@
-//! Bronze, as verify reads it from the Flight server: checked for its offsets, and never waited for without a bound.
+//! Bronze as verify reads it from the Flight server. The offsets are checked, and every wait has a bound.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use super::Config;
 use crate::error::Error;
 use crate::source;
 
-/// Pause between two questions how far bronze is.
+/// Pause between two requests for the position of bronze.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bronze of a Flight server.
+/// Bronze of a Flight server.
 pub(super) struct Bronze {
     client: Client,
-    /// The topic and the table that its positions count in.
+    /// Topic and table of its positions.
     pub(super) origin: Origin,
-    /// How long it may stand still.
+    /// Longest time without progress.
     patience: Duration,
 }
 
-/// A reading of bronze.
+/// Result of reading bronze.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// Rows that were read.
+    /// Number of rows read.
     pub(super) rows: u64,
-    /// Places where offsets are missing, double or out of order.
+    /// Places where offsets are missing, duplicate or out of order.
     pub(super) faults: Vec<String>,
     reached: Position,
 }
 
 impl Bronze {
-    /// Connects to the server, which must have bronze of the topic.
+    /// Connects to the server, whose bronze must come from the topic.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Bronze {
         Ok(Bronze { client: connection.client().await?.clone(), origin, patience: config.patience })
     }
 
-    /// Returns how far bronze is.
+    /// Returns the position that bronze has received.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Bronze {
         Ok(client::progress(&mut self.client).await?.received)
     }
 
-    /// Waits until bronze has all offsets below `until`. Returns the position at which it stands still instead.
+    /// Waits until bronze has all offsets below `until`. If bronze stops before that, returns the position at which it stopped.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Bronze {
         Ok(None)
     }
 
-    /// Reads the offsets from `from` to `until` and passes each batch on.
+    /// Reads the offsets from `from` to `until` and passes on each batch.
     ///
     /// # Errors
     ///
@@ -107,15 +107,16 @@ impl Bronze {
 
 impl Reading {
     fn push(&mut self, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
-        // A gap is a fault to report here and not an error, so the range is compared with its own begin.
+        // A gap is a finding to report and not an error, so the cursor of this check is empty.
         source::check(&Position::default(), range, batch)?;
         if let Some(expected) = self.reached.next(range.partition).filter(|expected| *expected != range.first)
         {
             self.faults.push(format!("bronze sent {range} where offset {expected} was expected"));
         }
         if !has_own_offsets(range, batch) {
-            self.faults
-                .push(format!("the rows of {range} have offsets that are double, out of order or outside"));
+            self.faults.push(format!(
+                "the rows of {range} have offsets that are duplicate, out of order or outside the range"
+            ));
         }
         self.reached.advance(range);
         self.rows += batch.num_rows() as u64;
@@ -132,8 +133,8 @@ impl Reading {
     }
 }
 
-/// Returns true if the offsets of the rows ascend strictly and lie in the range. A hole between two of them is a dead letter or a row that is
-/// missing: only the topic shows which.
+/// Returns true if the offsets of the rows ascend strictly and are in the range. A hole between two offsets is a dead letter or a missing
+/// row: only the topic shows which.
 fn has_own_offsets(range: OffsetRange, batch: &RecordBatch) -> bool {
     let offsets = column(batch, KAFKA_OFFSET).as_primitive::<Int64Type>().values();
     let partitions = column(batch, KAFKA_PARTITION).as_primitive::<Int32Type>().values();
@@ -143,7 +144,7 @@ fn has_own_offsets(range: OffsetRange, batch: &RecordBatch) -> bool {
         && partitions.iter().all(|partition| *partition == range.partition)
 }
 
-/// Returns a column of a bronze batch by its name.
+/// Returns the column of a bronze batch with this name.
 pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a dyn Array {
     batch.column_by_name(name).expect("the batch has the schema of bronze")
 }

@@ -1,4 +1,4 @@
-//! Compares two streams of gold rows that are ordered by key: their bytes, so that each bit of a float counts.
+//! Compares two streams of gold rows that are ordered by key. It compares their bytes, so that each bit of a float counts.
 
 use std::cmp::Ordering;
 use std::pin::pin;
@@ -14,10 +14,10 @@ use super::project;
 use super::report::{Difference, TableReport};
 use crate::error::Error;
 
-/// Columns of the key: symbol and event time, the first ones of gold.
+/// Number of key columns: symbol and event time, the first columns of gold.
 const KEY_COLUMNS: usize = 2;
 
-/// Compares `found` with `expected`, both ordered by symbol and event time, and adds what differs to `report`.
+/// Compares `found` with `expected`, both ordered by symbol and event time, and adds the differences to `report`.
 pub(super) async fn compare(
     expected: impl Iterator<Item = RecordBatch> + Send,
     found: impl Stream<Item = Result<RecordBatch, Error>> + Send,
@@ -52,7 +52,7 @@ pub(super) async fn compare(
     }
 }
 
-/// A stream of batches, read row by row.
+/// A stream of batches that is read row by row.
 struct Cursor<S> {
     stream: S,
     batch: RecordBatch,
@@ -67,7 +67,7 @@ impl<S: Stream<Item = Result<RecordBatch, Error>> + Unpin> Cursor<S> {
         Cursor { stream, batch, keys: None, rows: None, row: 0 }
     }
 
-    /// Makes sure that there is a row, if the stream has one more.
+    /// Loads the next row, if there is none. Returns false at the end of the stream.
     async fn fill(&mut self) -> Result<bool, Error> {
         while self.row == self.batch.num_rows() {
             let Some(batch) = self.stream.next().await else { return Ok(false) };
@@ -107,7 +107,7 @@ impl<S> Cursor<S> {
     }
 }
 
-/// Names the columns of a row that differ; Rust prints floats with as many digits as tell any two apart.
+/// Returns the columns of a row that differ. Rust prints floats with enough digits to distinguish any two.
 fn differences<E, F>(expected: &Cursor<E>, found: &Cursor<F>) -> Vec<Difference> {
     let columns = expected.batch.schema();
     let differing = columns.fields().iter().enumerate().filter_map(|(column, field)| {

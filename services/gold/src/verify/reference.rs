@@ -1,6 +1,6 @@
-//! Gold by its definition: a second implementation in the plainest form, which shares no code with the service.
+//! Gold by its definition: a second implementation in the simplest form. It shares no code with the service.
 //!
-//! Each window is cut out of all candles of its symbol and computed alone. The definition fixes the order of every addition, so both
+//! Each window is cut from all candles of its symbol and computed alone. The definition fixes the order of every addition, so both
 //! implementations give the same bits.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,20 +19,20 @@ use super::bronze::column;
 use super::project;
 use crate::kernel::Frame;
 
-/// Longest symbol that an entry of a PostgreSQL index holds beside the rest of its key, in bytes.
+/// Longest symbol that fits in an entry of a PostgreSQL index with the rest of its key, in bytes.
 const SYMBOL_BYTES_MAX: usize = 2048;
-/// Gold rows that are computed together.
+/// Number of gold rows that are computed together.
 const BATCH_ROWS: usize = 65_536;
 
 /// All candles of bronze below a position.
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     symbols: BTreeMap<String, Vec<Candle>>,
-    /// Rows that gold cannot hold.
+    /// Number of rows that gold cannot store.
     pub(super) asides: u64,
 }
 
-/// A row of bronze besides its symbol.
+/// A row of bronze, except its symbol.
 #[derive(Clone, Copy, Debug)]
 struct Candle {
     event_time: i64,
@@ -46,7 +46,7 @@ struct Candle {
     volume: f64,
 }
 
-/// The metrics of one window.
+/// Metrics of one window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Metrics {
     price_ma: f64,
@@ -113,8 +113,8 @@ impl Candle {
     }
 }
 
-/// Returns the candle that counts of each event time, ascending: of one partition that of the last offset; of several partitions the one
-/// with the last Kafka time, and of equal ones that of the highest partition.
+/// Returns the candle that counts for each event time, ascending. Within a partition it is the one with the last offset. Among partitions
+/// it is the one with the last Kafka time, and of equal ones that of the highest partition.
 fn valid_candles(mut candles: Vec<Candle>) -> Vec<Candle> {
     candles.sort_unstable_by_key(|candle| (candle.event_time, candle.partition, candle.offset));
     let of_one_time = candles.chunk_by(|one, next| one.event_time == next.event_time);
@@ -151,7 +151,7 @@ impl Metrics {
     }
 }
 
-/// Mean of a value over a window: the first value, and the mean of what the others add to it.
+/// Mean of a value over a window: the first value, plus the mean of the differences from it.
 struct Mean {
     value: fn(&Candle) -> f64,
     origin: f64,
@@ -174,7 +174,7 @@ impl Mean {
     }
 }
 
-/// Returns gold rows of one symbol in the columns that verify compares.
+/// Returns the gold rows of one symbol in the columns that verify compares.
 fn batch(symbol: &str, candles: &[Candle], windows: &[Vec<Metrics>; WINDOWS.len()]) -> RecordBatch {
     let floats = |of: fn(&Candle) -> f64| -> ArrayRef {
         Arc::new(Float64Array::from_iter_values(candles.iter().map(of)))

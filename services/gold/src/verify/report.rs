@@ -1,4 +1,4 @@
-//! What verify found.
+//! Findings of verify.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,80 +7,80 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use position::{Position, Topic};
 
-/// Findings that are shown of the topic and of each table; all are counted.
+/// Most findings that are shown for the topic and for each table. All are counted.
 const SHOWN_MAX: usize = 20;
 
-/// The findings of verify.
+/// Findings of verify.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The topic against bronze; `None` if it was left out.
+    /// Result of comparing the topic with bronze; `None` if it was left out.
     pub topic: Option<TopicReport>,
-    /// The sinks against the gold that follows from bronze.
+    /// Results of comparing the sinks with the gold that follows from bronze.
     pub tables: Vec<TableReport>,
 }
 
-/// The findings of the topic against bronze.
+/// Result of comparing the topic with bronze.
 #[derive(Clone, Debug)]
 pub struct TopicReport {
     /// The topic.
     pub topic: Topic,
-    /// How far bronze was.
+    /// Position of bronze.
     pub position: Position,
-    /// Messages that the topic has below the position.
+    /// Number of messages in the topic below the position.
     pub messages: u64,
-    /// Rows of bronze among them.
+    /// Number of these messages that are rows of bronze.
     pub rows: u64,
-    /// Messages without a row that are dead letters.
+    /// Number of messages without a row that are dead letters.
     pub dead_letters: u64,
-    /// Messages that are neither in bronze nor dead letters.
+    /// Number of messages that are neither in bronze nor dead letters.
     pub missing: u64,
-    /// Number of findings, missing messages included.
+    /// Number of findings, including missing messages.
     pub faults: u64,
     /// The first findings.
     pub shown: Vec<String>,
 }
 
-/// The findings of one sink.
+/// Result of comparing one sink.
 #[derive(Clone, Debug, Default)]
 pub struct TableReport {
     /// The sink.
     pub name: &'static str,
     /// Its position.
     pub position: Position,
-    /// Rows of bronze below the position, all messages.
+    /// Number of bronze rows below the position: all messages.
     pub bronze_rows: u64,
-    /// Rows of bronze that gold cannot hold and leaves out.
+    /// Number of bronze rows that gold cannot store and leaves out.
     pub aside_rows: u64,
-    /// Rows that follow from bronze, one a symbol and event time.
+    /// Number of rows that follow from bronze: one for each symbol and event time.
     pub expected_rows: u64,
-    /// Rows in the sink.
+    /// Number of rows in the sink.
     pub found_rows: u64,
-    /// Rows that follow from bronze and are not in the sink.
+    /// Number of rows that follow from bronze and are missing in the sink.
     pub missing_rows: u64,
-    /// Rows in the sink that do not follow from bronze.
+    /// Number of rows in the sink that do not follow from bronze.
     pub extra_rows: u64,
-    /// Rows that have another value in at least one column.
+    /// Number of rows with a different value in at least one column.
     pub different_rows: u64,
     /// The first differences.
     pub differences: Vec<Difference>,
-    /// Places where the offsets of bronze do not tile the topic.
+    /// Places where the offsets of bronze have gaps or overlaps.
     pub offset_faults: Vec<String>,
-    /// The position of bronze, where it stands still below that of the sink: then nothing was compared.
+    /// Position of bronze, if it stopped below that of the sink. Nothing was compared then.
     pub behind: Option<Position>,
 }
 
-/// A value that is not as it should be.
+/// A value that differs from the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Key of the row.
     pub symbol: String,
     /// Key of the row.
     pub event_time: String,
-    /// The column, or `(row)` when one side lacks it.
+    /// The column, or `(row)` if one side lacks the row.
     pub column: String,
-    /// What follows from bronze.
+    /// Value that follows from bronze.
     pub expected: String,
-    /// What the sink holds.
+    /// Value in the sink.
     pub found: String,
 }
 
@@ -194,7 +194,7 @@ fn text(position: &Position) -> String {
     if position.is_empty() { "the beginning".to_owned() } else { position.to_string() }
 }
 
-/// Writes the first findings, and how many more there are.
+/// Writes the first findings and the number of further ones.
 fn list(f: &mut fmt::Formatter<'_>, findings: &[String], count: u64) -> fmt::Result {
     let shown = &findings[..findings.len().min(SHOWN_MAX)];
     shown.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
@@ -209,7 +209,7 @@ impl fmt::Display for TableReport {
         if let Some(received) = &self.behind {
             return writeln!(
                 f,
-                "{}: NOT COMPARED; it is at {}, but bronze stands still at {}: let ingest run until bronze is there, or, if this bronze \
+                "{}: NOT COMPARED; it is at {}, but bronze stopped at {}: let ingest run until bronze reaches that position, or, if this bronze \
                  is not the one that gold was computed from, run `candleflight gold --rebuild`",
                 self.name,
                 text(&self.position),

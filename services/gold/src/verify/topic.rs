@@ -1,6 +1,6 @@
-//! The topic against bronze: each message is a row of bronze, value by value, or a dead letter.
+//! Compares the topic with bronze. Each message must be a row of bronze with the same values, or a dead letter.
 //!
-//! A second implementation: nothing here is ingest's code, and the messages are read with nothing but the JSON library.
+//! This is a second implementation: it shares no code with ingest and reads messages with the JSON library only.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -24,26 +24,26 @@ use super::bronze::{Bronze, column};
 use super::report::TopicReport;
 use crate::error::Error;
 
-/// Offsets that are compared together: about ten megabytes of messages.
+/// Number of offsets that are compared together: about ten megabytes of messages.
 const RUN_OFFSETS: i64 = 65_536;
-/// Group id that brokers see; it has no members and commits nothing.
+/// Group id of the consumer. The group has no members and commits nothing.
 const GROUP: &str = "candleflight-verify";
-/// Columns of numbers, which a message gives under the same names.
+/// Columns of numbers. A message has the same names.
 const NUMBERS: [&str; 5] = [OPEN, HIGH, LOW, CLOSE, VOLUME];
 
-/// A message without a row in bronze: it can be a dead letter.
+/// A message without a row in bronze. It may be a dead letter.
 #[derive(Clone, Copy, Debug)]
 struct Absent {
     /// The message holds all values of a candle.
     is_candle: bool,
-    /// The message was written back by ingest for an offset without a row.
+    /// Ingest wrote this message back for an offset without a row.
     is_refill: bool,
 }
 
 /// Messages by partition and offset.
 type AbsentMessages = BTreeMap<(i32, i64), Absent>;
 
-/// Compares what the topic still has, up to where bronze is, with bronze and with the dead letters.
+/// Compares the messages that the topic still has, up to the position of bronze, with bronze and with the dead letters.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ type AbsentMessages = BTreeMap<(i32, i64), Absent>;
 pub(super) async fn compare(config: &Config, bronze: &mut Bronze) -> Result<TopicReport, Error> {
     let mut report = TopicReport::new(kafka::describe_topic(&config.kafka).await?);
     if !report.topic.matches(&bronze.origin.topic) {
-        report.push(format!("bronze is of another topic: {}", bronze.origin.topic));
+        report.push(format!("bronze comes from another topic: {}", bronze.origin.topic));
         return Ok(report);
     }
     report.position = bronze.received().await?;
@@ -78,7 +78,7 @@ pub(super) async fn compare(config: &Config, bronze: &mut Bronze) -> Result<Topi
     Ok(report)
 }
 
-/// Reads a run of bronze's rows.
+/// Reads the bronze rows of a run.
 async fn read_rows(
     bronze: &mut Bronze,
     partition: i32,
@@ -94,7 +94,7 @@ async fn read_rows(
         .map_err(datafusion::error::DataFusionError::from)?)
 }
 
-/// Finds the dead letters among the messages without a row; the others are missing.
+/// Finds the dead letters among the messages without a row. The others are missing.
 async fn settle(config: &Config, mut absent: AbsentMessages, report: &mut TopicReport) -> Result<(), Error> {
     let count = absent.len();
     absent.retain(|_, message| !message.is_refill);
@@ -110,7 +110,7 @@ async fn settle(config: &Config, mut absent: AbsentMessages, report: &mut TopicR
             }
         }
     }
-    // Retention may have removed the letter of a message that holds no candle.
+    // Retention may have removed the dead letter of a message without a candle.
     absent.retain(|_, message| has_all || message.is_candle);
     report.dead_letters = (count - absent.len()) as u64;
     report.missing = absent.len() as u64;
@@ -120,10 +120,10 @@ async fn settle(config: &Config, mut absent: AbsentMessages, report: &mut TopicR
     Ok(())
 }
 
-/// A reader of a topic, whose client blocks its thread.
+/// A reader of a topic. Its client blocks the thread.
 struct Reader(Arc<RunReader>);
 
-/// A run of messages beside bronze.
+/// Result of comparing a run of messages with bronze.
 #[derive(Debug, Default)]
 struct Compared {
     messages: u64,
@@ -148,7 +148,7 @@ impl Reader {
         Ok(low..high)
     }
 
-    /// Reads a run of messages and compares them with the rows of bronze in the same run.
+    /// Reads a run of messages and compares them with the bronze rows of the same run.
     async fn compare(&self, partition: i32, run: Range<i64>, rows: RecordBatch) -> Result<Compared, Error> {
         let reader = Arc::clone(&self.0);
         let compare = move || {
@@ -164,7 +164,7 @@ impl Reader {
         tokio::task::spawn_blocking(compare).await?
     }
 
-    /// Reads the places of the messages in `topic` that a run of dead letters is of.
+    /// Reads the places in `topic` of the messages in a run of dead letters.
     async fn sources(
         &self,
         partition: i32,
@@ -185,7 +185,7 @@ impl Reader {
     }
 }
 
-/// Returns the partition and the offset of the message that a dead letter is of, if it is one of `topic`.
+/// Returns the partition and the offset of the message in a dead letter, if the message is from `topic`.
 fn source(letter: &BorrowedMessage<'_>, topic: &str) -> Option<(i32, i64)> {
     let headers = letter.headers()?;
     let header = |name: &str| {
@@ -196,7 +196,7 @@ fn source(letter: &BorrowedMessage<'_>, topic: &str) -> Option<(i32, i64)> {
     is_ours.then_some((header(SOURCE_PARTITION)?.parse().ok()?, header(SOURCE_OFFSET)?.parse().ok()?))
 }
 
-/// The columns of bronze that a message decides.
+/// Columns of bronze that a message determines.
 struct Rows<'a> {
     offsets: &'a [i64],
     symbols: &'a arrow::array::StringArray,
@@ -205,13 +205,13 @@ struct Rows<'a> {
     numbers: [&'a [f64]; NUMBERS.len()],
 }
 
-/// The values of a message, as bronze should hold them.
+/// Values of a message, in the form in which bronze should have them.
 #[derive(Debug, PartialEq)]
 struct Values<'a> {
     symbol: Cow<'a, str>,
     event_time: i64,
     kafka_time: i64,
-    /// Bits of the numbers, so that each one counts.
+    /// Bits of the numbers, since each bit counts.
     numbers: [u64; NUMBERS.len()],
 }
 
@@ -238,7 +238,7 @@ impl<'a> Rows<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Reads a message; `None` if a value of a candle is missing or is no number.
+    /// Reads a message. Returns `None` if a value of a candle is missing or not a number.
     fn of(payload: &'a [u8], kafka_millis: i64) -> Option<Values<'a>> {
         let fields: HashMap<String, &RawValue> = serde_json::from_slice(payload).ok()?;
         let fields: HashMap<String, &RawValue> =
@@ -250,7 +250,7 @@ impl<'a> Values<'a> {
         }
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a time out of range becomes one that no row has"
+            reason = "a time out of range becomes a time that no row has"
         )]
         let event_time = (number("timestamp")? * 1e6).round() as i64;
         let symbol = serde_json::from_str::<String>(fields.get(SYMBOL)?.get()).ok()?.into();
@@ -259,7 +259,7 @@ impl<'a> Values<'a> {
 }
 
 impl Compared {
-    /// Compares a message with the rows from `row` on, and returns the row after it.
+    /// Compares a message with the rows from `row` on. Returns the index of the next row.
     fn push(&mut self, message: &BorrowedMessage<'_>, rows: &Rows<'_>, row: usize) -> usize {
         self.messages += 1;
         let offset = message.offset();
@@ -289,7 +289,7 @@ impl Compared {
 
     fn push_extra(&mut self, partition: i32, offsets: &[i64]) {
         self.faults.extend(offsets.iter().map(|offset| {
-            format!("partition {partition}, offset {offset}: in bronze, but not in the topic, unless Kafka has compacted it")
+            format!("partition {partition}, offset {offset}: in bronze, but not in the topic (which is a fault unless Kafka has compacted it)")
         }));
     }
 }

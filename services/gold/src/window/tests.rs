@@ -33,12 +33,12 @@ struct Message {
     offset: i64,
 }
 
-/// How a stream is cut into batches and worked off.
+/// Cuts of a stream into batches, and the restarts while it is processed.
 #[derive(Clone, Debug)]
 struct Cuts {
-    /// Indices of messages before which a batch ends.
+    /// Indices of the messages before which a batch ends.
     batches: Vec<usize>,
-    /// Numbers of batches before which gold starts again.
+    /// Numbers of the batches before which gold restarts.
     restarts: Vec<usize>,
     changed_rows_max: usize,
 }
@@ -71,7 +71,7 @@ fn bronze_batch(messages: &[&Message]) -> RecordBatch {
     RecordBatch::try_new(schema::bronze::schema(), columns).unwrap()
 }
 
-/// Bronze as the Flight server answers for it, written from the words of [`History`].
+/// Returns bronze as the Flight server returns it, written from the documentation of [`History`].
 fn read_history(bronze: &[Message], history: &History) -> Vec<RecordBatch> {
     let mut latest = BTreeMap::new();
     let below =
@@ -97,12 +97,12 @@ fn read_history(bronze: &[Message], history: &History) -> Vec<RecordBatch> {
             candles[before.saturating_sub(rows)..(until + rows).min(candles.len())].to_vec()
         }
     };
-    // In two batches, as a server may.
+    // The answer has two batches, as a server may send it.
     let (head, tail) = chosen.split_at(chosen.len() / 2);
     vec![bronze_batch(head), bronze_batch(tail)]
 }
 
-/// The gold table: the values of each row that verify compares, as text, which is another one for any other float.
+/// The gold table. The values of each row that verify compares are text, which differs for different floats.
 type Gold = BTreeMap<(String, i64), Vec<String>>;
 
 fn upsert(gold: &mut Gold, rows: &RecordBatch) {
@@ -129,7 +129,7 @@ fn newest(gold: &Gold) -> Newest {
     newest.into_iter().collect()
 }
 
-/// Runs `bronze` through a window, starting again from gold at each restart. Returns gold and how many histories were read.
+/// Runs `bronze` through a window and restarts from gold at each restart. Returns gold and the number of histories read.
 fn run(bronze: &[Message], frame: Frame, cuts: &Cuts) -> (Gold, u64) {
     let (mut gold, reads) = (Gold::new(), Counter::default());
     let (mut position, mut partitions) = (Position::default(), Partitions::default());
@@ -172,12 +172,12 @@ fn run(bronze: &[Message], frame: Frame, cuts: &Cuts) -> (Gold, u64) {
     (gold, reads.get())
 }
 
-/// All at once.
+/// Returns cuts for one batch with everything.
 fn whole() -> Cuts {
     Cuts { batches: Vec::new(), restarts: Vec::new(), changed_rows_max: usize::MAX }
 }
 
-/// Gold by its definition.
+/// Returns gold by its definition.
 fn defined(bronze: &[Message], frame: Frame) -> Gold {
     let mut reference = Reference::default();
     reference.push(&bronze_batch(&bronze.iter().collect::<Vec<_>>()));
@@ -244,7 +244,7 @@ fn one_candle_in_the_future_does_not_push_the_others_out() {
     check_reads((0..500).chain([5000]).chain(500..600).collect(), Frame::Time, 0);
 }
 
-/// Minute 5 with these prices, each written (partition, Kafka time, price), in the order of arrival.
+/// Checks the candle that counts for minute 5. The messages are (partition, Kafka time, price), in order of arrival.
 #[track_caller]
 fn check_winner(frame: Frame, messages: &[(i32, i64, f64)], expected: f64) {
     let message = |(partition, kafka_time, price): &(i32, i64, f64)| Message {
@@ -269,19 +269,19 @@ fn check_winner(frame: Frame, messages: &[(i32, i64, f64)], expected: f64) {
 fn of_one_partition_the_later_offset_wins_and_of_several_the_one_produced_last() {
     for frame in [Frame::Time, Frame::Rows] {
         check_winner(frame, &[(0, 1, 10.0), (0, 1, 20.0)], 20.0);
-        // A clock that was put back.
+        // The clock was set back.
         check_winner(frame, &[(0, 2, 10.0), (0, 1, 20.0)], 20.0);
         check_winner(frame, &[(1, 2, 10.0), (0, 1, 20.0)], 10.0);
         check_winner(frame, &[(0, 1, 20.0), (1, 2, 10.0)], 10.0);
         check_winner(frame, &[(0, 1, 20.0), (3, 1, 10.0), (1, 1, 30.0)], 10.0);
-        // The later offset counts for its partition, though its clock was put back behind the other's.
+        // The later offset counts for its partition, although its clock was set back behind that of the other partition.
         check_winner(frame, &[(0, 5, 10.0), (1, 4, 20.0), (0, 3, 30.0)], 20.0);
     }
 }
 
 #[test]
 fn scattered_late_candles_are_computed_in_pieces_that_change_few_rows() {
-    // All minutes in order, then every 31st again: each of those changes 30 rows.
+    // All minutes in order, then every 31st again: each of these changes 30 rows.
     let bronze = minutes((0..31 * 200).chain((0..200).map(|index| 31 * index)));
     for (frame, changed_rows_max) in [(Frame::Time, 1000), (Frame::Rows, 1000), (Frame::Time, 7)] {
         let cuts = Cuts { batches: vec![31 * 200], restarts: vec![1], changed_rows_max };
@@ -310,8 +310,8 @@ fn memory_stays_small_however_long_the_stream() {
 }
 
 prop_compose! {
-    /// A stream in the order of arrival: minutes with gaps and odd seconds, of which some come late, some very late, some twice with
-    /// another price, some in another partition than their symbol's, with a Kafka time of their own.
+    /// A stream in order of arrival: minutes with gaps and odd seconds. Some come late, some very late, some twice with another price. Some
+    /// are in another partition than the rest of their symbol, with a different Kafka time.
     fn stream()(
         candles in prop::collection::vec(
             (

@@ -1,4 +1,5 @@
-//! The PostgreSQL sink on a real PostgreSQL: `CANDLEFLIGHT_TEST_POSTGRES=postgres://…`, whose user may create databases.
+//! Tests of the PostgreSQL sink on a real PostgreSQL. In `CANDLEFLIGHT_TEST_POSTGRES=postgres://…`, the user must be able to create
+//! databases.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -24,19 +25,19 @@ use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "bitcoin_data";
 const MINUTE: i64 = 60_000_000;
-/// How long a condition may take to come true.
+/// Longest wait for a condition.
 const DEADLINE: Duration = Duration::from_mins(2);
-/// Pause between two looks at it.
+/// Pause between two checks of a condition.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// A database of its own for one test.
+/// A separate database for one test.
 struct Database {
     name: String,
     postgres: Postgres,
     client: Client,
 }
 
-/// Creates the database `name`; `None`, said aloud, when there is no PostgreSQL to test with, which CI does not allow.
+/// Creates the database `name`. Returns `None` and prints a note if there is no PostgreSQL for tests, which CI does not allow.
 async fn database(name: &str) -> Result<Option<Database>> {
     database_with(name, "").await
 }
@@ -63,7 +64,7 @@ fn at(url: &str) -> Postgres {
     Postgres { url, postgres_ca: None, postgres_cert: None, postgres_key: None }
 }
 
-/// Waits until `condition` gives a value.
+/// Waits until `condition` returns a value.
 async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let end = tokio::time::Instant::now() + DEADLINE;
     loop {
@@ -86,13 +87,13 @@ async fn connect_to(postgres: &Postgres) -> Result<Client> {
     Ok(client)
 }
 
-/// Returns what the positions of these tests count in.
+/// Returns the origin of the positions in these tests.
 fn origin() -> Origin {
     Origin { topic: Topic::named(TOPIC), table: "bronze".to_owned() }
 }
 
 impl Database {
-    /// Connects once more.
+    /// Opens another connection.
     async fn connect(&self) -> Result<Client> {
         connect_to(&self.postgres).await
     }
@@ -111,7 +112,7 @@ impl Database {
         Sink::open(&self.postgres, &origin, rebuild, frame, metrics).await
     }
 
-    /// All rows as "symbol minute volume", ordered by key.
+    /// Returns all rows as "symbol minute volume", ordered by key.
     async fn rows(&self) -> Result<Vec<String>> {
         let query = "SELECT format('%s %s %s', symbol, (extract(epoch FROM event_time) / 60)::int, volume) \
                      FROM bitcoin_gold_data ORDER BY symbol, event_time";
@@ -123,7 +124,7 @@ impl Database {
     }
 }
 
-/// Gold rows of one symbol: (minute, volume); every other column has a value that is easily told.
+/// Returns gold rows of one symbol from (minute, volume). Every other column has a value that is easy to recognize.
 fn gold(symbol: &str, rows: &[(i64, f64)]) -> RecordBatch {
     let schema = schema::gold::schema();
     let column = |(index, field): (usize, &arrow::datatypes::FieldRef)| -> ArrayRef {
@@ -212,7 +213,7 @@ async fn a_symbols_partitions_are_known_after_its_first_rows_from_each() -> Resu
 async fn every_value_arrives_as_it_is() -> Result<()> {
     let Some(database) = database("gold_values").await? else { return Ok(()) };
     let mut sink = database.open().await?;
-    // Both ways into the table: COPY and INSERT.
+    // This covers both ways into the table: COPY and INSERT.
     let mut many = numbered(1..2000, 0.1);
     many.insert(0, (0, 1e-300));
     sink.write(&[computed(0, 0, 1, gold("COPY", &many))], &CancellationToken::new()).await?;
@@ -238,7 +239,7 @@ async fn what_the_table_holds_already_is_left_out() -> Result<()> {
     let mut sink = database.open().await?;
     let shutdown = CancellationToken::new();
     sink.write(&[computed(0, 0, 10, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
-    // A slower sink makes gold start below: what is held is skipped, what straddles the position is written.
+    // A slower sink makes gold start at a lower position. Rows below the sink's position are skipped, and a run across it is written.
     let again = [
         computed(0, 0, 5, gold("BTC-USD", &[(1, 0.25)])),
         computed(0, 5, 10, gold("BTC-USD", &[(1, 0.75)])),
@@ -274,7 +275,7 @@ async fn a_position_that_another_process_has_moved_stops_the_write_and_undoes_it
     let (mut ours, mut theirs) = (database.open().await?, database.open().await?);
     let shutdown = CancellationToken::new();
     theirs.write(&[computed(0, 0, 2, gold("BTC-USD", &[(1, 1.0)]))], &shutdown).await?;
-    // Once where we know no position yet, once where we know an older one.
+    // The first pass has no position in memory, the second an older one.
     for first in [0, 2] {
         let lost = ours
             .write(&[computed(0, first, first + 1, gold("BTC-USD", &numbered(5..2000, 9.0)))], &shutdown)
@@ -346,7 +347,7 @@ async fn a_database_with_gold_of_another_topic_is_refused() -> Result<()> {
     let Some(database) = database("gold_other_topic").await? else { return Ok(()) };
     database.open().await?;
     for table in ["candleflight_source SET topic = 'other'", "candleflight_symbol SET topic = 'other'"] {
-        // Version 0.1 knew only the topics of symbols.
+        // Version 0.1 recorded only the topics of symbols.
         let symbol =
             "INSERT INTO candleflight_symbol (topic, symbol, partition) VALUES ('bitcoin_data', 'A', 0)";
         database.client.execute(symbol, &[]).await?;
@@ -377,7 +378,7 @@ async fn the_table_has_the_columns_of_the_schema_without_the_date() -> Result<()
     Ok(())
 }
 
-/// Brings the tables back to version 6, before symbols could be in several partitions and the frame was recorded.
+/// Reverts the tables to version 6, which had one partition for each symbol and did not record the frame.
 const VERSION_6: &str = "ALTER TABLE candleflight_symbol DROP CONSTRAINT candleflight_symbol_pkey, ADD PRIMARY KEY (topic, symbol); \
     DROP TABLE candleflight_frame; DELETE FROM candleflight_version WHERE version > 6";
 
@@ -408,7 +409,7 @@ async fn another_frame_is_refused_once_there_are_rows() -> Result<()> {
     let Err(error @ Error::Frame { .. }) = refused else { panic!("{refused:?}") };
     assert!(!error.is_transient() && error.to_string().contains("give --frame time"), "{error}");
     database.open_with(Frame::Time).await?;
-    // A table of an older version has the frame that it is first opened with.
+    // A table of an older version gets the frame with which it is first opened.
     database.client.batch_execute(VERSION_6).await?;
     database.open_with(Frame::Rows).await?;
     assert!(matches!(database.open_with(Frame::Time).await, Err(Error::Frame { .. })));
@@ -442,7 +443,7 @@ async fn what_is_set_aside_is_a_dead_letter_from_the_moment_that_the_position_pa
     };
     let asides: Arc<[Aside]> = (1..10_000).map(aside).collect();
     let work = Computed { asides, ..computed(0, 0, 10_000, gold("BTC-USD", &[(1, 0.5)])) };
-    // The second time the position holds it already.
+    // At the second attempt the position already covers the rows.
     for _ in 0..2 {
         sink.write(std::slice::from_ref(&work), &CancellationToken::new()).await?;
     }
@@ -462,7 +463,7 @@ async fn a_transaction_that_takes_longer_than_a_statement_may_is_done_once() -> 
     let Some(database) = database("gold_slow").await? else { return Ok(()) };
     let mut sink = database.open().await?.statement_time_max(Duration::from_millis(50));
     let shutdown = CancellationToken::new();
-    // Each row takes a millisecond: a statement of all of them takes many times what it may at first.
+    // Each row takes a millisecond, so a statement with all rows takes much longer than the first limit.
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
                 'BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END'; \
                 CREATE TRIGGER slow BEFORE INSERT ON bitcoin_gold_data FOR EACH ROW EXECUTE FUNCTION slow()";

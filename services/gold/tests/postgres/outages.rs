@@ -1,4 +1,4 @@
-//! What passes by itself is waited out, and what cannot pass ends with what to do.
+//! Transient errors are retried, and all other errors end gold with advice.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Database, at, computed, database, eventually, gold, numbered, origin};
 
-/// How long the other side of a channel may take.
+/// Longest wait for the other side of a channel.
 const SIGNAL_MAX: Duration = Duration::from_mins(1);
 
-/// A write of one row that goes on beside the test.
+/// Starts a write of one row that runs beside the test.
 fn write(mut sink: Sink) -> JoinSet<Result<(), Error>> {
     let mut writes = JoinSet::new();
     writes.spawn(async move {
@@ -34,7 +34,7 @@ async fn unready(metrics: &service::metrics::Metrics, text: &str) {
 }
 
 impl Database {
-    /// Returns the process of a gold that waits for a lock, other than `than`.
+    /// Returns the process id of a gold that waits for a lock, other than `than`.
     async fn waiting(&self, than: Option<i32>) -> i32 {
         eventually("gold waits for a lock", async || {
             let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
@@ -44,7 +44,7 @@ impl Database {
         .await
     }
 
-    /// Keeps everybody from writing gold rows until the transaction of the client ends; looks at activity must come from another one.
+    /// Locks the gold table for all writers until the transaction of the returned client ends. Queries on activity must use another client.
     async fn lock(&self) -> Result<Client> {
         let holder = self.connect().await?;
         holder.batch_execute("BEGIN; LOCK TABLE bitcoin_gold_data IN EXCLUSIVE MODE").await?;
@@ -133,7 +133,7 @@ async fn a_gold_that_stands_still_in_a_transaction_leaves_its_locks_to_the_next(
     let (stopped, is_stopped) = oneshot::channel();
     let (end, ending) = mpsc::channel::<()>();
     let postgres = database.postgres.clone();
-    // Its runtime is left standing in the middle of a write, as SIGSTOP leaves a process: sockets are open, and nobody reads them.
+    // The runtime stops in the middle of a write, as a process does on SIGSTOP: its sockets stay open, and nothing reads them.
     let still = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let metrics = Metrics::register(&service::metrics::Metrics::default());
@@ -169,7 +169,7 @@ async fn a_time_limit_that_the_operator_has_set_stays() -> Result<()> {
     let Some(database) = database("gold_settings").await? else { return Ok(()) };
     let limit = format!("ALTER DATABASE {} SET idle_in_transaction_session_timeout = '7min'", database.name);
     database.client.batch_execute(&limit).await?;
-    // A trigger sees what holds in the transaction.
+    // A trigger reads the settings that apply in the transaction.
     let sink = database.open().await?;
     database
         .client

@@ -1,4 +1,4 @@
-//! Behind PgBouncer, in each of its modes.
+//! Tests behind PgBouncer, in each of its modes.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{at, computed, connect_to, database, eventually, gold, numbered, origin};
 
-/// Where Debian has it, which is on no ordinary user's path.
+/// Path of PgBouncer on Debian, which is not on the path of ordinary users.
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 
-/// A PgBouncer before the database of a test; it ends with it.
+/// A PgBouncer in front of the database of a test. It ends with the test.
 struct Pooler {
     process: Child,
     folder: PathBuf,
@@ -32,7 +32,7 @@ impl Drop for Pooler {
     }
 }
 
-/// Starts a PgBouncer before database `name`; `None`, said aloud, where it is not installed, which CI does not allow.
+/// Starts a PgBouncer in front of database `name`. Returns `None` and prints a note if it is not installed, which CI does not allow.
 async fn pooler(name: &str, mode: &str) -> Result<Option<Pooler>> {
     if !Path::new(PGBOUNCER).exists() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{PGBOUNCER} must be there in CI");
@@ -53,7 +53,7 @@ async fn pooler(name: &str, mode: &str) -> Result<Option<Pooler>> {
          pool_mode = {mode}\ndefault_pool_size = 2\n"
     )?;
     let mut command = Command::new(PGBOUNCER);
-    // It does not run as root.
+    // PgBouncer does not run as root.
     if Command::new("id").arg("-u").output()?.stdout == b"0\n" {
         command.args(["-u", "postgres"]);
     }
@@ -75,7 +75,7 @@ async fn open(postgres: &Postgres) -> Result<Sink, Error> {
     .await
 }
 
-/// Several golds after and beside each other, each with a COPY, corrections and a second transaction.
+/// Runs several gold instances after and beside each other, each with a COPY, corrections and a second transaction.
 async fn check(name: &str, mode: &str) -> Result<()> {
     let Some(database) = database(name).await? else { return Ok(()) };
     let Some(pooler) = pooler(name, mode).await? else { return Ok(()) };
@@ -90,7 +90,7 @@ async fn check(name: &str, mode: &str) -> Result<()> {
         other.write(&[computed(1, start, start + 1, gold("ETH-USD", &[(start, 1.0)]))], &shutdown).await?;
     }
     assert_eq!(database.row_count().await?, 4004);
-    // Nothing of ours is left in the sessions that others get next.
+    // Gold leaves nothing in the sessions that other clients get next.
     let left = "SELECT name FROM pg_prepared_statements UNION ALL \
                 SELECT name FROM pg_settings WHERE name LIKE 'idle_in%' AND source = 'session'";
     let client = connect_to(&pooler.postgres).await?;

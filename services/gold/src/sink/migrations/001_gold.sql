@@ -1,4 +1,4 @@
--- Symbols are ordered by their bytes, as everywhere else in Candleflight; an index on them then asks no locale.
+-- Symbols are ordered by their bytes, as everywhere in Candleflight, so an index on them does not depend on a locale.
 CREATE TABLE bitcoin_gold_data (
     symbol               text COLLATE "C"  NOT NULL,
     event_time           timestamptz       NOT NULL,
@@ -24,10 +24,10 @@ CREATE TABLE bitcoin_gold_data (
     PRIMARY KEY (symbol, event_time)
 );
 
--- "The last hour of all symbols", what dashboards ask for.
+-- For dashboards, which query the last hour of all symbols.
 CREATE INDEX bitcoin_gold_data_event_time ON bitcoin_gold_data (event_time DESC);
 
--- For each partition the next offset that the rows do not know yet; moved in the same transaction as the rows.
+-- The next offset of each partition that is not in the rows yet. It moves in the same transaction as the rows.
 CREATE TABLE candleflight_position (
     topic       text    NOT NULL,
     partition   integer NOT NULL,

@@ -1,7 +1,7 @@
--- What the dashboard reads. Event times may lie years back, when history is replayed, so nothing here is relative to now(): each view shows the moving
--- front, by the primary key, at the same cost for a thousand rows as for ten million.
+-- Views of the dashboard. Event times may be years old when history is replayed, so the windows of the views are not relative to now().
+-- Each view shows the newest candles of each symbol. It uses the primary key, so it costs the same for a thousand rows as for ten million.
 
--- Each symbol once: one step down the primary key for each, where DISTINCT would read every row.
+-- Each symbol once. The query takes one step in the primary key for each symbol, while DISTINCT would read every row.
 CREATE VIEW dashboard_symbols AS
 WITH RECURSIVE symbols AS (
     (SELECT symbol FROM bitcoin_gold_data ORDER BY symbol LIMIT 1)
@@ -12,8 +12,8 @@ WITH RECURSIVE symbols AS (
 )
 SELECT symbol FROM symbols WHERE symbol IS NOT NULL;
 
--- The latest 360 candles of each symbol (six hours, where none is missing), with the band of two standard deviations around the 30-minute average.
--- symbol is that of dashboard_symbols, so that a filter on it reads no other symbol's candles.
+-- The latest 360 candles of each symbol (six hours, if none is missing), with the band of two standard deviations around the 30-minute
+-- average. The column symbol comes from dashboard_symbols, so that a filter on it reads no other symbol's candles.
 CREATE VIEW dashboard_front AS
 SELECT
     symbols.symbol,
@@ -30,7 +30,8 @@ CROSS JOIN LATERAL (
     SELECT * FROM bitcoin_gold_data gold WHERE gold.symbol = symbols.symbol ORDER BY gold.event_time DESC LIMIT 360
 ) front;
 
--- The latest candle of each symbol, and how far its close is from that of an hour and of a day before, as a fraction; NULL before there is one.
+-- The latest candle of each symbol, and the change of its close since an hour and since a day before, as a fraction. The change is NULL if
+-- there is no candle to compare with.
 CREATE VIEW dashboard_latest AS
 SELECT
     symbols.symbol,
@@ -54,7 +55,7 @@ LEFT JOIN LATERAL (
     ORDER BY gold.event_time DESC LIMIT 1
 ) day ON true;
 
--- One row on the 1,000 candles of the front that were produced last: how old the newest is, how fast they came, and how long they took from Kafka to gold.
+-- One row on the 1,000 most recently produced candles of the front: the age of the newest, their rate, and the time from Kafka to gold.
 CREATE VIEW dashboard_pipeline AS
 SELECT
     extract(epoch FROM now() - max(kafka_time))::double precision AS age_seconds,
@@ -64,7 +65,7 @@ SELECT
     (SELECT count(*) FROM bitcoin_dead_letters) AS dead_letters
 FROM (SELECT kafka_time, lag_seconds FROM dashboard_front ORDER BY kafka_time DESC LIMIT 1000) recent;
 
--- The latest 100 dead letters; while there is none, one row that says so, for an empty table reads like an error.
+-- The latest 100 dead letters. If there are none, one row states this, since an empty table looks like an error.
 CREATE VIEW dashboard_dead_letters AS
 (
     SELECT kafka_time, reason, detail, topic, kafka_partition, kafka_offset, key, message

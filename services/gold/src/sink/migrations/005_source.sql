@@ -1,4 +1,4 @@
--- The bronze table, by its Delta id, that a topic's rows and positions are computed from: offsets of another one mean other candles.
+-- The Delta id of the bronze table that a topic's rows and positions are computed from. Offsets of another table refer to other candles.
 CREATE TABLE candleflight_source (
     topic  text NOT NULL PRIMARY KEY,
     bronze text NOT NULL

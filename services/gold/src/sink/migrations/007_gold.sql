@@ -1,7 +1,7 @@
--- A symbol may come from several partitions: gold reads a symbol's earlier candles in those that are named here.
+-- A symbol may come from several partitions. Gold reads the earlier candles of a symbol from the partitions listed here.
 ALTER TABLE candleflight_symbol DROP CONSTRAINT candleflight_symbol_pkey, ADD PRIMARY KEY (topic, symbol, partition);
 
--- Of symbols that an older version wrote, it is not known: they may be in any partition that was read.
+-- The partitions of symbols from an older version are unknown, so every partition that was read is listed.
 INSERT INTO candleflight_symbol (topic, symbol, partition)
 SELECT position.topic, gold.symbol, position.partition
 FROM dashboard_symbols gold
@@ -10,7 +10,7 @@ WHERE NOT EXISTS (
     SELECT FROM candleflight_symbol known WHERE known.topic = position.topic AND known.symbol = gold.symbol
 );
 
--- What a window counts, time or rows. Tables of an older version get it when they are next opened.
+-- The frame of the windows: time or rows. Tables of an older version get it when they are next opened.
 CREATE TABLE candleflight_frame (
     topic text PRIMARY KEY,
     frame text NOT NULL

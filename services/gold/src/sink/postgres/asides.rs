@@ -1,4 +1,4 @@
-//! Rows of bronze that gold cannot hold, in the table of dead letters.
+//! Rows of bronze that gold cannot store, in the table of dead letters.
 
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::Type;
@@ -9,11 +9,11 @@ use crate::aside::Aside;
 use crate::error::Error;
 use crate::metrics::{Metrics, ReasonLabel};
 
-/// What is the matter with all of them.
-const DETAIL: &str = "bronze has this row, gold cannot hold it";
+/// Detail text of all these rows.
+const DETAIL: &str = "bronze has this row, but gold cannot store it";
 /// Most rows in one INSERT: 2 MB of parameters.
 const ROWS_MAX: usize = 4096;
-/// A row may be there already: a second gold table beside the same database, or a topic whose offsets began again.
+/// A row may already be there: another gold table uses the same database, or the topic's offsets started again at 0.
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
     (topic, kafka_partition, kafka_offset, reason, detail, key, message, kafka_time) \
     SELECT $1, partition, next, reason, $2, key, message, kafka_time \
@@ -59,6 +59,6 @@ pub(super) fn report(topic: &str, asides: &[Aside], metrics: &Metrics) {
         reason = first.reason,
         detail = DETAIL,
         count = asides.len(),
-        "gold sets rows of bronze aside"
+        "gold cannot store some bronze rows and sets them aside"
     );
 }

@@ -1,4 +1,4 @@
-//! Arrow columns in PostgreSQL's binary format, for COPY and as array parameters.
+//! Arrow columns in PostgreSQL's binary format, for COPY and for array parameters.
 
 use std::error::Error;
 
@@ -9,14 +9,14 @@ use arrow::datatypes::DataType;
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 
-/// Opens binary COPY data: signature, no flags, no header extension.
+/// Header of binary COPY data: signature, no flags, no header extension.
 pub(super) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// Ends binary COPY data.
+/// Trailer of binary COPY data.
 pub(super) const COPY_TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-/// PostgreSQL counts microseconds from the start of the year 2000.
+/// Start of PostgreSQL's time scale, the year 2000, in Unix microseconds.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// A gold column; as a parameter it is the array of its values.
+/// A gold column. As a parameter it is the array of its values.
 #[derive(Debug)]
 pub(super) enum Column<'a> {
     Text(&'a StringArray),
@@ -29,7 +29,7 @@ pub(super) enum Column<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Micros(pub(crate) i64);
 
-/// Returns the columns of a gold batch that PostgreSQL has: all but the last, the date.
+/// Returns the columns of a gold batch that are in PostgreSQL: all but the last, the date.
 pub(super) fn columns(batch: &RecordBatch) -> Vec<Column<'_>> {
     batch.columns()[..batch.num_columns() - 1].iter().map(Column::of).collect()
 }
@@ -72,7 +72,7 @@ impl<'a> Column<'a> {
         }
     }
 
-    /// Writes a value with its length in front: the form of a COPY field and of an array element alike.
+    /// Writes a value after its length. A COPY field and an array element have the same form.
     fn write(&self, row: usize, out: &mut BytesMut) {
         if self.array().is_null(row) {
             out.put_i32(-1);
@@ -104,7 +104,7 @@ impl ToSql for Column<'_> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         let Kind::Array(element) = ty.kind() else { return Err(format!("{ty} is not an array").into()) };
         let length = self.array().len();
-        // One dimension, whether there are nulls, element type, length, index of the first element.
+        // One dimension, a flag for nulls, the element type, the length, and the index of the first element.
         out.put_i32(1);
         out.put_i32(i32::from(self.array().null_count() > 0));
         out.put_u32(element.oid());

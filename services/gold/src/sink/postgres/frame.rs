@@ -1,4 +1,4 @@
-//! What a window counts is recorded in PostgreSQL: rows of two frames in one table could not be told apart.
+//! The frame of the windows, as recorded in PostgreSQL. Rows of two frames in one table could not be distinguished.
 
 use deadpool_postgres::Object;
 use tokio_postgres::error::SqlState;
@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::kernel::Frame;
 use crate::sink::postgres::Parameter;
 
-/// Records the frame of the rows of `topic`; once there are rows, it stays.
+/// Records the frame of the rows of `topic`. It cannot change once there are rows.
 ///
 /// # Errors
 ///
-/// [`Error::Frame`] when the table has rows of another frame, [`Error::Postgres`].
+/// [`Error::Frame`] if the table has rows of another frame, [`Error::Postgres`].
 pub(super) async fn settle(client: &Object, topic: &str, frame: Frame) -> Result<(), Error> {
     let failed = Error::postgres("record the frame");
     let upsert = "INSERT INTO candleflight_frame (topic, frame) VALUES ($1, $2) ON CONFLICT (topic) DO UPDATE \
@@ -25,7 +25,7 @@ pub(super) async fn settle(client: &Object, topic: &str, frame: Frame) -> Result
     }
 }
 
-/// Reads the frame of the rows of `topic`, if one is recorded; an older version has no table for it.
+/// Reads the frame of the rows of `topic`, if it is recorded. Older versions do not have the table.
 ///
 /// # Errors
 ///

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use crate::connection::end_with_us;
 use crate::error::Error;
 
-/// The steps from an empty database to today's tables; step n leads to version n + 1. A released step never changes.
+/// Steps from an empty database to the current tables. Step n leads to version n + 1. The SQL of a released step never changes.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/001_gold.sql"),
     include_str!("../migrations/002_dead_letters.sql"),
@@ -17,21 +17,21 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/006_dead_letters.sql"),
     include_str!("../migrations/007_gold.sql"),
 ];
-/// The advisory lock that lets one process at a time migrate: "candlefl" in ASCII.
+/// Advisory lock for migrations, so that one process migrates at a time: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;
 
-/// Brings the tables to today's version; does nothing when they are.
+/// Migrates the tables to the current version. Does nothing if they already have it.
 ///
 /// # Errors
 ///
-/// [`Error::PostgresVersion`] when they are newer, [`Error::PostgresTaken`], [`Error::Postgres`].
+/// [`Error::PostgresVersion`] if they are newer, [`Error::PostgresTaken`], [`Error::Postgres`].
 pub(crate) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
     end_with_us(&transaction).await?;
     let lock = transaction.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await;
     lock.map_err(&failed)?;
-    // Without the notice, at each start, that the table is there.
+    // The setting hides the notice at each start that the table already exists.
     let version_table = "SET LOCAL client_min_messages = warning; CREATE TABLE IF NOT EXISTS candleflight_version \
          (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())";
     transaction.batch_execute(version_table).await.map_err(&failed)?;

@@ -1,4 +1,4 @@
-//! Where the tables in PostgreSQL stand, read in one snapshot.
+//! State of the tables in PostgreSQL, read in one snapshot.
 
 use deadpool_postgres::{Object, Transaction};
 use position::Position;
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::sink::postgres::{Micros, TABLE};
 use crate::sink::{Newest, Partitions};
 
-/// Checks that the database holds every character: a symbol may have any.
+/// Checks that the database can store every character, since a symbol may contain any.
 pub(super) async fn check_encoding(client: &Object) -> Result<(), Error> {
     let failed = Error::postgres("read the encoding of the database");
     let row = client.query_typed_one("SHOW server_encoding", &[]).await.map_err(failed)?;
@@ -40,7 +40,7 @@ pub(crate) async fn read_position(transaction: &Transaction<'_>, topic: &str) ->
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Reads the newest event time of each symbol: two steps in the primary key's index a symbol, however long the table is.
+/// Reads the newest event time of each symbol. It takes two steps in the primary key's index for each symbol, for a table of any length.
 pub(super) async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
     let query = format!(
         "WITH RECURSIVE symbols AS (

@@ -1,4 +1,4 @@
-//! The bronze table that the rows in PostgreSQL are computed from.
+//! The bronze table from which the rows in PostgreSQL are computed.
 
 use deadpool_postgres::{Object, Transaction};
 use position::Origin;
@@ -10,16 +10,16 @@ use crate::sink::postgres::{TABLE, read_position};
 /// Name of this sink in errors.
 const SINK: &str = "PostgreSQL";
 
-/// Checks that the rows are computed from `origin`; where there are none yet, they are from now on.
+/// Checks that the rows were computed from `origin`. If there are no rows yet, records `origin`.
 ///
 /// # Errors
 ///
 /// [`Error::OtherTopic`], [`Error::OtherBronze`], [`Error::Postgres`].
 pub(super) async fn claim(client: &mut Object, origin: &Origin) -> Result<(), Error> {
-    let failed = Error::postgres("look up which bronze the rows are computed from");
+    let failed = Error::postgres("read the bronze table that the rows were computed from");
     let transaction = client.transaction().await.map_err(&failed)?;
     let topic = &origin.topic.name;
-    // Version 0.1 wrote no source, but the topic of each symbol.
+    // Version 0.1 recorded no source, but it recorded the topic of each symbol.
     let others = "SELECT topic FROM candleflight_source WHERE topic <> $1 \
                   UNION SELECT topic FROM candleflight_symbol WHERE topic <> $1 ORDER BY topic LIMIT 1";
     let others = transaction.query_typed(others, &[(topic, Type::TEXT)]).await.map_err(&failed)?;
@@ -41,7 +41,7 @@ pub(super) async fn claim(client: &mut Object, origin: &Origin) -> Result<(), Er
     transaction.commit().await.map_err(&failed)
 }
 
-/// Takes all rows and positions of the topic out of the tables, in one transaction; they are computed from `origin` from now on.
+/// Deletes all rows and positions of the topic in one transaction, and records `origin` for the next rows.
 ///
 /// # Errors
 ///
@@ -64,6 +64,6 @@ async fn write(client: &Transaction<'_>, origin: &Origin) -> Result<(), Error> {
     let values: [(&(dyn ToSql + Sync), Type); 2] =
         [(&origin.topic.name, Type::TEXT), (&origin.table, Type::TEXT)];
     let written = client.execute_typed(write, &values).await;
-    written.map_err(Error::postgres("write which bronze the rows are computed from"))?;
+    written.map_err(Error::postgres("write the bronze table that the rows are computed from"))?;
     Ok(())
 }

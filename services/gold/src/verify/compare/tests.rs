@@ -7,7 +7,7 @@ use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::verify::report::TableReport;
 
-/// Gold of one symbol at the given minutes, each candle with a volume of its own.
+/// Returns the gold of one symbol at the given minutes. Each candle has the given volume.
 fn gold(symbol: &str, candles: &[(i64, f64)]) -> RecordBatch {
     let candle = |(minute, volume): &(i64, f64)| Candle {
         event_time: minute * schema::MINUTE_MICROS,
@@ -21,7 +21,7 @@ fn gold(symbol: &str, candles: &[(i64, f64)]) -> RecordBatch {
     };
     let candles: Vec<Candle> = candles.iter().map(candle).collect();
     let mut rows = Rows::default();
-    // One row a time, so that a row's averages depend on its own candle only.
+    // One row at a time, so that the averages of a row depend on its own candle only.
     for row in 0..candles.len() {
         rows.append(symbol, &candles[row..=row], 0..1, Frame::Time);
     }

@@ -15,7 +15,7 @@ use crate::sink::{Newest, Partitions};
 use crate::verify::project;
 use crate::window::{Arrivals, Window};
 
-/// Two candles with another number in each column.
+/// Returns two candles that differ in every column of numbers.
 fn bronze() -> RecordBatch {
     let floats = |values: [f64; 2]| -> ArrayRef { Arc::new(Float64Array::from(values.to_vec())) };
     let times = |micros: [i64; 2]| -> ArrayRef {
@@ -37,7 +37,7 @@ fn bronze() -> RecordBatch {
     RecordBatch::try_new(schema::bronze::schema(), columns).unwrap()
 }
 
-/// The gold of [`bronze`] as a person computes it: the deviation of 12 and 22 is √50.
+/// The gold of [`bronze`], computed by hand: the deviation of 12 and 22 is √50.
 const GOLD: &str = "\
 | BTC-USD | 1970-01-01T00:01:00Z | 11.0 | 14.0 | 10.0 | 12.0 | 3.0 | 12.0 | | 3.0 | 1 | 12.0 | | 3.0 | 1 | 12.0 | | 3.0 | 1 | 1970-01-01T00:01:01Z |
 | BTC-USD | 1970-01-01T00:02:00Z | 21.0 | 24.0 | 20.0 | 22.0 | 5.0 | 17.0 | 7.0710678118654755 | 4.0 | 2 | 17.0 | 7.0710678118654755 | 4.0 | 2 | 17.0 | 7.0710678118654755 | 4.0 | 2 | 1970-01-01T00:02:02Z |";
