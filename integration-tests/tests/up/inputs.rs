@@ -50,7 +50,7 @@ async fn an_input_that_ends_badly_ends_itself_and_not_up() -> anyhow::Result<()>
             .output()
             .await?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        ensure!(status.contains("ends badly"), "the status tells of it, too: {status}");
+        ensure!(status.contains("an input failed"), "the status shows it, too: {status}");
         ensure!(up.terminate().await?.success(), "up is well: {}", up.log()?);
         fs::remove_file(machine.join("up.log"))?;
         up.restart()?;

@@ -1,11 +1,11 @@
-//! Follows gold and writes each row as it changes, a line of JSON; the position is kept in a file, so that the next start goes on there.
+//! Follows gold and writes each row that changes as a line of JSON. A file keeps the position, and the next start continues there.
 //!
 //! ```sh
-//! cargo run --example follow -- position.json                   # a new file begins with what comes from now on
+//! cargo run --example follow -- position.json                   # without the file, starts with rows that change from now on
 //! cargo run --example follow -- position.json --from '{}'       # or with all of gold
 //! ```
 //!
-//! A row replaces the one before of its symbol and event time. What was written just before a crash is written once more.
+//! A row replaces the previous one of its symbol and event time. Rows written just before a crash are written again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,17 +23,17 @@ use proto::ticket::Ticket;
 use serde_json::{Value, json};
 use transport::client::{self, ClientError};
 
-/// Pause before connecting again.
+/// Pause before the next connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Parser)]
 struct Args {
-    /// File that keeps the position.
+    /// File with the position.
     position: PathBuf,
-    /// Where to start without such a file, as tickets have it: "now", {"time":"2026-01-01T00:00:00Z"} or {"0":128}.
+    /// Start without such a file, as in a ticket: "now", {"time":"2026-01-01T00:00:00Z"} or {"0":128}.
     #[arg(long, default_value = r#""now""#)]
     from: String,
-    /// The Flight server.
+    /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
     flight: String,
     #[command(flatten)]
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
         if !passes {
             return Err(error);
         }
-        eprintln!("connecting again: {error:#}");
+        eprintln!("reconnecting: {error:#}");
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -69,7 +69,7 @@ async fn follow(args: &Args) -> anyhow::Result<()> {
         let mut output = io::stdout().lock();
         LineDelimitedWriter::new(&mut output).write(&rows)?;
         output.flush()?;
-        // After the rows: going on from here misses none.
+        // The position is saved after the rows, so a restart from it misses none.
         position.insert(range.partition, range.next);
         write_position(&args.position, &position)?;
     }
@@ -84,7 +84,7 @@ fn read_position(file: &Path) -> anyhow::Result<BTreeMap<i32, i64>> {
     }
 }
 
-/// Replaces the file in one step.
+/// Replaces the file atomically.
 fn write_position(file: &Path, position: &BTreeMap<i32, i64>) -> anyhow::Result<()> {
     let next = file.with_extension("next");
     fs::write(&next, json!(position).to_string())?;

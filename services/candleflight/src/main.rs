@@ -1,4 +1,4 @@
-//! The `candleflight` command: composes the services, holds no logic of the walk.
+//! The `candleflight` command. It composes the services and contains no logic of the walk.
 
 #[cfg(test)]
 mod documents;
@@ -20,7 +20,7 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// How long threads may take to end after the command has.
+/// Longest wait for threads to end after the command has ended.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Real-time market data on Apache Arrow Flight: Kafka → bronze (Delta) → gold (PostgreSQL and Delta), exactly once.
@@ -36,7 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the whole pipeline in one process, with a private Kafka and PostgreSQL: nothing to configure.
+    /// Runs the whole pipeline in one process, with a private Kafka and a private PostgreSQL. Needs no configuration.
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<up::Args>),
     /// Sends candles from CSV files to the topic.
@@ -44,24 +44,25 @@ enum Command {
     Producer(Service<producer::Config>),
     /// Writes a synthetic sample of candles as CSV.
     Sample(producer::sample::Config),
-    /// Puts the topic into bronze, exactly once.
+    /// Copies the topic to bronze, exactly once.
     Ingest(Service<ingest::Config>),
-    /// Serves bronze and gold over Arrow Flight and Flight SQL; the one writer of the bronze table.
+    /// Serves bronze and gold over Arrow Flight and Flight SQL. Is the only writer of the bronze table.
     Flight(Service<flight::Config>),
-    /// Computes gold from bronze, into PostgreSQL and the gold table.
+    /// Computes gold from bronze and writes it to PostgreSQL and to the gold table.
     Gold(Service<gold::Config>),
-    /// Compares bronze with the topic, and gold in PostgreSQL and the lake with what follows from bronze; exit code 1 where they differ.
+    /// Compares bronze with the topic, and gold in PostgreSQL and in the lake with the gold that follows from bronze. Exits with 1 if
+    /// anything differs.
     #[command(after_help = VERIFY_INDEPENDENCE)]
     Verify(gold::verify::Config),
     /// Runs a Flight SQL query on the tables `bronze`, `gold` and `system.*`, and prints the result.
     #[command(after_help = SQL_EXAMPLES)]
     Sql(sql::Args),
-    /// Prints how a running pipeline is: each stage, its processes, what went wrong last.
+    /// Prints the status of a running pipeline: its stages, its processes, and the latest warnings and errors.
     Status(status::Args),
-    /// Adds, changes and removes those who may connect, in a users file.
+    /// Adds, changes and removes users in a users file.
     #[command(subcommand)]
     Users(users::Command),
-    /// Asks whether services are ready; exit code 1 where one is not.
+    /// Checks that services are ready. Exits with 1 if any is not.
     Health(probe::Args),
 }
 
@@ -74,17 +75,18 @@ const PRODUCER_EXAMPLES: &str = "Examples:
   candleflight producer --input data/sample.csv=SAMPLE-USD
   candleflight producer --input archive.zip=BTC-USD --rate max --resume";
 
-const VERIFY_INDEPENDENCE: &str = "Each finding comes from a second implementation, which shares no decoding and no arithmetic with ingest and gold:
-  topic              each message is a row of bronze, value by value, or a dead letter
-  PostgreSQL, lake   each row of gold is computed again from bronze, bit by bit
-Bronze is read through the Flight server; the comparison with the topic shows whether it answers right.";
+const VERIFY_INDEPENDENCE: &str =
+    "verify is a second implementation, which shares no decoding and no arithmetic with ingest and gold:
+  topic              each message must be a row of bronze with the same values, or a dead letter
+  PostgreSQL, lake   each row must equal, bit by bit, the gold that verify computes from bronze
+verify reads bronze through the Flight server. The comparison with the topic checks the server's answers.";
 
 const SQL_EXAMPLES: &str = "Examples:
   candleflight sql 'SELECT symbol, count(*) FROM bronze GROUP BY symbol'
   candleflight sql 'SELECT * FROM gold ORDER BY event_time DESC LIMIT 10' --format json
   candleflight sql 'SELECT * FROM bronze' --format parquet --output bronze.parquet";
 
-/// A service's own flags and those that every service has.
+/// Flags of a service, and the flags that all services share.
 #[derive(clap::Args)]
 struct Service<T: clap::Args> {
     #[command(flatten)]
@@ -93,7 +95,7 @@ struct Service<T: clap::Args> {
     service: service::Args,
 }
 
-/// Runs a service that is not the Flight server, and reports to that as long.
+/// Runs a service other than the Flight server, and reports its status to the Flight server until the service ends.
 async fn reporting<F>(
     flight: String,
     context: service::Context,
@@ -113,11 +115,11 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let runtime = tokio::runtime::Runtime::new().expect("the system has threads to give");
     let exit_code = runtime.block_on(run(command)).unwrap_or_else(|error| {
-        // The chain of causes in one line; a backtrace would say nothing to the person who mistyped a query.
+        // The chain of causes goes on one line. A backtrace would not help a person who mistyped a query.
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     });
-    // A drain has its own bound; a thread that is stuck after it must not keep the process.
+    // The drain has its own time limit. A thread that is stuck after it must not keep the process alive.
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     exit_code
 }

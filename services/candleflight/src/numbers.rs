@@ -1,14 +1,14 @@
-//! The numbers of the walk as text for a terminal.
+//! Metrics of the walk as text for a terminal.
 
 use service::status::Numbers;
 
-/// Columns of [`table`], ten characters each.
+/// Column heads of [`table`], ten characters each.
 const HEADS: &str = "\
 \x20     since the start: rows                     now in bronze           freshness
   produced  received      gold       lag       hot   durable       p50       p99
 ";
 
-/// Lays the numbers out, three lines.
+/// Returns the metrics as a table of three lines.
 pub(crate) fn table(numbers: &Numbers) -> String {
     let Numbers { produced, received, gold, lag, hot, durable, .. } = *numbers;
     let (p50, p99) = quantiles(numbers);
@@ -16,7 +16,7 @@ pub(crate) fn table(numbers: &Numbers) -> String {
     HEADS.to_owned() + &cells.map(|cell| format!("{cell:>10}")).collect::<String>()
 }
 
-/// Writes the numbers as one line.
+/// Returns the metrics on one line.
 pub(crate) fn line(numbers: &Numbers) -> String {
     let Numbers { produced, received, gold, lag, hot, durable, .. } = numbers;
     let (p50, p99) = quantiles(numbers);
@@ -31,7 +31,7 @@ fn quantiles(numbers: &Numbers) -> (String, String) {
     (quantile(0.5), quantile(0.99))
 }
 
-/// Writes a count with its thousands apart.
+/// Returns a count with a separator between thousands.
 pub(crate) fn count(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
@@ -44,7 +44,7 @@ pub(crate) fn count(number: f64) -> String {
     grouped
 }
 
-/// Writes a duration in the unit that leaves one to three digits before the point.
+/// Returns a duration in the unit that leaves one to three digits before the decimal point.
 pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
 }

@@ -1,21 +1,21 @@
-//! `health`: whether services are ready, without curl.
+//! `health`: checks that services are ready, without curl.
 
 use std::io::Write as _;
 
 use anyhow::ensure;
 use service::http;
 
-/// The flags of `health`.
+/// Flags of `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Addresses of health endpoints: what a service was given as --metrics-addr, or printed at start.
+    /// Addresses of health endpoints, as given to services by --metrics-addr or printed at their start.
     #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
     addresses: Vec<String>,
     #[command(flatten)]
     access: access::Client,
 }
 
-/// Prints the readiness of each address; an error when one does not answer or is not ready.
+/// Prints the readiness of each address. Fails if one does not answer or is not ready.
 pub(crate) async fn health(args: Args) -> anyhow::Result<()> {
     let mut unready = 0;
     for address in &args.addresses {

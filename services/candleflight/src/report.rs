@@ -1,4 +1,4 @@
-//! Reporting to the Flight server, the hub of what is known of the pipeline.
+//! Reports to the Flight server, which collects the status of the whole pipeline.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use service::status::{INTERVAL, Report};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use transport::client::Client;
 
-/// How long one exchange may take; the next one connects anew.
+/// Longest time for one exchange. After it, the next exchange opens a new connection.
 const EXCHANGE_MAX: Duration = Duration::from_secs(3);
 
-/// Tells the Flight server every second how this process is, and takes in how the others are; for ever. While the server cannot be
-/// reached, which the service itself tells of, this process knows only itself.
+/// Sends the status of this process to the Flight server every second, and stores the status of the other processes from the answer. Never
+/// returns. While the server is unreachable, which the service itself reports, only the status of this process is known.
 pub(crate) async fn run(flight: &str, service: &Service) -> Infallible {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

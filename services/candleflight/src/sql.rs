@@ -1,4 +1,4 @@
-//! `sql`: one Flight SQL query, printed.
+//! `sql`: runs one Flight SQL query and prints the result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -15,21 +15,21 @@ use futures::TryStreamExt as _;
 use parquet::arrow::ArrowWriter;
 use transport::client::hint;
 
-/// Rows of one printed table: enough for eyes, and what bounds memory; a longer result continues in a next table.
+/// Most rows in one printed table, which bounds memory. A longer result continues in another table.
 const TABLE_ROWS_MAX: usize = 10_000;
 
-/// The flags of `sql`.
+/// Flags of `sql`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The query, on the tables `bronze` and `gold`; `-` reads it from standard input.
+    /// Query on the tables `bronze`, `gold` and `system.*`. `-` reads it from standard input.
     query: String,
-    /// The Flight server.
+    /// Address of the Flight server.
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = crate::up::FLIGHT_URL)]
     flight: String,
-    /// How to print the result; `json` is one object a line.
+    /// Output format. `json` is one object per line.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// File to write the result to, instead of standard output.
+    /// Output file [default: standard output].
     #[arg(long, short)]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -44,7 +44,7 @@ enum Format {
     Parquet,
 }
 
-/// Runs the query and prints its result as it arrives.
+/// Runs the query and prints its result while it arrives.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let query = if args.query == "-" { io::read_to_string(io::stdin())? } else { args.query };
     let client = transport::client::connect(&args.flight, &args.access).await?;
@@ -64,12 +64,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     is_closed(printer.finish()).map(|_| ())
 }
 
-/// Tells whether the reader of our output has gone (`candleflight sql … | head`), which is no error.
+/// Returns true if the reader of the output has closed it (`candleflight sql … | head`), which is not an error.
 fn is_closed(printed: anyhow::Result<()>) -> anyhow::Result<bool> {
     let Err(error) = printed else { return Ok(false) };
     let is_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-            // Arrow's writers keep only the text of an error of standard output.
+            // For standard output, Arrow's writers keep only the text of an error.
             || cause.to_string().contains("Broken pipe")
     };
     if error.chain().any(is_pipe) { Ok(true) } else { Err(error) }
@@ -92,7 +92,7 @@ impl Printer {
             Format::Table => Printer::Table(Table { out, schema, batches: Vec::new(), rows: 0, tables: 0 }),
             Format::Csv => {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
-                // An empty result has a header, too.
+                // An empty result also has a header.
                 writer.write(&RecordBatch::new_empty(schema))?;
                 Printer::Csv(writer)
             }
@@ -128,10 +128,10 @@ impl Printer {
 struct Table {
     out: Output,
     schema: SchemaRef,
-    /// What the next table will show, `rows` in all.
+    /// Rows of the next table, in total `rows`.
     batches: Vec<RecordBatch>,
     rows: usize,
-    /// Tables printed so far.
+    /// Number of tables printed so far.
     tables: usize,
 }
 
@@ -170,14 +170,14 @@ impl Table {
 fn output(format: Format, file: Option<PathBuf>) -> anyhow::Result<Output> {
     let Some(path) = file else {
         let is_readable = format != Format::Parquet || !io::stdout().is_terminal();
-        ensure!(is_readable, "Parquet is not for a terminal: name a file with --output");
+        ensure!(is_readable, "cannot print Parquet to a terminal: give a file with --output");
         return Ok(Box::new(BufWriter::new(io::stdout())));
     };
     let file = File::create(&path).with_context(|| format!("create {} (--output)", path.display()))?;
     Ok(Box::new(BufWriter::new(file)))
 }
 
-/// Keeps the server's sentence and drops the transport's wrapping.
+/// Keeps the server's message and drops the wrapping of the transport.
 fn server_error(error: FlightError) -> anyhow::Error {
     match error {
         FlightError::Tonic(status) => anyhow!("{}{} ({:?})", status.message(), hint(&status), status.code()),

@@ -10,26 +10,26 @@ use service::status::{INTERVAL, Partition, Said, Seen, View};
 
 use crate::numbers::{count, seconds};
 
-/// Most events and dead letters that are shown of each.
+/// Most events that are shown, and most dead letters.
 const EVENTS_MAX: usize = 10;
 
-/// The flags of `status`.
+/// Flags of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Address of the status page of any service, which knows of all: what it was given as --metrics-addr, or printed at start.
+    /// Status page of any running service, as given by its --metrics-addr or printed at start. Each one shows the whole pipeline.
     #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
     address: String,
-    /// Print JSON, as the page itself reads it.
+    /// Print JSON, in the form that the status page reads.
     #[arg(long)]
     json: bool,
-    /// Print again every second.
+    /// Print the status again every second.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     #[command(flatten)]
     access: access::Client,
 }
 
-/// Prints the status once, or for ever.
+/// Prints the status once, or every second.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     loop {
         let (status, json) = http::get(&args.address, "/status.json", &args.access).await?;
@@ -38,11 +38,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             json + "\n"
         } else {
             let view: View = serde_json::from_str(&json).with_context(|| {
-                format!("read the status of {}; is it of another version than this program?", args.address)
+                format!(
+                    "read the status of {}; does it have another version than this program?",
+                    args.address
+                )
             })?;
             text(&view)
         };
-        // Clears the screen, as `watch` does.
+        // The sequence clears the screen, as `watch` does.
         let clear = if args.watch { "\x1b[2J\x1b[H" } else { "" };
         write!(std::io::stdout(), "{clear}{text}")?;
         if !args.watch {
@@ -131,7 +134,7 @@ fn row(cells: [&str; 6]) -> String {
     cells.iter().map(|cell| format!("{cell:>12}")).collect()
 }
 
-/// Seconds from `then` to `now`, both in microseconds.
+/// Returns the seconds from `then` to `now`, both in microseconds.
 fn since(then_micros: f64, now_micros: i64) -> f64 {
     ((as_f64(now_micros) - then_micros) / 1e6).max(0.0)
 }

@@ -1,4 +1,4 @@
-//! `up`: the whole pipeline in one process, on a private Kafka, a private PostgreSQL and a folder, with nothing to configure.
+//! `up`: runs the whole pipeline in one process, on a private Kafka, a private PostgreSQL and a folder. Needs no configuration.
 
 mod child;
 mod dashboard;
@@ -32,23 +32,25 @@ use self::screen::Screen;
 use self::servers::Servers;
 use self::stages::Stages;
 
-/// Where health and metrics are, if the port is free; `health` and `status` look there.
+/// Address of the health and metrics endpoints if the port is free. It is the default of `health` and `status`.
 pub(crate) const METRICS_ADDR: &str = "127.0.0.1:9464";
-/// Where Flight is, if the port is free; `sql` looks there.
+/// Address of the Flight server if the port is free. It is the default of `sql`.
 pub(crate) const FLIGHT_URL: &str = "grpc://127.0.0.1:50051";
-/// Pause between two looks for the first gold row: what the time printed for it may be off by.
+/// Pause between two checks for the first gold row. It bounds the error of the printed time.
 const FIRST_ROW_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The flags of `up`. The services' other flags are taken from their environment variables.
+/// Flags of `up`. The services read their other flags from their environment variables.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder that keeps everything: topic, database, lake, logs [default: /var/lib/candleflight for root, else ~/.local/share/candleflight].
+    /// Folder for all data: topic, database, lake and logs [default: /var/lib/candleflight for root, ~/.local/share/candleflight for other
+    /// users].
     #[arg(long, env = "CANDLEFLIGHT_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Bootstrap servers of a Kafka to use instead of a private one.
+    /// Bootstrap servers of an external Kafka [default: a private Kafka].
     #[arg(long, env = "CANDLEFLIGHT_KAFKA", value_name = "HOST:PORT")]
     kafka: Option<String>,
-    /// Passed on to the clients of --kafka, such as `security.protocol=SASL_SSL`; repeatable, in the variable one a line.
+    /// librdkafka option for the external Kafka given by --kafka, such as `security.protocol=SASL_SSL`. Repeatable; the variable takes one
+    /// option per line.
     #[arg(
         long = "kafka-option",
         env = "CANDLEFLIGHT_KAFKA_OPTIONS",
@@ -57,32 +59,32 @@ pub(crate) struct Args {
         value_delimiter = '\n'
     )]
     kafka_options: Vec<String>,
-    /// Folder of the private Kafka's jars [default: where script/setup puts them].
+    /// Folder with the jars of the private Kafka [default: the one that script/setup creates].
     #[arg(long, env = "CANDLEFLIGHT_KAFKA_HOME", value_name = "DIR")]
     kafka_home: Option<PathBuf>,
     /// Topic of the candles.
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     topic: String,
-    /// A PostgreSQL to use instead of a private one.
+    /// URL of an external PostgreSQL [default: a private PostgreSQL].
     #[arg(long, env = "CANDLEFLIGHT_POSTGRES", value_name = "URL", hide_env_values = true)]
     postgres: Option<String>,
-    /// Certificates (PEM) of the authorities that the PostgreSQL of --postgres is trusted by [default: the system's].
+    /// Certificates (PEM) of the authorities to trust for the PostgreSQL given by --postgres [default: those of the system].
     #[arg(long, env = "CANDLEFLIGHT_POSTGRES_CA", value_name = "FILE")]
     postgres_ca: Option<String>,
     /// The lake: a folder, or <s3://bucket> with the usual AWS_… variables [default: a folder in the data folder].
     #[arg(long, env = "CANDLEFLIGHT_LAKE")]
     lake: Option<String>,
-    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles; repeatable, or with commas between [default:
-    /// `data/bitcoin_data.csv` as BTC-USD, or the shipped data/sample.csv as SAMPLE-USD while that is not there].
+    /// A CSV file (plain, .gz, or Kaggle's .zip) and the symbol of its candles. Repeatable, or separated by commas [default:
+    /// `data/bitcoin_data.csv` as BTC-USD, or the shipped data/sample.csv as SAMPLE-USD if that file does not exist].
     #[arg(long = "input", env = "CANDLEFLIGHT_INPUT", value_name = "FILE=SYMBOL")]
     inputs: Vec<Inputs>,
     /// Time between two records.
     #[arg(long, env = "CANDLEFLIGHT_INTERVAL", default_value = "100ms")]
     interval: String,
-    /// Records a second such as 500/s, or `max`; wins over --interval.
+    /// Records per second such as 500/s, or `max`. Takes precedence over --interval.
     #[arg(long, env = "CANDLEFLIGHT_RATE")]
     rate: Option<String>,
-    /// Windows by event time, or by counting rows.
+    /// Window definition: event time, or a number of rows.
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_parser = ["time", "rows"], default_value = "time")]
     frame: String,
     /// Address of the health, readiness and Prometheus endpoints [default: 127.0.0.1:9464, or a free port].
@@ -90,14 +92,14 @@ pub(crate) struct Args {
     metrics_addr: Option<SocketAddr>,
     #[command(flatten)]
     dashboard: dashboard::Args,
-    /// How long the services may take to drain after Ctrl-C or SIGTERM.
+    /// Longest time for the services to drain after Ctrl-C or SIGTERM.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = service::duration)]
     drain_max: Duration,
     #[command(flatten)]
     access: access::Args,
 }
 
-/// Starts everything, shows it, and drains it on Ctrl-C or SIGTERM.
+/// Starts everything, shows the progress, and drains on Ctrl-C or SIGTERM.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     args.dashboard.check()?;
@@ -109,7 +111,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let inputs = input::choose(&args.inputs, &screen)?;
 
     let servers = Servers::start(&args, &mut folder, &screen);
-    // Dropped half-started, servers are killed, which they survive.
+    // If the start is cancelled, the servers are dropped and killed. Both recover from that.
     let Some(servers) = shutdown.run_until_cancelled(servers).await else { return Ok(()) };
     let mut servers = servers?;
     let ready = Instant::now();
@@ -119,7 +121,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     screen.finish();
     let stopped = servers.stop().await;
     outcome.and(stopped)?;
-    screen.line("drained; the next start goes on here");
+    screen.line("drained; the next start continues here");
     Ok(())
 }
 
@@ -152,11 +154,11 @@ async fn run_services(
     };
     screen.show(&status.numbers());
     let (drained, stopped) = tokio::join!(stages.drain(args.drain_max), dashboard.stop());
-    // What went wrong first is what a person must know.
+    // The first error is the one that a person needs.
     outcome.and(drained).and(stopped)
 }
 
-/// Shows the numbers for ever, and once how long the first gold row took.
+/// Shows the metrics without end, and once the time until the first gold row.
 async fn show(screen: &Screen, metrics: &Metrics, status: &Status, ready: Instant) -> Infallible {
     let mut first_row = interval(FIRST_ROW_INTERVAL);
     let mut shown = interval(screen.interval());

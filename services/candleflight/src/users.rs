@@ -1,4 +1,4 @@
-//! `users`: who may connect, in a users file.
+//! `users`: manages the users file, which lists the users that may connect.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,28 +7,28 @@ use access::users::Users;
 use access::{Role, Secret};
 use anyhow::{Context as _, ensure};
 
-/// What to do to a users file.
+/// Action on a users file.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Adds a user, or gives a user another role or password, which is asked for, or read from standard input.
+    /// Adds a user, or changes the role or the password of a user. Prompts for the password, or reads it from standard input.
     Set {
         #[command(flatten)]
         user: Named,
-        /// What the user may do.
+        /// Permissions of the user.
         #[arg(long, value_enum, default_value = "reader")]
         role: Role,
-        /// Ask for no password: the user has tokens only, or the password of before.
+        /// Do not set a password. A new user can only use tokens; an existing user keeps the current password.
         #[arg(long)]
         no_password: bool,
     },
-    /// Makes a token for a user, and prints it: the file holds only its hash.
+    /// Creates a token for a user and prints it. The file contains only a hash of the token.
     Token {
         #[command(flatten)]
         user: Named,
-        /// What the token is for; one of before for the same is replaced.
+        /// Purpose of the token. A new token replaces the user's earlier one for the same purpose.
         #[arg(long, default_value = "default")]
         purpose: String,
-        /// Remove the token instead.
+        /// Remove the token instead of creating one.
         #[arg(long)]
         remove: bool,
     },
@@ -46,20 +46,20 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct File {
-    /// The users file; `set` makes it.
+    /// Path of the users file. `set` creates it if it does not exist.
     #[arg(long = "users", env = "CANDLEFLIGHT_USERS", value_name = "FILE")]
     path: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Named {
-    /// The user's name.
+    /// Name of the user.
     name: String,
     #[command(flatten)]
     file: File,
 }
 
-/// Reads the file, does what is asked, and writes it. Servers that use it notice within a second.
+/// Reads the file, applies the command and writes the file. Running servers load the change within a second.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Set { user, role, no_password } => {
@@ -101,7 +101,7 @@ fn list(users: &Users) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks twice at a terminal, and reads one line elsewhere.
+/// Prompts twice if standard input is a terminal; reads one line otherwise.
 fn ask_password(name: &str) -> anyhow::Result<Secret> {
     if !io::stdin().is_terminal() {
         let mut line = String::new();
@@ -109,7 +109,7 @@ fn ask_password(name: &str) -> anyhow::Result<Secret> {
         return Ok(Secret::from(line.trim_end_matches(['\n', '\r']).to_owned()));
     }
     let password = rpassword::prompt_password(format!("password of {name}: "))?;
-    let again = rpassword::prompt_password("once more: ")?;
+    let again = rpassword::prompt_password("repeat the password: ")?;
     ensure!(password == again, "the two passwords differ");
     Ok(Secret::from(password))
 }

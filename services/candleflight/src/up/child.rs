@@ -1,4 +1,4 @@
-//! A server that runs as our child process and never outlives us.
+//! A server that runs as a child process and never outlives its parent.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,37 +14,37 @@ use tokio::time::{Instant, sleep, timeout};
 use super::logs;
 use super::process::{Process, names_folder};
 
-/// How long a server may take until it answers: many times what it takes on a slow machine that recovers from a crash.
+/// Longest wait until a server answers: many times what a slow machine needs that recovers from a crash.
 const START_MAX: Duration = Duration::from_mins(1);
-/// How long a server may take to end after a signal, before it is killed; both servers recover from that.
+/// Longest wait for a server to end after a signal. The server is then killed; both servers recover from that.
 const STOP_MAX: Duration = Duration::from_secs(20);
-/// Pause between two looks at something that does not announce itself; adds at most this to the start.
+/// Pause between two checks of a condition that sends no event. It adds at most this time to the start.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Pause between two looks at a server that takes long to start and that nothing waits for.
+/// Pause between two checks of a server that starts slowly and that nothing waits for.
 pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
-/// File in a server's folder that its output goes to.
+/// Log file in the folder of a server, which receives its output.
 const LOG: &str = "log";
-/// File in a server's folder that names its process.
+/// File in the folder of a server that identifies its process.
 const PID: &str = "pid";
-/// How much of a server's log an error shows, in lines.
+/// Most lines of a server's log that an error shows.
 const LOG_LINES_MAX: usize = 15;
 
-/// What distinguishes one server from another.
+/// Properties of one kind of server.
 #[derive(Debug)]
 pub(super) struct Kind {
-    /// Its name, for people.
+    /// Name for people.
     pub(super) name: &'static str,
-    /// The signal that asks it to end in order.
+    /// Signal for an orderly end.
     pub(super) stop_signal: &'static str,
-    /// The signal that the kernel sends it when we die.
+    /// Signal that the kernel sends to the server when this process dies.
     pub(super) death_signal: &'static str,
-    /// Who it runs as when we are root; servers that refuse root have a user of their own.
+    /// User of the server if this process runs as root. Servers that refuse root have their own user.
     pub(super) user: Option<&'static str>,
-    /// Environment variables that it is given.
+    /// Environment variables of the server.
     pub(super) variables: &'static [(&'static str, &'static str)],
 }
 
-/// A running server; dropped without [`Child::stop`], it is killed.
+/// A running server. It is killed when dropped without [`Child::stop`].
 #[derive(Debug)]
 pub(super) struct Child {
     kind: &'static Kind,
@@ -53,11 +53,12 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `program` in `folder`, with its output in [`LOG`]; the caller has made sure that nothing else runs there.
+    /// Starts `program` in `folder`, with its output in [`LOG`]. The caller must make sure that no other server runs there.
     ///
-    /// Arguments and configuration name files relative to `folder`: its own path may hold what some server takes for a separator.
+    /// Arguments and configuration use paths relative to `folder`, since the path of the folder may contain a character that some server
+    /// uses as separator.
     ///
-    /// To be called on the main thread: the kernel ties a child to the *thread* that started it.
+    /// Must be called on the main thread: the kernel binds a child's death signal to the *thread* that started it.
     pub(super) fn start<S: AsRef<OsStr>>(
         kind: &'static Kind,
         folder: &Path,
@@ -79,7 +80,7 @@ impl Child {
         Ok(Child { kind, process, folder: folder.to_owned() })
     }
 
-    /// Waits until `answers` says so.
+    /// Waits until `answers` returns true.
     pub(super) async fn until_ready(
         &mut self,
         mut answers: impl AsyncFnMut() -> anyhow::Result<bool>,
@@ -97,7 +98,7 @@ impl Child {
         Ok(())
     }
 
-    /// Waits until the server ends by itself, and returns that as the error it is.
+    /// Waits until the server ends by itself, and returns that end as an error.
     pub(super) async fn unexpected_end(&mut self) -> anyhow::Error {
         match self.process.wait().await {
             Ok(status) => self.ended(status),
@@ -105,20 +106,20 @@ impl Child {
         }
     }
 
-    /// Asks the server to end and waits for it.
+    /// Sends the server its stop signal and waits for it to end.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         let context = || format!("stop {}", self.kind.name);
         if let Some(pid) = self.process.id() {
             signal(self.kind.stop_signal, pid).await.with_context(context)?;
             if timeout(STOP_MAX, self.process.wait()).await.is_err() {
-                tracing::warn!(server = self.kind.name, "did not end after {STOP_MAX:?}, killing it");
+                tracing::warn!(server = self.kind.name, "server did not end after {STOP_MAX:?}, killing it");
                 self.process.kill().await.with_context(context)?;
             }
         }
         fs::remove_file(self.folder.join(PID)).with_context(context)
     }
 
-    /// Reads the server's log.
+    /// Returns the server's log.
     pub(super) fn log(&self) -> String {
         fs::read(self.log_file()).map_or_else(
             |error| format!("(unreadable: {error})"),
@@ -126,7 +127,7 @@ impl Child {
         )
     }
 
-    /// Returns the file of the server's log.
+    /// Returns the path of the server's log.
     pub(super) fn log_file(&self) -> PathBuf {
         self.folder.join(LOG)
     }
@@ -143,7 +144,7 @@ impl Child {
     }
 }
 
-/// Runs a program that ends by itself in `folder`, as the user of `kind`, and requires it to succeed.
+/// Runs a short-lived program in `folder`, as the user of `kind`. Fails if the program fails.
 pub(super) async fn run_to_end<S: AsRef<OsStr> + Sync>(
     kind: &'static Kind,
     folder: &Path,
@@ -166,29 +167,29 @@ pub(super) async fn run_to_end<S: AsRef<OsStr> + Sync>(
     Ok(())
 }
 
-/// Returns true if we are root.
+/// Returns true if this process runs as root.
 pub(super) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 fn command<S: AsRef<OsStr>>(kind: &'static Kind, folder: &Path, program: &Path, arguments: &[S]) -> Command {
-    // setpriv (util-linux) sets the death signal after it has changed the user, which would clear it.
+    // setpriv (util-linux) sets the death signal after it changes the user, since that change would clear it.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", kind.death_signal]);
     if let Some(user) = kind.user.filter(|_| is_root()) {
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
     command.arg("--").arg(program).args(arguments);
-    // A process group of its own: Ctrl-C goes to the terminal's group, and servers end after the services do.
+    // The child has its own process group. Ctrl-C goes to the terminal's group, and servers end after the services.
     command.process_group(0).current_dir(folder).envs(kind.variables.iter().copied()).kill_on_drop(true);
     command
 }
 
-/// Ends the server that a killed run may have left on `folder`: two servers on one folder would destroy it.
+/// Ends a server that a killed run may have left on `folder`. Two servers on one folder would destroy its data.
 pub(super) async fn end_stale(kind: &Kind, folder: &Path) -> anyhow::Result<()> {
     let Ok(record) = fs::read_to_string(folder.join(PID)) else { return Ok(()) };
     if let Some(server) = recorded(&record, folder) {
-        tracing::info!(server = kind.name, pid = server.id, "ending what an earlier run left");
+        tracing::info!(server = kind.name, pid = server.id, "ending a server that an earlier run left");
         signal(kind.stop_signal, server.id).await?;
         let deadline = Instant::now() + STOP_MAX;
         while server.exists() {
@@ -204,7 +205,7 @@ pub(super) async fn end_stale(kind: &Kind, folder: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Returns the running server that `record` names. The first version wrote its number only.
+/// Returns the running server in `record`. The first version recorded only the process id.
 fn recorded(record: &str, folder: &Path) -> Option<Process> {
     let server = Process::parse(record).or_else(|| {
         let id = record.trim().parse().ok().filter(|id| names_folder(*id, folder))?;
@@ -213,7 +214,7 @@ fn recorded(record: &str, folder: &Path) -> Option<Process> {
     server.filter(Process::exists)
 }
 
-/// Sends a signal; the standard library knows only SIGKILL, every shell knows them all.
+/// Sends a signal. The standard library can only send SIGKILL, while every shell can send all signals.
 async fn signal(name: &str, pid: u32) -> anyhow::Result<()> {
     let arguments = ["-c", r#"kill -s "$0" "$1" 2>/dev/null || :"#, name, &pid.to_string()];
     Command::new("sh").args(arguments).status().await.with_context(|| format!("send SIG{name} to {pid}"))?;

@@ -1,4 +1,4 @@
-//! The dashboard: Apache Superset beside the pipeline, which needs neither its success nor its presence.
+//! The dashboard: Apache Superset beside the pipeline. The pipeline does not depend on it.
 
 use std::convert::Infallible;
 use std::fs;
@@ -16,52 +16,52 @@ use super::child::{Child, Kind};
 use super::folder::Folder;
 use super::screen::Screen;
 
-/// Where the dashboard is, if the port is free.
+/// Address of the dashboard if the port is free.
 const ADDRESS: &str = "127.0.0.1:8088";
-/// Its page.
+/// Path of its page.
 const PAGE: &str = "superset/dashboard/candleflight/";
-/// Database of Superset's metadata, beside gold's; no other Superset uses this name.
+/// Database of Superset's metadata, on gold's server. No other Superset uses this name.
 pub(super) const METADATA_DATABASE: &str = "candleflight_superset";
-/// The published log-in: the README names both.
+/// The published log-in. The README contains both values.
 const USER: &str = "admin";
 const PASSWORD: &str = "admin";
 
 pub(super) static SUPERSET: Kind = Kind {
     name: "Superset",
-    // Ends its workers within five seconds.
+    // The server ends its workers within five seconds.
     stop_signal: "TERM",
     death_signal: "TERM",
     user: None,
     variables: &[],
 };
 
-/// The flags of the dashboard.
+/// Flags of the dashboard.
 #[derive(clap::Args)]
 #[group(id = "dashboard_flags")]
 pub(crate) struct Args {
-    /// Program that installs, prepares and serves the dashboard [script/up names its own].
+    /// Program that installs, prepares and serves the dashboard [script/up sets it].
     #[arg(long, env = "CANDLEFLIGHT_DASHBOARD", value_name = "PROGRAM")]
     dashboard: Option<PathBuf>,
-    /// Start no dashboard.
+    /// Do not start the dashboard.
     #[arg(long)]
     no_dashboard: bool,
     /// Address of the dashboard [default: 127.0.0.1:8088, or a free port].
     #[arg(long, env = "CANDLEFLIGHT_DASHBOARD_ADDR", value_name = "ADDRESS")]
     dashboard_addr: Option<SocketAddr>,
-    /// Password of the dashboard's user admin [default: admin, on loopback only]. Better set by the variable, which other users of the
-    /// machine do not see.
+    /// Password of the dashboard's user admin [default: admin, on loopback only]. Prefer the variable: other users of the machine can read
+    /// flags, but not variables.
     #[arg(long, env = "CANDLEFLIGHT_DASHBOARD_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
     dashboard_password: Option<Secret>,
 }
 
 impl Args {
-    /// Checks that the published password opens nothing to other machines.
+    /// Checks that the published password is not used on an address that other machines can reach.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let address = self.dashboard_addr.filter(|address| !address.ip().to_canonical().is_loopback());
         match address {
             Some(address) if self.password() == PASSWORD => bail!(
-                "--dashboard-addr {address} can be reached from outside, but the dashboard's password is {PASSWORD}, which everybody \
-                 knows: set CANDLEFLIGHT_DASHBOARD_PASSWORD, or listen on 127.0.0.1"
+                "--dashboard-addr {address} can be reached from outside, but the dashboard's password is the published one, {PASSWORD}: \
+                 set CANDLEFLIGHT_DASHBOARD_PASSWORD, or listen on 127.0.0.1"
             ),
             _ => Ok(()),
         }
@@ -73,18 +73,18 @@ impl Args {
     }
 }
 
-/// A Superset that is being prepared, or serves.
+/// A Superset that prepares itself or serves.
 pub(super) struct Dashboard {
     child: Option<Child>,
     address: String,
-    /// How to get in, for people.
+    /// Log-in to print for people.
     log_in: String,
     begun: Instant,
 }
 
 impl Dashboard {
-    /// Starts the program, which installs and prepares what is missing and then serves on `SUPERSET_LISTEN`; that takes seconds, or at
-    /// the first time minutes, and is waited for by [`Dashboard::watch`]. Without a program there is none.
+    /// Starts the program, which installs and prepares the missing parts and then serves on `SUPERSET_LISTEN`. This takes seconds, or
+    /// minutes at the first start; [`Dashboard::watch`] waits for it. Without a program there is no dashboard.
     pub(super) fn start(
         args: &Args,
         postgres: &str,
@@ -104,7 +104,7 @@ impl Dashboard {
         let Some(program) = args.dashboard.as_deref().filter(|_| !args.no_dashboard) else {
             return Ok(dashboard);
         };
-        // The name of a program on the PATH stays as it is.
+        // A program without a folder stays as it is, so that it is found on the PATH.
         let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
         fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
         let home_text = home.display().to_string();
@@ -117,14 +117,14 @@ impl Dashboard {
             ("SUPERSET_ADMIN_USER", USER),
             ("SUPERSET_ADMIN_PASSWORD", password),
         ];
-        // PostgreSQL's own client library reads these.
+        // PostgreSQL's client library reads these variables.
         let tls = postgres_ca.map(|file| [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", file)]);
         variables.extend(tls.into_iter().flatten());
         dashboard.child = Some(Child::start::<&str>(&SUPERSET, &home, &program, &[], &variables)?);
         Ok(dashboard)
     }
 
-    /// Returns where the dashboard is and how to get in, for people.
+    /// Returns the address of the dashboard and the log-in, for people.
     pub(super) fn describe(&self) -> String {
         match &self.child {
             Some(_) => format!("http://{}/{PAGE}   {}; being prepared", self.address, self.log_in),
@@ -132,7 +132,7 @@ impl Dashboard {
         }
     }
 
-    /// Says when it is ready, and if it ends, which the pipeline goes on without; never returns.
+    /// Reports when the dashboard is ready, or that it has ended. The pipeline continues without it. Never returns.
     pub(super) async fn watch(&mut self, screen: &Screen) -> Infallible {
         let Some(child) = &mut self.child else { return pending().await };
         let (address, log_in) = (&self.address, &self.log_in);
@@ -144,16 +144,16 @@ impl Dashboard {
                 child.unexpected_end().await
             }
         };
-        screen.line(format_args!("no dashboard: {error:#}\nthe pipeline goes on without it"));
+        screen.line(format_args!("no dashboard: {error:#}\nthe pipeline continues without it"));
         pending().await
     }
 
-    /// Returns the file of its log, if there is a dashboard.
+    /// Returns the path of its log, if there is a dashboard.
     pub(super) fn log_file(&self) -> Option<PathBuf> {
         self.child.as_ref().map(Child::log_file)
     }
 
-    /// Asks it to end and waits for it.
+    /// Stops the program and waits for it to end.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         match self.child {
             Some(child) => child.stop().await,
@@ -167,7 +167,7 @@ pub(super) fn home(folder: &Folder) -> PathBuf {
     folder.join("superset")
 }
 
-/// Waits for as long as the first installation may take.
+/// Waits at most as long as the first installation may take.
 async fn until_healthy(address: &str) {
     let mut looks = tokio::time::interval(super::child::HEALTH_INTERVAL);
     loop {
@@ -181,9 +181,9 @@ async fn until_healthy(address: &str) {
     }
 }
 
-/// Names the metadata database on gold's server, as `SQLAlchemy` writes it.
+/// Returns the URL of the metadata database on gold's server, in `SQLAlchemy`'s form.
 fn metadata_url(postgres: &str) -> anyhow::Result<String> {
-    // Its text is not shown: it holds the password.
+    // The error does not show the URL, since it contains the password.
     let mut url = Url::parse(postgres).ok().context("read the URL of PostgreSQL, for Superset")?;
     url.set_path(METADATA_DATABASE);
     let (_, rest) = url.as_str().split_once("://").context("a URL of PostgreSQL begins with postgres://")?;

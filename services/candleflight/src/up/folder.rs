@@ -1,4 +1,4 @@
-//! The data folder of one `candleflight up`: locked, with the ports that it has chosen.
+//! Data folder of one `candleflight up`. It is locked and contains the chosen ports.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -9,10 +9,10 @@ use anyhow::{Context as _, bail};
 
 use super::child::is_root;
 
-/// File that remembers the ports, so that an address printed yesterday is right today.
+/// File with the chosen ports, so that an address printed by an earlier run stays valid.
 const PORTS: &str = "ports.json";
 
-/// A data folder that is ours alone until this is dropped.
+/// A data folder that this process uses exclusively until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Creates the folder if it is missing and locks it.
+    /// Creates the folder if it does not exist, and locks it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Folder> {
         fs::create_dir_all(path)
             .with_context(|| format!("create the data folder {} (--data-dir)", path.display()))?;
@@ -39,7 +39,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(error).context(format!("lock {}", path.display())),
         }
         let ports = fs::read(path.join(PORTS)).unwrap_or_default();
-        // Without a readable memory the ports are chosen again.
+        // If the file is unreadable, new ports are chosen.
         Ok(Folder { ports: serde_json::from_slice(&ports).unwrap_or_default(), path, _lock: lock })
     }
 
@@ -48,7 +48,7 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Chooses the loopback port of `server`: the one of the last run, else `preferred`, else a free one.
+    /// Returns a loopback port for `server`: the one of the last run, otherwise `preferred`, otherwise a free one.
     pub(super) fn choose_port(&mut self, server: &str, preferred: u16) -> anyhow::Result<u16> {
         let remembered = self.ports.get(server).copied();
         let taken = |port| self.ports.iter().any(|(other, theirs)| other != server && *theirs == port);
@@ -60,14 +60,15 @@ impl Folder {
         Ok(port)
     }
 
-    /// Like [`Folder::choose_port`], as an address; `preferred` is one, too.
+    /// Returns an address for `server` in the same way as [`Folder::choose_port`]; `preferred` is also an address.
     pub(super) fn choose_address(&mut self, server: &str, preferred: &str) -> anyhow::Result<SocketAddr> {
         let preferred: SocketAddr = preferred.parse()?;
         Ok(SocketAddr::new(preferred.ip(), self.choose_port(server, preferred.port())?))
     }
 }
 
-/// Returns where data is kept by default: the system's place for root, since PostgreSQL's user must reach it, else the user's.
+/// Returns the default data folder. For root it is in the system's place, since PostgreSQL's user must reach it; for other users it is in
+/// their own.
 pub(super) fn default_path() -> anyhow::Result<PathBuf> {
     if is_root() {
         return Ok(PathBuf::from("/var/lib/candleflight"));
@@ -77,7 +78,7 @@ pub(super) fn default_path() -> anyhow::Result<PathBuf> {
     Ok(data.context("neither HOME nor XDG_DATA_HOME is set: choose a --data-dir")?.join("candleflight"))
 }
 
-/// Returns `port`, or a free one for 0, if it can be listened on.
+/// Returns `port`, or a free port for 0, if the process can listen on it.
 fn free_port(port: u16) -> Option<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
     Some(listener.local_addr().ok()?.port())

@@ -1,4 +1,4 @@
-//! What `up` replays: what was named, or the producer's default, also where this program was built.
+//! Inputs that `up` replays: the given files, or the producer's default, which is also searched in the checkout of this build.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use producer::{Error, Input, Inputs};
 use super::screen::Screen;
 use super::stages::INPUT_ENDS;
 
-/// The data of the checkout that this program was built in.
+/// Data folder of the checkout in which this program was built.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
-/// Returns the inputs that can be read, and prints them. An input with another layout is left out, with an error in the log.
+/// Returns the readable inputs and prints them. An input with another layout is skipped, with an error in the log.
 ///
 /// # Errors
 ///
-/// A file is missing: most likely its name is mistyped.
+/// A file does not exist: most likely its name is mistyped.
 pub(super) fn choose(given: &[Inputs], screen: &Screen) -> anyhow::Result<Vec<Input>> {
     let mut inputs: Vec<Input> = given.iter().flat_map(|inputs| inputs.0.clone()).collect();
     let is_default = inputs.is_empty();
@@ -25,7 +25,7 @@ pub(super) fn choose(given: &[Inputs], screen: &Screen) -> anyhow::Result<Vec<In
     for mut input in inputs {
         match input.check() {
             Ok(()) if is_default => input.path = input.path.canonicalize()?,
-            // Records carry the file's name, and a later start finds them by it: so a link keeps its own name.
+            // Records carry the name of the file, and a later start searches for this name. So the name of a link is not resolved.
             Ok(()) => (),
             Err(error @ Error::Missing { .. }) => return Err(error.into()),
             Err(error) => {

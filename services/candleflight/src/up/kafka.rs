@@ -1,4 +1,4 @@
-//! A private Apache Kafka: one node that is broker and controller, on the loopback interface, keeping its topics in our folder.
+//! A private Apache Kafka: one node that is broker and controller, on the loopback interface, with its topics in the data folder.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,16 +8,16 @@ use anyhow::{Context as _, bail};
 
 use super::child::{Child, Kind, run_to_end};
 
-/// Largest Java heap: a single broker with a few partitions needs half of it.
+/// Largest Java heap: twice what a single broker with a few partitions needs.
 const HEAP: &str = "-Xmx256m";
-/// What Kafka logs, on a logger that our configuration lets through, once it answers.
+/// Line that Kafka logs once it answers, on a logger that the configuration below enables.
 const READY: &str = "Kafka Server started";
 
-/// The cluster's data, below the server's folder.
+/// Folder of the cluster's data, in the server's folder.
 const DATA: &str = "data";
-/// Its configuration, there too.
+/// File of its configuration, in the server's folder.
 const PROPERTIES: &str = "server.properties";
-/// The configuration of its log, there too.
+/// File of its log configuration, in the server's folder.
 const LOGGING_PROPERTIES: &str = "log4j2.properties";
 
 pub(super) static KAFKA: Kind = Kind {
@@ -25,27 +25,27 @@ pub(super) static KAFKA: Kind = Kind {
     stop_signal: "TERM",
     death_signal: "KILL",
     user: None,
-    // In the C locale Java cannot open a path that has an accent.
+    // In the C locale, Java cannot open a path that contains an accent.
     variables: &[("LC_ALL", "C.UTF-8")],
 };
 
-/// Where it listens.
+/// Ports that it listens on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
-    /// For clients.
+    /// Port for clients.
     pub(super) clients: u16,
-    /// For itself: the controller's quorum of one.
+    /// Port for the controller, a quorum of one.
     pub(super) controller: u16,
 }
 
-/// Starts Kafka from the jars in `home/lib` with its data in `folder`; returns once it answers.
+/// Starts Kafka from the jars in `home/lib` with its data in `folder`. Returns once it answers.
 pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::Result<Child> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     fs::write(folder.join(PROPERTIES), server_properties(ports))?;
     fs::write(folder.join(LOGGING_PROPERTIES), LOGGING)?;
 
     let java = java()?;
-    // Files of ours are named relative to the folder: Kafka reads its properties as ISO 8859-1 and splits `log.dirs` at commas.
+    // Paths are relative to the folder: Kafka reads its properties as ISO 8859-1 and splits `log.dirs` at commas.
     let home = std::path::absolute(home)?;
     let mut options: Vec<OsString> =
         [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(OsString::from).into();
@@ -59,7 +59,7 @@ pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::R
 
     if !folder.join(DATA).join("meta.properties").exists() {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        // A cluster id is 22 characters of base64, which hexadecimal digits are, too.
+        // A cluster id has 22 characters of base64, which includes hexadecimal digits.
         let format = ["kafka.tools.StorageTool", "format", "-t", &id[..22], "-c", PROPERTIES];
         run_to_end(&KAFKA, folder, &java, &arguments(&format.map(OsString::from)))
             .await
@@ -72,14 +72,14 @@ pub(super) async fn start(folder: &Path, home: &Path, ports: Ports) -> anyhow::R
     Ok(child)
 }
 
-/// Finds the newest Kafka that `script/setup` has put into the cache folder.
+/// Returns the newest Kafka that `script/setup` has put into the cache folder.
 pub(super) fn home() -> anyhow::Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let cache = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("candleflight");
     newest(&cache).with_context(|| {
         format!(
-            "no Apache Kafka in {}: run script/setup, or name one that runs with --kafka host:port",
+            "no Apache Kafka in {}: run script/setup, or give the address of a running Kafka with --kafka host:port",
             cache.display()
         )
     })
@@ -90,7 +90,7 @@ fn newest(cache: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let versions = entries.filter_map(|entry| {
         let version = entry.file_name().to_str()?.strip_prefix("kafka-")?.to_owned();
-        // Digits by their value: 4.10 comes after 4.9.
+        // Versions are compared as numbers: 4.10 is after 4.9.
         let numbers: Vec<u64> = version.split('.').map(|part| part.parse().unwrap_or_default()).collect();
         entry.path().join("lib").is_dir().then(|| (numbers, entry.path()))
     });
@@ -119,11 +119,11 @@ fn prefixed(option: &str, path: &Path) -> OsString {
     option
 }
 
-/// Our topics are the write-ahead log of the pipeline, and resuming reads their end: nothing is deleted.
+/// Returns the configuration. The topics are the write-ahead log of the pipeline, and a resume reads their end, so nothing is deleted.
 ///
-/// Each batch is on the disk before it is acknowledged: with one replica a power cut would otherwise take messages that bronze holds.
+/// Each batch is on disk before it is acknowledged. With one replica, a power failure could otherwise lose messages that bronze holds.
 ///
-/// The session time-out is how long a restart after a crash waits for the node's own former self, by default 9 s.
+/// The session time-out is the time that a restart after a crash waits for the previous session of the node. The default is 9 s.
 fn server_properties(Ports { clients, controller }: Ports) -> String {
     format!(
         "process.roles=broker,controller
@@ -149,7 +149,7 @@ log.cleaner.dedupe.buffer.size=16777216
     )
 }
 
-/// Warnings, and the one line that says that it is ready.
+/// Log configuration: warnings, and the line that reports readiness.
 const LOGGING: &str = "rootLogger.level=WARN
 rootLogger.appenderRef.console.ref=console
 logger.server.name=kafka.server.KafkaRaftServer

@@ -1,4 +1,4 @@
-//! Logs with a bound: a file that has grown large is set aside beside itself, in place of the one before.
+//! Logs of bounded size. A log that has grown large is moved to a second file, which replaces the previous one.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::interval;
 
-/// Size from which a log is set aside, in bytes. With the one that is kept, a log takes twice as much.
+/// Size at which a log is moved, in bytes. With the second file, a log takes twice this size.
 const LOG_BYTES_MAX: u64 = 16 << 20;
-/// Pause between two checks of the servers' logs. A log exceeds its bound by what a server writes in this time.
+/// Pause between two checks of the servers' logs. A log exceeds its bound by the amount that a server writes in this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Our own log.
+/// Log of this process.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log, to go on at its end.
+    /// Opens the log to append to it.
     pub(super) fn open(path: &Path) -> io::Result<Log> {
         let file = append(path)?;
         Ok(Log { bytes: file.metadata()?.len(), path: path.to_owned(), file })
@@ -45,7 +45,7 @@ impl Write for Log {
     }
 }
 
-/// Begins the log of a server that starts, and sets that of its last run aside.
+/// Starts a new log for a server, and keeps the log of its last run in the second file.
 pub(super) fn begin(path: &Path) -> io::Result<File> {
     match fs::rename(path, aside(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -53,21 +53,21 @@ pub(super) fn begin(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Keeps the logs of running servers within their bound; never returns.
+/// Keeps the logs of running servers within their bound. Never returns.
 pub(super) async fn keep_bounded(servers: &[PathBuf]) -> Infallible {
     let mut checks = interval(CHECK_INTERVAL);
     loop {
         checks.tick().await;
         for log in servers {
             if let Err(error) = bound(log, LOG_BYTES_MAX) {
-                tracing::warn!(log = %log.display(), %error, "cannot set the log aside");
+                tracing::warn!(log = %log.display(), %error, "cannot move the log to its second file");
             }
         }
     }
 }
 
-/// Copies a large log aside and empties it. The server that has it open for appending goes on at its beginning; a line that it writes
-/// between the two is lost.
+/// Copies a large log to its second file and empties it. The server has the log open for appending and continues at its start. A line that
+/// it writes between the two steps is lost.
 fn bound(log: &Path, bytes_max: u64) -> io::Result<()> {
     if log.metadata().is_ok_and(|metadata| metadata.len() >= bytes_max) {
         fs::copy(log, aside(log))?;

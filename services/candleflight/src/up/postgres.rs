@@ -1,4 +1,4 @@
-//! A private PostgreSQL cluster from the distribution's binaries, on the loopback interface, durable, in our folder.
+//! A private PostgreSQL cluster in the data folder, from the distribution's binaries, on the loopback interface, with durable commits.
 
 mod programs;
 mod roles;
@@ -14,23 +14,23 @@ use self::roles::{DATABASE, PASSWORD, PASSWORD_FILE, SUPERUSER, Superuser, USER,
 use super::child::{Child, Kind, is_root, run_to_end};
 use super::process::runs;
 
-/// The user that the server runs as where we are root.
+/// User of the server if this process runs as root.
 const SYSTEM_USER: &str = "postgres";
-/// The cluster, below the server's folder; and while it is being made.
+/// Folder of the cluster in the server's folder, and its name while initdb creates it.
 const CLUSTER: &str = "cluster";
 const UNFINISHED: &str = "cluster.unfinished";
 
 pub(super) static POSTGRES: Kind = Kind {
     name: "PostgreSQL",
-    // The fast shutdown: ends sessions, writes a checkpoint.
+    // Fast shutdown: PostgreSQL ends its sessions and writes a checkpoint.
     stop_signal: "INT",
-    // The immediate one: all its processes are gone at once, the log is replayed at the next start.
+    // Immediate shutdown: all its processes end at once, and the next start replays the log.
     death_signal: "QUIT",
     user: Some(SYSTEM_USER),
     variables: &[],
 };
 
-/// Starts the cluster in `folder`, made at the first start, on `port`; returns once the database answers, with its URL.
+/// Starts the cluster in `folder` on `port`, and creates it at the first start. Returns the URL of the database once it answers.
 pub(super) async fn start(folder: &Path, port: u16) -> anyhow::Result<(Child, String)> {
     own_folder(folder).await?;
     let password = superuser_password(folder)?;
@@ -52,9 +52,11 @@ pub(super) async fn start(folder: &Path, port: u16) -> anyhow::Result<(Child, St
     Ok((child, format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}")))
 }
 
-/// Mends the lock of a server that is gone and whose number another program has now, which PostgreSQL would take for a server.
+/// Corrects the lock file of a server that is gone, if another program now has its process id. PostgreSQL would take that program for a
+/// server.
 ///
-/// It ignores our own number, since we are its parent. It then still refuses to start while sessions of the old server exist.
+/// PostgreSQL ignores the process id of its parent, which is this process. It still refuses to start while sessions of the old server
+/// exist.
 fn mend_lock(cluster: &Path) -> anyhow::Result<()> {
     let lock = cluster.join("postmaster.pid");
     let Ok(text) = fs::read_to_string(&lock) else { return Ok(()) };
@@ -66,7 +68,7 @@ fn mend_lock(cluster: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", lock.display()))
 }
 
-/// Makes the folder the server user's own; as root that is not us, since PostgreSQL refuses root.
+/// Creates the folder for the user of the server. If this process runs as root, that is another user, since PostgreSQL refuses root.
 async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     let mut install = Command::new("install");
     install.args(["-d", "-m", "700"]);
@@ -83,13 +85,13 @@ async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     let test = [OsString::from("-w"), folder.into()];
     run_to_end(&POSTGRES, Path::new("/"), Path::new("/usr/bin/test"), &test).await.with_context(|| {
         format!(
-            "user {SYSTEM_USER}, which PostgreSQL runs as, cannot reach {}: choose another --data-dir",
+            "PostgreSQL runs as user {SYSTEM_USER}, which cannot reach {}: choose another --data-dir",
             folder.display()
         )
     })
 }
 
-/// Makes the cluster beside its place and then renames it: a folder called [`CLUSTER`] is complete.
+/// Creates the cluster under another name and then renames it, so a folder called [`CLUSTER`] is always complete.
 async fn init(folder: &Path) -> anyhow::Result<()> {
     let unfinished = folder.join(UNFINISHED);
     if unfinished.exists() {

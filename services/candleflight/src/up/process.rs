@@ -1,36 +1,36 @@
-//! A process as no other one ever is: its number, when it started, and in which life of the machine.
+//! Unique identity of a process: its id, its start time, and the boot of the machine.
 
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::Path;
 
-/// A process that was seen. Numbers are used again, also for the kernel's own threads; the three together are not.
+/// An observed process. Process ids are reused, also by kernel threads, but the three values together are unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Its number.
+    /// Process id.
     pub(super) id: u32,
-    /// When it started, in the kernel's ticks since the boot.
+    /// Start time, in kernel ticks since boot.
     started: u64,
-    /// The boot's random id.
+    /// Random id of the boot.
     boot: String,
 }
 
 impl Process {
-    /// Reads the process that has this number now.
+    /// Returns the process that has this id now.
     pub(super) fn with_id(id: u32) -> Option<Process> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         Some(Process { id, started: start_time(&stat)?, boot })
     }
 
-    /// Reads what [`Process::to_string`] has written.
+    /// Parses the output of [`Process::to_string`].
     pub(super) fn parse(text: &str) -> Option<Process> {
         let mut words = text.split_whitespace();
         let (id, started, boot) = (words.next()?, words.next()?, words.next()?);
         Some(Process { id: id.parse().ok()?, started: started.parse().ok()?, boot: boot.to_owned() })
     }
 
-    /// Returns true if it still exists, or has ended and its parent has yet to collect it.
+    /// Returns true if the process still exists. A process that has ended exists until its parent collects it.
     pub(super) fn exists(&self) -> bool {
         Process::with_id(self.id).as_ref() == Some(self)
     }
@@ -47,13 +47,13 @@ pub(super) fn runs(id: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
-/// Returns true if the process has `folder` on its command line: how the first version recognised its servers.
+/// Returns true if the process has `folder` on its command line. The first version recognized its servers in this way.
 pub(super) fn names_folder(id: u32, folder: &Path) -> bool {
     fs::read(format!("/proc/{id}/cmdline"))
         .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy()))
 }
 
-/// Reads the start time from `/proc/PID/stat`: the 20th word after the program's name, which may hold spaces and parentheses.
+/// Returns the start time from `/proc/PID/stat`: the 20th word after the program's name, which may contain spaces and parentheses.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, words) = stat.rsplit_once(')')?;
     words.split_whitespace().nth(19)?.parse().ok()

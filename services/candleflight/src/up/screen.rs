@@ -1,4 +1,4 @@
-//! What `up` shows: lines that stay, below them (in a terminal) the numbers, drawn again in place; and the log.
+//! Output of `up`: permanent lines, the metrics below them (redrawn in place in a terminal), and the log.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
@@ -19,15 +19,15 @@ use tracing_subscriber::{Registry, fmt};
 use super::logs::Log;
 use crate::numbers::{line, table};
 
-/// How often the numbers are drawn in a terminal: as fast as one reads.
+/// Period of redrawing the metrics in a terminal, at reading speed.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often they are written elsewhere, a line each time.
+/// Period of writing the metrics to other outputs, one line each time.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The terminal, or whatever standard output is; clones share.
+/// The terminal, or any other standard output. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Screen {
-    /// Draws the numbers; hidden where there is no terminal.
+    /// Draws the metrics. Hidden if there is no terminal.
     bar: ProgressBar,
 }
 
@@ -39,19 +39,19 @@ impl Screen {
         Screen { bar: ProgressBar::with_draw_target(None, target).with_style(style) }
     }
 
-    /// Writes a line that stays.
+    /// Writes a permanent line.
     pub(super) fn line(&self, line: impl Display) {
-        // Nobody reading is no reason to stop.
+        // A closed output is no reason to stop.
         let write = || drop(writeln!(io::stdout(), "{line}"));
         if self.bar.is_finished() { write() } else { self.bar.suspend(write) }
     }
 
-    /// Says how often [`Screen::show`] is to be called.
+    /// Returns the period for calls of [`Screen::show`].
     pub(super) fn interval(&self) -> Duration {
         if self.bar.is_hidden() { LINE_INTERVAL } else { TERMINAL_INTERVAL }
     }
 
-    /// Shows the numbers.
+    /// Shows the metrics.
     pub(super) fn show(&self, numbers: &Numbers) {
         if self.bar.is_hidden() {
             self.line(line(numbers));
@@ -60,20 +60,21 @@ impl Screen {
         }
     }
 
-    /// Leaves the last numbers where they are and goes on below them.
+    /// Keeps the last metrics on the screen and continues below them.
     pub(super) fn finish(&self) {
         self.bar.abandon();
     }
 
-    /// Sends log lines to `file`, which the numbers would tear apart, and warnings here, too; returns where the latest are kept.
+    /// Sends log lines to `file`, since they would break the drawn metrics, and shows warnings here too. Returns the list of the latest
+    /// events.
     pub(super) fn init_telemetry(&self, file: &Path) -> anyhow::Result<Events> {
         let writer = Log::open(file).with_context(|| format!("open the log {}", file.display()))?;
         let log = fmt::layer()
             .with_ansi(false)
             .with_writer(Mutex::new(writer))
             .with_filter(service::log_filter("info"));
-        // All layers have the same filter, and the writer has the level. With different filters, `log_enabled!`, which every new Kafka client
-        // calls, leaves the layers' states apart, and one layer drops the thread's next warning.
+        // All layers have the same filter, and the writer applies the level. With different filters, `log_enabled!`, which every new Kafka
+        // client calls, desynchronizes the state of the layers, and one layer drops the thread's next warning.
         let screen = self.clone().with_max_level(Level::WARN);
         let warnings = fmt::layer().with_writer(screen).with_filter(service::log_filter("info"));
         let events = Events::default();

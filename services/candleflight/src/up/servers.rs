@@ -1,4 +1,4 @@
-//! The servers under the services: private ones, unless others were named.
+//! The servers that the services use: private ones, unless others are given.
 
 use std::future::pending;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use super::folder::Folder;
 use super::screen::Screen;
 use super::{dashboard, kafka, postgres};
 
-/// Kafka and PostgreSQL, and the lake's place.
+/// Addresses of Kafka, PostgreSQL and the lake, and the private servers.
 pub(super) struct Servers {
     /// Bootstrap servers.
     pub(super) kafka: String,
-    /// URL of the database of gold, with its password.
+    /// URL of gold's database, with its password.
     pub(super) postgres: String,
-    /// Options of Kafka's clients; for a private one there are none.
+    /// Options of Kafka's clients. For a private Kafka there are none.
     kafka_options: Vec<String>,
-    /// File of the authorities that PostgreSQL is trusted by; empty for none.
+    /// Certificate file of the authorities to trust for PostgreSQL; empty for none.
     postgres_ca: String,
     /// URL or folder of the lake.
     pub(super) lake: String,
@@ -30,11 +30,11 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Starts, side by side, the servers that were not named; returns once they answer.
+    /// Starts the private servers concurrently, unless others are given. Returns once all answer.
     pub(super) async fn start(args: &Args, folder: &mut Folder, screen: &Screen) -> anyhow::Result<Servers> {
         let (kafka_folder, postgres_folder) = (folder.join("kafka"), folder.join("postgres"));
         let superset_folder = dashboard::home(folder);
-        // First of all, since they would hold the ports that are chosen next, and the databases.
+        // Servers of an earlier run must end first: they would hold the databases and the ports that are chosen next.
         tokio::try_join!(
             end_stale(&kafka::KAFKA, &kafka_folder),
             end_stale(&postgres::POSTGRES, &postgres_folder),
@@ -65,7 +65,7 @@ impl Servers {
             screen.line(format_args!("PostgreSQL ready in {:.1} s", started.elapsed().as_secs_f64()));
             anyhow::Ok((url, Some(child)))
         };
-        // Joined, not spawned: children belong to the main thread (see `Child::start`).
+        // The servers are joined and not spawned, since children belong to the main thread (see `Child::start`).
         let ((kafka, kafka_child), (postgres, postgres_child)) =
             tokio::try_join!(start_kafka, start_postgres)?;
         let kafka_options = if kafka_child.is_none() { args.kafka_options.clone() } else { Vec::new() };
@@ -83,8 +83,8 @@ impl Servers {
         })
     }
 
-    /// Returns the flags of Kafka's clients. The last one is empty and says nothing, but keeps the variables of secured servers from
-    /// clients of a private one.
+    /// Returns the flags of Kafka's clients. The last option is empty and has no effect. It overrides the variable, so that options for an
+    /// external Kafka do not reach clients of a private one.
     pub(super) fn kafka_flags(&self) -> Vec<(&str, &str)> {
         let options = self.kafka_options.iter().map(String::as_str).chain([""]);
         let options = options.map(|option| ("--kafka-option", option));
@@ -100,17 +100,17 @@ impl Servers {
         flags
     }
 
-    /// Returns the file of the authorities that PostgreSQL is trusted by.
+    /// Returns the certificate file of the authorities to trust for PostgreSQL.
     pub(super) fn postgres_ca(&self) -> Option<&str> {
         Some(&*self.postgres_ca).filter(|file| !file.is_empty())
     }
 
-    /// Returns the files of our servers' logs.
+    /// Returns the paths of the private servers' logs.
     pub(super) fn log_files(&self) -> Vec<PathBuf> {
         [&self.kafka_child, &self.postgres_child].into_iter().flatten().map(Child::log_file).collect()
     }
 
-    /// Prints where everything is and how to get in.
+    /// Prints the addresses of all parts and the ways to log in.
     pub(super) fn describe(
         &self,
         screen: &Screen,
@@ -119,7 +119,7 @@ impl Servers {
         dashboard: &str,
         is_open: bool,
     ) {
-        // The private cluster's password is no secret, another's is.
+        // The password of the private cluster is not secret, but that of another server is.
         let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
         let access = if is_open {
             "no password is set, so only this machine can connect"
@@ -138,11 +138,11 @@ impl Servers {
   log         {log}
   access      {access}
 
-Ctrl-C drains and stops; the next start goes on where this one ends."
+Ctrl-C drains and stops; the next start continues where this one ends."
         ));
     }
 
-    /// Waits until a server of ours ends by itself, and returns that as the error it is.
+    /// Waits until a private server ends by itself, and returns that end as an error.
     pub(super) async fn unexpected_end(&mut self) -> anyhow::Error {
         let end = async |child: &mut Option<Child>| match child {
             Some(child) => child.unexpected_end().await,
@@ -154,7 +154,7 @@ Ctrl-C drains and stops; the next start goes on where this one ends."
         }
     }
 
-    /// Stops our servers in order, those that failed, too.
+    /// Stops the private servers in order, including those that failed.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         let mut stopped = Ok(());
         for child in [self.postgres_child, self.kafka_child].into_iter().flatten() {

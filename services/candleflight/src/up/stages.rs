@@ -1,4 +1,4 @@
-//! The services as stages of one walk: started together, each with its own token, drained one after the other.
+//! The services as stages of one walk. They start together, each with its own token, and drain one after the other.
 
 use std::future::pending;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use super::screen::Screen;
 use super::servers::Servers;
 use super::{Args, FLIGHT_URL};
 
-/// The order of the drain: the walk's, except that gold, a client of the Flight server, leaves before it does.
+/// Order of the drain. It is the order of the walk, except that gold stops before the Flight server, since it is its client.
 const DRAIN_ORDER: [&str; 4] = ["producer", "ingest", "gold", "flight"];
 
-/// The message of an input that ends badly.
-pub(super) const INPUT_ENDS: &str = "an input ends badly: the pipeline stays up without it; mend the file and start again, to go on after what was sent";
+/// Log message for an input that fails.
+pub(super) const INPUT_ENDS: &str = "an input failed: the pipeline continues without it; correct the file and start again to continue after the last record sent";
 
 /// The running services.
 #[derive(Debug)]
 pub(super) struct Stages {
-    /// Where the Flight server listens.
+    /// Address of the Flight server.
     pub(super) flight_url: String,
     running: JoinSet<(&'static str, anyhow::Result<()>)>,
     stage_names: Vec<&'static str>,
     tokens: Vec<CancellationToken>,
-    /// What every stage is given, each with a token of its own.
+    /// Context of all stages. Each stage gets its own token.
     context: Context,
 }
 
 impl Stages {
-    /// Starts the services on `servers`; each waits by itself until those that it needs are there.
+    /// Starts the services on `servers`. Each service waits until the services that it needs are there.
     pub(super) fn start(
         args: &Args,
         inputs: &[Input],
@@ -59,7 +59,7 @@ impl Stages {
         let config: flight::Config = config(&[&lake[..], &[("--listen", &*listen)]].concat())?;
         stages.spawn("flight", |context| async { Ok(flight::run(config, context).await?) });
 
-        // The only member of its group: by its name it has its partitions back at once, even after a crash.
+        // This is the only member of its group. With a stable name it gets its partitions back at once, even after a crash.
         let member = [("--flight", &*flight_url), ("--group-instance", "up")];
         let config: ingest::Config = self::config(&[&kafka[..], &member].concat())?;
         stages.spawn("ingest", |context| async { Ok(ingest::run(config, context).await?) });
@@ -69,14 +69,15 @@ impl Stages {
             self::config(&[&kafka[..], &lake[..1], &servers.postgres_flags(), &gold].concat())?;
         stages.spawn("gold", |context| async { Ok(gold::run(config, context).await?) });
 
-        // Without an input that can be read, others may still send to the topic.
+        // Without a readable input, other producers may still send to the topic.
         if !inputs.is_empty() {
             let mut flags = kafka;
             flags.push(("--interval", &*args.interval));
             flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
             let mut config: producer::Config = self::config(&flags)?;
             (config.inputs, config.resume, config.quiet) = (vec![Inputs(inputs.to_vec())], true, true);
-            // Ingest first gives back what Kafka may have lost at its end: what is produced before would take its offsets.
+            // Ingest first writes back messages that Kafka may have lost at its end. Messages that were produced before that would take
+            // their offsets.
             config.resume_after = Some(ingest::SERVICE);
             stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
         }
@@ -94,13 +95,13 @@ impl Stages {
         self.tokens.push(token);
     }
 
-    /// Waits until a service fails, and returns why. A producer at the end of its input has not failed, and neither has the
-    /// pipeline when an input ends badly.
+    /// Waits until a service fails, and returns the reason. A producer at the end of its input has not failed. The pipeline does not fail
+    /// if an input does.
     pub(super) async fn failure(&mut self, screen: &Screen) -> anyhow::Error {
         while let Some((name, result)) = self.next_end().await {
             match result {
                 Ok(()) if name == "producer" => {
-                    screen.line("the input has been replayed to its end; the pipeline stays up");
+                    screen.line("the input has been replayed to its end; the pipeline keeps running");
                 }
                 Ok(()) => return anyhow!("{name} ended unexpectedly"),
                 Err(error) if is_input(&error) => tell(&error),
@@ -110,11 +111,11 @@ impl Stages {
         pending().await
     }
 
-    /// Stops the services one after the other, within `drain_max` in all.
+    /// Stops the services one after the other, within `drain_max` in total.
     pub(super) async fn drain(mut self, drain_max: Duration) -> anyhow::Result<()> {
         let drained = timeout(drain_max, self.drain_in_order()).await;
         drained.unwrap_or_else(|_| {
-            Err(anyhow!("the drain took longer than {drain_max:?} (--drain-max); what was not durable is done again at the next start"))
+            Err(anyhow!("the drain took longer than {drain_max:?} (--drain-max); the next start repeats the work that was not durable"))
         })
     }
 
@@ -139,7 +140,7 @@ impl Stages {
         tokens.filter(|(name, _)| **name == stage).for_each(|(_, token)| token.cancel());
     }
 
-    /// Waits for the next service to end; `None` when none is left.
+    /// Waits for the next service to end. Returns `None` if none is left.
     async fn next_end(&mut self) -> Option<(&'static str, anyhow::Result<()>)> {
         let (name, result) = match self.running.join_next().await? {
             Ok(end) => end,
@@ -166,7 +167,8 @@ struct Flags<T: clap::Args> {
     config: T,
 }
 
-/// Reads a service's configuration as its own command would: from these flags, else its environment variables, else its defaults.
+/// Returns a service's configuration as its own command would read it: from these flags, otherwise its environment variables, otherwise its
+/// defaults.
 fn config<T: clap::Args>(flags: &[(&str, &str)]) -> anyhow::Result<T> {
     let words = flags.iter().map(|(flag, value)| format!("{flag}={value}"));
     let parsed = Flags::try_parse_from(std::iter::once("up".to_owned()).chain(words))?;

@@ -1,28 +1,28 @@
-//! Where a distribution has put PostgreSQL's programs.
+//! Location of PostgreSQL's programs in the distributions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 
-/// Where versions lie side by side: the folder, what goes before the number in a name, and where the programs are in it.
+/// Layouts with several versions: the folder, the prefix of the version in a name, and the subfolder of the programs.
 const LAYOUTS: [(&str, &str, &str); 3] = [
     ("usr/lib/postgresql", "", "bin"), // Debian, Ubuntu
     ("usr", "pgsql-", "bin"),          // Red Hat with PostgreSQL's own packages
     ("usr/lib", "postgresql", "bin"),  // SUSE
 ];
 
-/// Finds the folder of the programs of the major version, or of the newest: in the places of the distributions, and on the PATH, which
-/// is where Fedora, Arch and others have their only version.
+/// Returns the folder of the programs of the major version, or of the newest version. It searches the places of the distributions and the
+/// PATH. Fedora, Arch and others have their only version on the PATH.
 pub(super) fn find(major: Option<u32>) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).filter(|folder| is_complete(folder));
     let on_path = on_path.filter_map(|folder| Some((version(&folder.join("postgres"))?, folder)));
     choose(side_by_side(Path::new("/")).chain(on_path), major).with_context(|| {
-        let version = major.map(|major| format!(" {major}, which made the cluster")).unwrap_or_default();
+        let version = major.map(|major| format!(" {major}, which created the cluster")).unwrap_or_default();
         format!(
-            "no PostgreSQL server{version}: neither below /usr/lib/postgresql, in /usr/pgsql-N nor on the PATH is an initdb beside a \
-             postgres; install it (script/setup does), or name a server with --postgres URL"
+            "no PostgreSQL server{version}: neither below /usr/lib/postgresql, in /usr/pgsql-N nor on the PATH there is an initdb beside a \
+             postgres; install it (script/setup does), or give a server with --postgres URL"
         )
     })
 }
@@ -43,12 +43,12 @@ fn side_by_side(root: &Path) -> impl Iterator<Item = (u32, PathBuf)> {
     LAYOUTS.into_iter().flat_map(entries).collect::<Vec<_>>().into_iter()
 }
 
-/// Returns true if a cluster can be made and served: the client packages bring neither program.
+/// Returns true if the folder has both programs for creating and serving a cluster. Client packages have neither.
 fn is_complete(folder: &Path) -> bool {
     ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
-/// Reads the major version that a program prints: `postgres (PostgreSQL) 17.6 (Fedora 17.6-1)`.
+/// Parses the major version from a program's output: `postgres (PostgreSQL) 17.6 (Fedora 17.6-1)`.
 fn version(postgres: &Path) -> Option<u32> {
     let output = Command::new(postgres).arg("--version").output().ok()?;
     major(str::from_utf8(&output.stdout).ok()?)

@@ -1,6 +1,6 @@
-//! Who may do what in the private cluster.
+//! Roles and permissions in the private cluster.
 //!
-//! The role that people and services log in with is published: it owns the databases, and it can neither run programs of the server's
+//! The role for people and services has a published password. It owns the databases, but it can neither run programs on the server's
 //! machine nor read its files. The superuser has another name and a random password.
 
 use std::fs;
@@ -12,28 +12,28 @@ use anyhow::Context as _;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-/// The role that people and services log in with, and its password.
+/// Role for people and services, and its password.
 pub(super) const USER: &str = "postgres";
 pub(super) const PASSWORD: &str = "postgres";
-/// The cluster's superuser.
+/// Superuser of the cluster.
 pub(super) const SUPERUSER: &str = "candleflight_superuser";
-/// File of its password, in the server's folder.
+/// File with its password, in the server's folder.
 pub(super) const PASSWORD_FILE: &str = "superuser-password";
-/// The superuser of a moment: it renames the one that the first version made, who cannot do so itself.
+/// Temporary superuser. It renames the superuser of the first version, since a role cannot rename itself.
 const INTERIM: &str = "candleflight_interim";
-/// The database of gold.
+/// Database of gold.
 pub(super) const DATABASE: &str = "crypto_db";
-/// The database that every cluster has.
+/// Database that every cluster has.
 const MAINTENANCE: &str = "postgres";
-/// Superset's metadata, and how the first version called them.
+/// Database of Superset's metadata, and its name in the first version.
 const METADATA: &str = super::super::dashboard::METADATA_DATABASE;
 const METADATA_BEFORE: &str = "superset";
 
-/// What a published role may have: databases of its own.
+/// Permissions of the published role: it may create databases.
 const USER_RIGHTS: &str = "LOGIN CREATEDB NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS";
 
-/// Gives what the superuser owns in a database, the system's own apart, to the role that people log in with: the first version
-/// created it all as the superuser.
+/// Gives all objects of the superuser in a database, except system objects, to the role for people and services. The first version created
+/// all objects as the superuser.
 const HAND_OVER: &str = "DO $$
 DECLARE command text;
 BEGIN
@@ -59,7 +59,7 @@ BEGIN
     END LOOP;
 END $$";
 
-/// Reads the superuser's password from `folder`, or makes one that only the folder's owner can read.
+/// Reads the superuser's password from `folder`, or creates one that only the owner of the folder can read.
 pub(super) fn superuser_password(folder: &Path) -> anyhow::Result<String> {
     let file = folder.join(PASSWORD_FILE);
     let context = || format!("keep the superuser's password in {}", file.display());
@@ -79,7 +79,7 @@ pub(super) fn superuser_password(folder: &Path) -> anyhow::Result<String> {
         .open(&unfinished)
         .with_context(context)?;
     writer.write_all(password.as_bytes()).and_then(|()| writer.sync_all()).with_context(context)?;
-    // The server's user, which reads it to make the cluster, owns the folder.
+    // The owner of the folder is the server's user, which reads the file when it creates the cluster.
     let owner = folder.metadata().with_context(context)?;
     chown(&unfinished, Some(owner.uid()), Some(owner.gid())).with_context(context)?;
     fs::rename(&unfinished, &file).with_context(context)?;
@@ -93,16 +93,16 @@ pub(super) struct Superuser<'a> {
 }
 
 impl Superuser<'_> {
-    /// Brings roles and databases to what this version has; false while the server starts.
+    /// Brings roles and databases to the state of this version. Returns false while the server starts.
     pub(super) async fn prepare(&self) -> anyhow::Result<bool> {
         let roles = match self.run(SUPERUSER, MAINTENANCE, make_missing).await {
             Err(error) if error.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) => {
                 return Ok(false);
             }
-            // A cluster of the first version has no such role.
+            // A cluster of the first version does not have this role.
             Err(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
                 self.take_over().await.with_context(|| {
-                    format!("take over the cluster of an earlier version (or is {PASSWORD_FILE} another cluster's?)")
+                    format!("take over the cluster of an earlier version (or {PASSWORD_FILE} belongs to another cluster)")
                 })?;
                 self.run(SUPERUSER, MAINTENANCE, make_missing).await
             }
@@ -114,7 +114,7 @@ impl Superuser<'_> {
         Ok(true)
     }
 
-    /// Gives Superset's database of the first version the name of today.
+    /// Renames Superset's database of the first version.
     async fn rename_metadata(&self) -> Result<(), Error> {
         let marker = "SELECT to_regclass('candleflight_dashboard') IS NOT NULL";
         let is_ours = async |client: &Client| client.query_one(marker, &[]).await?.try_get(0);
@@ -130,7 +130,7 @@ impl Superuser<'_> {
         Ok(())
     }
 
-    /// Gives what the first version made as the superuser to the role that people log in with.
+    /// Gives the objects that the first version created as the superuser to the role for people and services.
     async fn hand_over(&self) -> Result<(), Error> {
         let databases = self.run(SUPERUSER, MAINTENANCE, databases_to_hand_over).await?;
         for database in &databases {
@@ -138,12 +138,12 @@ impl Superuser<'_> {
             let change = format!("ALTER DATABASE \"{}\" OWNER TO {USER}", database.replace('"', "\"\""));
             self.run(SUPERUSER, MAINTENANCE, async |client| client.batch_execute(&change).await).await?;
         }
-        // Last: while it is there, a start that was interrupted is done again.
+        // This is the last step: while the role exists, the next start repeats an interrupted change.
         let end = format!("SET client_min_messages = warning; DROP ROLE IF EXISTS {INTERIM}");
         self.run(SUPERUSER, MAINTENANCE, async |client| client.batch_execute(&end).await).await
     }
 
-    /// Renames the superuser of a cluster of the first version, whose name is published, and gives it a password of its own.
+    /// Renames the superuser of a cluster of the first version, whose name is published, and gives it a new password.
     async fn take_over(&self) -> Result<(), Error> {
         let password = self.password;
         let make = format!(
@@ -155,7 +155,7 @@ impl Superuser<'_> {
         );
         self.run(INTERIM, MAINTENANCE, async |client| client.batch_execute(&rename).await).await?;
         tracing::info!(
-            "role {USER} of PostgreSQL is no superuser any more; {SUPERUSER} is, with the password in {PASSWORD_FILE}"
+            "role {USER} of PostgreSQL is no longer a superuser; the superuser is {SUPERUSER}, with the password in {PASSWORD_FILE}"
         );
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Superuser<'_> {
         let (client, connection) = config.connect(NoTls).await?;
         let work = async {
             let done = work(&client).await;
-            drop(client); // Which ends the connection.
+            drop(client); // This ends the connection.
             done
         };
         let (done, connected) = tokio::join!(work, connection);
@@ -180,7 +180,7 @@ impl Superuser<'_> {
     }
 }
 
-/// Makes the role and the database that are missing.
+/// Creates the role and the database if they do not exist.
 async fn make_missing(client: &Client) -> Result<(), Error> {
     let role = client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&USER]).await?;
     let verb = if role.is_some() { "ALTER" } else { "CREATE" };
@@ -191,7 +191,7 @@ async fn make_missing(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the databases of a cluster that is being taken over and that are still the superuser's.
+/// Returns the databases of a cluster of the first version that still belong to the superuser.
 async fn databases_to_hand_over(client: &Client) -> Result<Vec<String>, Error> {
     let databases = "SELECT datname FROM pg_database WHERE datdba = 10 AND datallowconn AND NOT datistemplate \
                      AND EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
