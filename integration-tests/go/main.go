@@ -1,11 +1,11 @@
-// Asks the Flight SQL server what programs in Go ask through the ADBC driver, which compares every stream with what was advertised.
+// Makes the calls of Go programs to the Flight SQL server through the ADBC driver, which compares every stream with the advertised schema.
 //
 //	check grpc://HOST:PORT full ROWS [OPTION=VALUE…]       ROWS: candles of ONE-USD from 2025-01-01 in bronze, none of another symbol
-//	check grpc://HOST:PORT count ROWS [OPTION=VALUE…]      no more than a query
+//	check grpc://HOST:PORT count ROWS [OPTION=VALUE…]      one query only
 //	check grpc://HOST:PORT follow 0                        the tickets and metadata of proto/, by generated code
-//	check grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in is refused as unauthenticated, by a sentence that has WORD
+//	check grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in must fail as unauthenticated, with a message that contains WORD
 //
-// OPTION: the driver's, such as username; @FILE as VALUE stands for what the file holds.
+// OPTION: an option of the driver, such as username. @FILE as VALUE is replaced by the contents of the file.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// How long everything may take: far more than it does on a busy machine.
+// Longest time for all checks: far more than they take on a busy machine.
 const deadline = 2 * time.Minute
 
 func main() {
@@ -79,7 +79,7 @@ func run(ctx context.Context, arguments []string) error {
 			return fmt.Errorf("%s: %w", it.name, err)
 		}
 	}
-	fmt.Printf("ADBC in Go: everything asked is as it should be; %d rows\n", rows)
+	fmt.Printf("ADBC in Go: all answers are correct; %d rows\n", rows)
 	return connection.Close()
 }
 
@@ -103,7 +103,7 @@ func connect(ctx context.Context, uri string, options []string) (adbc.Connection
 	return database.Open(ctx)
 }
 
-// refused tells whether err is of the code and has the word; nil where it is.
+// refused returns nil if err has the code and its message contains the word.
 func refused(what string, err error, code adbc.Status, word string) error {
 	var refusal adbc.Error
 	if !errors.As(err, &refusal) || refusal.Code != code || !strings.Contains(refusal.Msg, word) {

@@ -36,7 +36,7 @@ func checkInfo(ctx context.Context, connection adbc.Connection, _ int64) error {
 	return reader.Err()
 }
 
-// checkObjects asks for the tree of objects down to each depth, and for parts of it.
+// checkObjects requests the tree of objects down to each depth, and parts of it.
 func checkObjects(ctx context.Context, connection adbc.Connection, _ int64) error {
 	public, table, column := "pub%", "g_ld", "price_ma_%"
 	filtered := []string{"candleflight", "public", "gold"}
@@ -119,7 +119,7 @@ func namesBelow(lists *array.List, row int) []string {
 	return found
 }
 
-// checkTableSchemas compares what a table is said to hold with what a query on it streams.
+// checkTableSchemas compares the advertised schema of a table with the schema of a query on it.
 func checkTableSchemas(ctx context.Context, connection adbc.Connection, _ int64) error {
 	for schema, tables := range tables {
 		for _, table := range tables {
@@ -142,7 +142,7 @@ func checkTableSchemas(ctx context.Context, connection adbc.Connection, _ int64)
 		}
 	}
 	if _, err := connection.GetTableSchema(ctx, nil, nil, "nothing"); err == nil {
-		return fmt.Errorf("a table that is not there has a schema")
+		return fmt.Errorf("a table that does not exist has a schema")
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// A result: its schema, how many rows, and the first batch's columns as text.
+// A result: its schema, the number of rows, and the columns of the first batch as text.
 type result struct {
 	schema *arrow.Schema
 	rows   int64
@@ -41,7 +41,7 @@ func checkQueries(ctx context.Context, connection adbc.Connection, rows int64) e
 	if kind := found.schema.Field(1).Type; !arrow.TypeEqual(kind, micros) {
 		return fmt.Errorf("times are %v", kind)
 	}
-	// The same metadata, streams and batches once more, from many at a time on one connection.
+	// The same metadata, streams and batches again, from many concurrent queries on one connection.
 	errs := make(chan error)
 	for range 8 {
 		go func() {
@@ -61,7 +61,7 @@ func checkLargeResults(ctx context.Context, connection adbc.Connection, rows int
 	for query, expected := range map[string]int64{
 		"SELECT * FROM bronze": rows,
 		"SELECT bronze.* FROM bronze CROSS JOIN generate_series(1, 20)": 20 * rows,
-		// One row of 6 MB, which no message can be split at.
+		// One row of 6 MB, which cannot be split into several messages.
 		"SELECT repeat(symbol, 900000) AS wide FROM bronze LIMIT 1": 1,
 		"SELECT * FROM bronze WHERE close < 0":                      0,
 	} {
@@ -79,7 +79,7 @@ func checkLargeResults(ctx context.Context, connection adbc.Connection, rows int
 	return nil
 }
 
-// checkParameters binds rows of parameters to a prepared statement, each of which is an execution, and then others.
+// checkParameters binds rows of parameters to a prepared statement, and then others. Each row is one execution.
 func checkParameters(ctx context.Context, connection adbc.Connection, rows int64) error {
 	statement, err := connection.NewStatement()
 	if err != nil {
@@ -200,7 +200,7 @@ func checkRefusals(ctx context.Context, connection adbc.Connection, _ int64) err
 		"SELECT * FROM nothing":      "nothing",
 		"DELETE FROM bronze":         "DML",
 		"DROP TABLE bronze":          "DDL",
-		// Fails only while it is executed.
+		// This query fails only during execution.
 		"SELECT CAST(symbol AS int) FROM bronze": "ONE-USD",
 	} {
 		_, err := execute(ctx, connection, query)
@@ -220,7 +220,7 @@ func checkRefusals(ctx context.Context, connection adbc.Connection, _ int64) err
 	return refused("an update", err, adbc.StatusNotImplemented, "read-only")
 }
 
-// checkCancellation gives up a query before its first row and another amid its rows.
+// checkCancellation cancels one query before its first row and another between its rows.
 func checkCancellation(ctx context.Context, connection adbc.Connection, rows int64) error {
 	endless := "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b"
 	brief, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
@@ -252,7 +252,7 @@ func checkCancellation(ctx context.Context, connection adbc.Connection, rows int
 	if err := reader.Err(); err == nil || !strings.Contains(strings.ToLower(err.Error()), "cancel") {
 		return fmt.Errorf("a cancelled query ended with %v", err)
 	}
-	// The connection goes on.
+	// The connection stays usable.
 	return checkCount(ctx, connection, rows)
 }
 
@@ -281,7 +281,7 @@ func execute(ctx context.Context, connection adbc.Connection, query string) (res
 	return found, reader.Err()
 }
 
-// schemaOf asks what a query would stream, without executing it.
+// schemaOf returns the schema of a query without executing it.
 func schemaOf(ctx context.Context, connection adbc.Connection, query string) (*arrow.Schema, error) {
 	statement, err := connection.NewStatement()
 	if err != nil {

@@ -1,9 +1,9 @@
-// Asks the Flight SQL server what DBeaver and BI tools ask through the Arrow Flight SQL JDBC driver.
+// Makes the calls of DBeaver and BI tools to the Flight SQL server through the Arrow Flight SQL JDBC driver.
 //
 // java --add-opens=java.base/java.nio=ALL-UNNAMED -cp DRIVER.jar CheckJdbc.java HOST:PORT full ROWS [PROPERTY=VALUE…]
 //                                               ROWS: candles of ONE-USD from 2025-01-01 in bronze, none of another symbol
-// … HOST:PORT count ROWS [PROPERTY=VALUE…]      no more than a query
-// … HOST:PORT refused WORD [PROPERTY=VALUE…]    the log-in is refused, by a sentence that has WORD
+// … HOST:PORT count ROWS [PROPERTY=VALUE…]      one query only
+// … HOST:PORT refused WORD [PROPERTY=VALUE…]    the log-in must fail with a message that contains WORD
 
 import java.lang.reflect.InvocationTargetException;
 import java.sql.Connection;
@@ -25,7 +25,7 @@ import java.util.TimerTask;
 
 class CheckJdbc {
     static final Instant START = Instant.parse("2025-01-01T00:00:00Z");
-    /** Whose getObject() on a time throws, whatever the server sends: getTimestamp() and getString() serve. */
+    /** Version whose getObject() on a time throws, whatever the server sends. getTimestamp() and getString() work. */
     static final String FAULTY_DRIVER = "18.3.0";
 
     public static void main(String[] arguments) throws Exception {
@@ -37,11 +37,11 @@ class CheckJdbc {
         var url = "jdbc:arrow-flight-sql://" + arguments[0];
         if (arguments[1].equals("refused")) {
             try (var connection = DriverManager.getConnection(url, properties)) {
-                // With neither password nor token the driver connects without a word.
+                // With neither password nor token the driver connects without a log-in.
                 texts(connection, "SELECT 1");
                 throw new AssertionError("the log-in was not refused");
             } catch (SQLException refusal) {
-                equal("a refusal says why: " + refusal, allOf(refusal).contains(arguments[2]), true);
+                equal("the error contains the reason: " + refusal, allOf(refusal).contains(arguments[2]), true);
             }
             return;
         }
@@ -59,10 +59,10 @@ class CheckJdbc {
                 checkCancellation(connection);
             }
         }
-        System.out.println("JDBC: everything asked is as it should be; " + rows + " rows");
+        System.out.println("JDBC: all answers are correct; " + rows + " rows");
     }
 
-    /** What tools do with a connection that they have just opened. */
+    /** Makes the calls of tools on a connection that they have just opened. */
     static void checkConnection(Connection connection) throws SQLException {
         equal("valid", connection.isValid(5), true);
         equal("read-only", connection.isReadOnly(), true);
@@ -85,7 +85,7 @@ class CheckJdbc {
         equal("tables", texts(metadata.getTables(null, "public", "%", new String[] {"TABLE"}), "TABLE_NAME"), List.of("bronze", "gold"));
         equal("all tables", texts(metadata.getTables("candleflight", null, null, null), "TABLE_NAME").size(), 10);
         equal("views", texts(metadata.getTables(null, null, "%", new String[] {"VIEW"}), 1), List.of());
-        // DBeaver escapes what would be a wildcard in a name.
+        // DBeaver escapes characters that would be wildcards in a name.
         equal("escaped", texts(metadata.getTables(null, null, "dead\\_letters", null), "TABLE_NAME"), List.of("dead_letters"));
         equal("columns", texts(metadata.getColumns(null, "public", "bronze", "%_time"), "COLUMN_NAME"), List.of("event_time", "kafka_time"));
         equal("nulls", texts(metadata.getColumns(null, "public", "gold", "price_%_5m"), "IS_NULLABLE"), List.of("NO", "YES"));
@@ -114,7 +114,7 @@ class CheckJdbc {
         }
     }
 
-    /** Calls every method without parameters; tools call most of them, and the driver throws where the server has left something out. */
+    /** Calls every method without parameters. Tools call most of them, and the driver throws if the server lacks something. */
     static void everythingIsAnswered(DatabaseMetaData metadata) throws Exception {
         for (var method : DatabaseMetaData.class.getMethods()) {
             if (method.getParameterCount() == 0) {
@@ -129,7 +129,7 @@ class CheckJdbc {
         }
     }
 
-    /** Reads every column as tools do, whatever its type. */
+    /** Reads every column, of any type, as tools do. */
     static void checkValues(Connection connection) throws SQLException {
         try (var statement = connection.createStatement();
                 var first = statement.executeQuery("SELECT * FROM bronze ORDER BY event_time LIMIT 1")) {
@@ -223,12 +223,12 @@ class CheckJdbc {
                 texts(connection, refused[0]);
                 throw new AssertionError(refused[0] + " was not refused");
             } catch (SQLException refusal) {
-                equal("a refusal says why: " + refusal, refusal.getMessage().contains(refused[1]), true);
+                equal("the error contains the reason: " + refusal, refusal.getMessage().contains(refused[1]), true);
             }
         }
     }
 
-    /** Cancels a query that would not end, before its first row, and goes on with the connection. */
+    /** Cancels an endless query before its first row, and then uses the connection again. */
     static void checkCancellation(Connection connection) throws SQLException {
         try (var statement = connection.createStatement()) {
             var timer = new Timer(true);
@@ -276,7 +276,7 @@ class CheckJdbc {
         return texts;
     }
 
-    /** The messages of an error and its causes. */
+    /** Returns the messages of an error and its causes. */
     static String allOf(Throwable error) {
         return error == null ? "" : error + allOf(error.getCause());
     }

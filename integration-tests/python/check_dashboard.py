@@ -1,8 +1,8 @@
-"""Looks at the dashboard in a real Chromium while candles come in: every chart drawn, values those of PostgreSQL, new rows without a click.
+"""Checks the dashboard in a real Chromium while candles arrive. Charts are drawn, values equal PostgreSQL's, and new rows appear without a click.
 
-check_dashboard.py URL USER PASSWORD POSTGRES_URL SCREENSHOT      at least two symbols; `candleflight up` and its like must be running
+check_dashboard.py URL USER PASSWORD POSTGRES_URL SCREENSHOT      needs at least two symbols and a running pipeline, such as `candleflight up`
 
-What PostgreSQL held before a refresh and what it holds after it bound what may be on the screen: a value current in between is right.
+A value on the screen is correct if it was current between a reading of PostgreSQL before a refresh and one after it.
 """
 
 import decimal
@@ -17,14 +17,14 @@ from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-# Wide as a laptop's, and high enough for all charts: those out of sight are not loaded.
+# As wide as a laptop's, and high enough for all charts, since charts out of sight are not loaded.
 VIEWPORT = {"width": 1600, "height": 2700}
 LOAD_MILLIS_MAX = 120_000
-# The dashboard asks again every 10 s; the rest is for answers and drawing on a busy machine.
+# The dashboard refreshes every 10 s. The rest of the time is for answers and drawing on a busy machine.
 REFRESH_SECONDS_MAX = 45
 
 ASSETS = pathlib.Path(__file__).parents[2] / "superset" / "assets"
-# What a chart with a canvas must show, by the colours that dashboards/candleflight.yaml gives the series.
+# Series that each chart with a canvas must show, by their colours in dashboards/candleflight.yaml.
 SERIES = {
     "Price and its moving averages": ("Price", "5 min average", "10 min average", "30 min average"),
     "Bollinger band (30 min average ± 2 standard deviations)": ("Price", "30 min average", "Lower band"),
@@ -33,10 +33,10 @@ SERIES = {
     "Delay from Kafka to gold, in milliseconds": ("p50 (typical)", "p99 (slowest)"),
 }
 PIXELS_MIN = 30
-# Changes by their hours; while history is shorter, Superset writes NO_CHANGE, and so may no other chart.
+# Changes by their hours. While the history is shorter, Superset shows NO_CHANGE, which no other chart may show.
 CHANGES = {"Change over 1 hour": 1, "Change over 24 hours": 24}
 NO_CHANGE = "No data"
-# Counts the pixels of a colour in all canvases of an element, give or take what antialiasing and a line's opacity do.
+# Counts the pixels of a colour in all canvases of an element. The tolerance covers antialiasing and the opacity of lines.
 COUNT_PIXELS = """(element, colour) => [...element.querySelectorAll('canvas')].reduce((count, canvas) => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
     for (let i = 0; i < data.length; i += 4)
@@ -62,7 +62,7 @@ def main():
         try:
             Check(page, database).run(url, user, password, screenshot)
         except Exception:
-            print(f"requests that failed, such as those that a new page makes needless: {failed}")
+            print(f"failed requests, some of them cancelled by a new page: {failed}")
             page.screenshot(path=screenshot, full_page=True)
             raise
         finally:
@@ -87,8 +87,8 @@ class Check:
         self.charts_are_drawn()
         self.page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": VIEWPORT["width"], "height": self.bottom() + 24})
         self.filter_works(symbols[1], symbols)
-        # Superset's counting pixel is refused by the page's own policy, before it leaves the machine.
-        assert all("scarf.sh" in address for address in self.foreign), f"the page asks other sites: {self.foreign}"
+        # The page's own policy blocks the request for Superset's tracking pixel, so it never leaves the machine.
+        assert all("scarf.sh" in address for address in self.foreign), f"the page sends requests to other sites: {self.foreign}"
         print(f"screenshot: {screenshot}")
 
     def query(self, text, *parameters):
@@ -105,7 +105,7 @@ class Check:
         self.page.goto(f"{url}/login/")
         cookies = self.page.context.cookies()
         self.page.evaluate("fetch('/superset/log/', {method: 'POST'})")
-        assert self.page.context.cookies() == cookies, "an answer that comes after the log-in would undo it"
+        assert self.page.context.cookies() == cookies, "an answer after the log-in would undo it"
         self.page.locator("#username").fill(user)
         self.page.locator("#password").fill(password)
         self.page.locator("#password").press("Enter")
@@ -132,7 +132,7 @@ class Check:
             if chart.locator(".header-line").count():
                 value = chart.locator(".header-line").inner_text()
                 assert re.search(r"\d", value) or name in CHANGES and value == NO_CHANGE, f"{name}: shows {value}"
-        assert set(SERIES) <= set(names), "a chart that this check looks at is gone"
+        assert set(SERIES) <= set(names), "a chart of this check does not exist"
         print(f"{len(names)} charts are drawn")
 
     def bottom(self):
@@ -148,7 +148,7 @@ class Check:
         return self.query("SELECT max(event_time) FROM bitcoin_gold_data WHERE symbol = %s", symbol)[0][0]
 
     def rows(self, name):
-        """Returns a table's rows as dicts by column; a number is in full in its title, and rounded in the text."""
+        """Returns a table's rows as dicts by column. The title of a cell has the full number, the text a rounded one."""
         cells = """table => [...table.querySelectorAll('tbody tr')].map(row => [...row.querySelectorAll('td')].map(cell =>
             [cell.getAttribute('aria-labelledby').slice('header-'.length), cell.innerText, cell.title]))"""
         return [{column: (text, title) for column, text, title in row} for row in self.chart(name).evaluate(cells)]
@@ -157,7 +157,7 @@ class Check:
         return self.chart(name).locator(".header-line").inner_text()
 
     def values_are_those_of_postgres(self, symbol, symbols):
-        """The dashboard refreshes itself until all it shows is from now on."""
+        """Waits for a refresh after which all values equal those of PostgreSQL, and none is older than this call."""
         earliest, letters = self.latest(symbol), self.dead_letters()
         until = time.monotonic() + REFRESH_SECONDS_MAX
         while True:
@@ -175,7 +175,7 @@ class Check:
         count = self.value("Dead letters")
         last = self.latest(symbol)
 
-        # Each row on screen is PostgreSQL's, value by value and in full, and the first was its latest.
+        # Each row on the screen equals one of PostgreSQL in all digits of every value, and the first row was the latest.
         known = {minute(row[0]): row[1:] for row in self.query(
             f"SELECT event_time, {', '.join(CANDLE_COLUMNS)} FROM bitcoin_gold_data WHERE symbol = %s AND event_time <= %s "
             "ORDER BY event_time DESC LIMIT 5000", symbol, last)}
@@ -214,18 +214,18 @@ class Check:
                 self.query("SELECT reason, kafka_partition, kafka_offset, message FROM bitcoin_dead_letters")}
 
     def changes(self, symbol, hours, earliest, last):
-        """Returns the changes of all candles that were the latest meanwhile, written as on screen."""
+        """Returns the changes of all candles that were the latest in this time, formatted as on the screen."""
         rows = self.query(
             "SELECT close, (SELECT close FROM bitcoin_gold_data WHERE symbol = gold.symbol AND event_time <= gold.event_time - %s * interval '1 hour' "
             "ORDER BY event_time DESC LIMIT 1) FROM bitcoin_gold_data gold WHERE symbol = %s AND event_time BETWEEN %s AND %s", hours, symbol, earliest, last)
         return {NO_CHANGE if before is None else f"{'-' if close < before else '+'}{fixed(abs(close / before - 1) * 100, 2)}%" for close, before in rows}
 
     def rows_arrive(self, symbol):
-        """Nobody clicks, and a candle is on the screen that was not in PostgreSQL when we began to look."""
+        """Waits without a click until the screen shows a candle that was not in PostgreSQL at the start."""
         known, begin = minute(self.latest(symbol)), time.monotonic()
         newer = lambda: self.rows("Latest candles")[0]["event_time"][0] > known
         self.await_true(newer, f"no candle after {known} on the screen within {REFRESH_SECONDS_MAX} s; is the pipeline running?")
-        print(f"new rows came by themselves within {time.monotonic() - begin:.0f} s")
+        print(f"new rows appeared without a click within {time.monotonic() - begin:.0f} s")
 
     def filter_works(self, symbol, symbols):
         self.page.locator('[data-test="NATIVE_FILTER-symbol"] .ant-select-selector').click()
@@ -246,7 +246,7 @@ def minute(instant):
 
 
 def fixed(value, digits):
-    """Writes a number as JavaScript does: rounded from its exact value, halves away from zero."""
+    """Formats a number as JavaScript does: rounded from its exact value, halves away from zero."""
     return f"{decimal.Decimal(value).quantize(decimal.Decimal(1).scaleb(-digits), decimal.ROUND_HALF_UP):,}"
 
 

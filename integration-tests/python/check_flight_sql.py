@@ -1,10 +1,10 @@
-"""Asks the Flight SQL server what ADBC clients and the tools on them ask: notebooks with pandas, Polars, DuckDB and PyArrow.
+"""Makes the calls of ADBC clients and their tools to the Flight SQL server: notebooks with pandas, Polars, DuckDB and PyArrow.
 
 check_flight_sql.py grpc://HOST:PORT full ROWS [OPTION=VALUE…]       ROWS: candles of ONE-USD from 2025-01-01 in bronze, none of another symbol
-check_flight_sql.py grpc://HOST:PORT count ROWS [OPTION=VALUE…]      no more than a query
-check_flight_sql.py grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in is refused as unauthenticated, by a sentence that has WORD
+check_flight_sql.py grpc://HOST:PORT count ROWS [OPTION=VALUE…]      one query only
+check_flight_sql.py grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in must fail as unauthenticated, with a message that contains WORD
 
-OPTION: the driver's, such as username; @FILE as VALUE stands for what the file holds.
+OPTION: an option of the driver, such as username. @FILE as VALUE is replaced by the contents of the file.
 """
 
 import datetime
@@ -20,12 +20,12 @@ TABLES = {
     "public": {"bronze", "gold"},
     "system": {"dead_letters", "events", "history", "lag", "metrics", "queries", "services", "versions"},
 }
-# Ends with its client only.
+# This query ends only with its client.
 ENDLESS = "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b"
 
 
 def refused(call, code, word):
-    """The call fails with that status and a sentence that has the word."""
+    """Checks that the call fails with this status and a message that contains the word."""
     try:
         call()
     except flight_sql.Error as error:
@@ -60,7 +60,7 @@ def check_metadata(connection):
 
 
 def check_sessions(connect):
-    """What is set holds for the connection that set it."""
+    """A setting applies to the connection that made it."""
     with connect({"adbc.flight.sql.rpc.with_cookie_middleware": "true"}) as connection, connection.cursor() as cursor:
         assert (connection.adbc_current_catalog, connection.adbc_current_db_schema) == ("candleflight", "public")
         connection.adbc_current_db_schema = "system"
@@ -82,7 +82,7 @@ def check_parameters(cursor, rows):
     assert cursor.fetchone() == afternoon
     cursor.execute("SELECT count(*) FROM bronze WHERE symbol = $1 AND close > $2", ("ONE-USD", 0.0))
     assert cursor.fetchone() == (rows,)
-    # Several rows of parameters are several executions.
+    # Each row of parameters is one execution.
     expected = cursor.adbc_prepare("SELECT ?, count(*) FROM bronze WHERE symbol = ?")
     assert len(expected) == 2, expected
     bound = pyarrow.table({"0": ["a", "b"], "1": ["ONE-USD", "none"]})
@@ -95,7 +95,7 @@ def check_parameters(cursor, rows):
 
 
 def check_engines(connection, rows):
-    """pandas, Polars and DuckDB see the same candles as plain rows."""
+    """pandas, Polars and DuckDB read the same candles as plain rows."""
     import duckdb
     import pandas
     import polars
@@ -123,7 +123,7 @@ def check_engines(connection, rows):
 
 
 def check_results(cursor, rows):
-    """Partitions, results of many messages and of one that cannot be split."""
+    """Checks partitions, results of many messages, and a result of one message that cannot be split."""
     partitions, schema = cursor.adbc_execute_partitions("SELECT symbol, close FROM bronze")
     read = 0
     for partition in partitions:
@@ -148,7 +148,7 @@ def check_refusals(cursor):
         ("COPY bronze TO '/tmp/bronze.csv'", "DML"),
         ("CREATE EXTERNAL TABLE passwords STORED AS CSV LOCATION '/etc/passwd'", "DDL"),
         ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),
-        # Fails only while it is executed.
+        # This query fails only during execution.
         ("SELECT CAST(symbol AS int) FROM bronze", "ONE-USD"),
     ):
         refused(lambda: (cursor.execute(query), cursor.fetchall()), status.INVALID_ARGUMENT, word)
@@ -160,7 +160,7 @@ def check_refusals(cursor):
 
 
 def check_cancellation(connection, rows):
-    """Another thread cancels a query before its first row; the connection goes on."""
+    """Another thread cancels a query before its first row. The connection stays usable."""
     with connection.cursor() as cursor:
         cancel = threading.Timer(0.3, cursor.adbc_cancel)
         cancel.start()
@@ -196,7 +196,7 @@ def main():
                 check_results(cursor, rows)
                 check_refusals(cursor)
             check_cancellation(connection, rows)
-    print(f"ADBC in Python: everything asked is as it should be; {rows} rows")
+    print(f"ADBC in Python: all answers are correct; {rows} rows")
 
 
 main()

@@ -1,4 +1,4 @@
-"""Compares what examples/follow.py has written to its SQLite file with gold.
+"""Compares the SQLite file of examples/follow.py with gold.
 
 check_follow.py gold.sqlite grpc://host:port
 """
@@ -17,7 +17,7 @@ def main():
         gold = cursor.fetch_arrow_table()
     columns = [column.cast(pyarrow.string()) if pyarrow.types.is_temporal(column.type) else column for column in gold.columns]
     gold = set(zip(*(column.to_pylist() for column in columns)))
-    assert followed == gold, f"{len(followed - gold)} rows that gold has not, {len(gold - followed)} missing of {len(gold)}"
+    assert followed == gold, f"{len(followed - gold)} rows that are not in gold, {len(gold - followed)} missing of {len(gold)}"
     print(f"follow.py: {len(gold)} rows, the same as gold")
 
 

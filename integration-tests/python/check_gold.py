@@ -2,7 +2,7 @@
 
 check_gold.py --postgres URL --lake s3://bucket/prefix --frame time|rows FILE=SYMBOL...       (AWS_… from the environment)
 
-Shares no code and no formula with the service: windows are filtered, not walked, and every sum is math.fsum, which rounds once.
+The script shares no code and no formula with the service. It selects each window by a filter, and sums with math.fsum, which rounds once.
 """
 
 import argparse
@@ -22,7 +22,7 @@ RELATIVE_ERROR_MAX = 1e-12
 
 
 def candles(path):
-    """Returns (time in seconds, open, high, low, close, volume), ascending; the later line of a time wins."""
+    """Returns (time in seconds, open, high, low, close, volume), ascending. Of lines with the same time, the last one counts."""
     with open(path, newline="") as file:
         names = ("Open", "High", "Low", "Close", "Volume")
         rows = {float(row["Timestamp"]): tuple(float(row[name]) for name in names) for row in csv.DictReader(file)}
@@ -68,7 +68,7 @@ def expected(rows, index, window, frame, times):
     elif min(closes) == max(closes):
         deviation = 0.0
     else:
-        # Differences from the first close are exact for prices this near each other.
+        # Differences from the first close are exact, since the prices are close to each other.
         differences = [close - closes[0] for close in closes]
         centre = math.fsum(differences) / count
         deviation = math.sqrt(math.fsum((difference - centre) ** 2 for difference in differences) / (count - 1))

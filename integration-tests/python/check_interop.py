@@ -47,7 +47,7 @@ def main():
         same(f"deltalake {prefix}", table, polars.from_arrow(delta.to_pyarrow_table()).sort(key))
         same(f"Polars {prefix}", table, polars.scan_delta(url, storage_options=OPTIONS).collect().sort(key))
 
-    # Without Delta, as the Spark pipeline's readers do: plain Parquet, partitioned by date. Nothing was compacted in this test.
+    # Plain Parquet without Delta, partitioned by date, as read by users of a Spark pipeline. This test has compacted nothing.
     endpoint = OPTIONS["AWS_ENDPOINT_URL"].removeprefix("http://")
     store = pyarrow.fs.S3FileSystem(
         endpoint_override=endpoint, scheme="http", access_key=OPTIONS["AWS_ACCESS_KEY_ID"], secret_key=OPTIONS["AWS_SECRET_ACCESS_KEY"]

@@ -1,10 +1,10 @@
-"""Asks the Flight server what programs ask that know Flight but not SQL, through pyarrow.flight.
+"""Makes the calls of programs that use Flight without Flight SQL to the Flight server, through pyarrow.flight.
 
 check_pyarrow_flight.py grpc://HOST:PORT full ROWS [OPTION=VALUE…]       ROWS: candles in bronze
-check_pyarrow_flight.py grpc://HOST:PORT count ROWS [OPTION=VALUE…]      no more than a query
-check_pyarrow_flight.py grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in is refused as unauthenticated, by a sentence that has WORD
+check_pyarrow_flight.py grpc://HOST:PORT count ROWS [OPTION=VALUE…]      one query only
+check_pyarrow_flight.py grpc://HOST:PORT refused WORD [OPTION=VALUE…]    the log-in must fail as unauthenticated, with a message that contains WORD
 
-OPTION: FlightClient's, such as tls_root_certs; user and password; token. @FILE as VALUE stands for what the file holds.
+OPTION: an option of FlightClient, such as tls_root_certs; user and password; token. @FILE as VALUE is replaced by the contents of the file.
 """
 
 import json
@@ -18,7 +18,7 @@ from options import options
 
 
 def field(number, value):
-    """One field of a protobuf message, a text or a message."""
+    """Returns one field of a protobuf message, which is a text or a message."""
     length, size = len(value), b""
     while length > 127:
         size, length = size + bytes([length & 127 | 128]), length >> 7
@@ -26,7 +26,7 @@ def field(number, value):
 
 
 def statement(query):
-    """Flight SQL's command for a query, as a client without generated code writes it."""
+    """Returns the Flight SQL command for a query, as a client without generated code writes it."""
     kind = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
     return flight.FlightDescriptor.for_command(field(1, kind) + field(2, field(1, query.encode())))
 
@@ -41,7 +41,7 @@ def refused(call, kind, word):
 
 
 def connect(address, given):
-    """Connects, and returns the client with what its calls show."""
+    """Connects. Returns the client and the options of its calls."""
     login = {key: given.pop(key, None) for key in ("user", "password", "token")}
     client = flight.FlightClient(address, **{key: value.encode() if key == "tls_root_certs" else value for key, value in given.items()})
     headers = []
@@ -59,8 +59,8 @@ def check_flights(client, login, rows):
         path = flight.FlightDescriptor.for_path(table)
         info = client.get_flight_info(path, login)
         assert info.schema == listed.schema == client.get_schema(path, login).schema
-        assert not info.endpoints[0].locations, "a location would lead clients outside astray"
-        # What is described ends.
+        assert not info.endpoints[0].locations, "a location would mislead clients on other machines"
+        # A query in a FlightInfo has an end.
         read = client.do_get(info.endpoints[0].ticket, login).read_all()
         assert read.schema == listed.schema and read.num_rows == rows, (table, read.num_rows, rows)
     info = client.get_flight_info(statement("SELECT symbol, close FROM bronze"), login)
@@ -70,7 +70,7 @@ def check_flights(client, login, rows):
 
 
 def check_follower(client, login, rows):
-    """A follower gets what is there, waits for more, and ends when it is cancelled."""
+    """A follower receives the existing rows, waits for more, and ends when it is cancelled."""
     reader = client.do_get(flight.Ticket(json.dumps({"read": "bronze", "from": {}}).encode()), login)
     read, position = 0, {}
     while read < rows:
@@ -120,7 +120,7 @@ def main():
         check_flights(client, login, rows)
         check_follower(client, login, rows)
         check_refusals(client, login)
-    print(f"pyarrow.flight: everything asked is as it should be; {rows} rows")
+    print(f"pyarrow.flight: all answers are correct; {rows} rows")
 
 
 main()

@@ -1,6 +1,6 @@
-"""Looks at a status page in a real Chromium while candles and a bad message come in: the numbers are those of /metrics, and they move.
+"""Checks a status page in a real Chromium while candles and a bad message arrive. Its numbers must equal those of /metrics, and must change.
 
-check_status_page.py URL SCREENSHOT      `candleflight up` must be running, and a message that is no candle have been sent
+check_status_page.py URL SCREENSHOT      `candleflight up` must be running, and a message that is not a candle must have been sent
 """
 
 import json
@@ -44,7 +44,7 @@ def main():
             letter = page.locator("#letters tr", has_text="not_json")
             expect(letter).to_have_count(1, timeout=WAIT_SECONDS_MAX * 1000)
             until = time.monotonic() + WAIT_SECONDS_MAX
-            # The page shows the last second: what it says was true between two looks at the metrics.
+            # The page is up to a second old, so its value must lie between two readings of the metrics.
             while True:
                 before = metric(url, "candleflight_producer_records_total")
                 page.wait_for_timeout(1500)
@@ -52,7 +52,7 @@ def main():
                 after = metric(url, "candleflight_producer_records_total")
                 if before <= shown <= after and before < after:
                     break
-                assert time.monotonic() < until, f"the page says {shown} produced, the metrics said {before}, then {after}"
+                assert time.monotonic() < until, f"the page shows {shown} produced, the metrics showed {before}, then {after}"
             expect(page.locator("#freshness b").first).to_have_text(re.compile(r"^[\d.]+ m?s$"))
             expect(page.locator("#freshness-line path"), "the sparkline has a median and a p99").to_have_count(2)
             points = re.compile("L.*L")
@@ -64,7 +64,7 @@ def main():
             view = json.loads(get(url, "/status.json"))
             assert view["dead_letters"][0]["fields"]["reason"] == "not_json", view["dead_letters"]
             assert not errors, f"errors of the page: {errors}"
-            assert all(address.startswith(url) for address in asked), f"the page asks other sites: {asked}"
+            assert all(address.startswith(url) for address in asked), f"the page sends requests to other sites: {asked}"
         finally:
             page.screenshot(path=screenshot, full_page=True)
             browser.close()

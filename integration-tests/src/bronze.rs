@@ -1,4 +1,4 @@
-//! Bronze as a client of the Flight server puts it, without ingest.
+//! Client of the Flight server that puts bronze without ingest.
 
 use std::sync::Arc;
 
@@ -23,12 +23,13 @@ const DAY: i32 = 19_723;
 ///
 /// # Errors
 ///
-/// Nobody answers.
+/// The server does not answer.
 pub async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
     Ok(transport::client::connect(&pipeline.flight, &Identity::default()).await?)
 }
 
-/// Returns a batch of one candle at an offset of partition 0, so many minutes after the beginning of 2024; all its numbers are 1.
+/// Returns a batch of one candle at `offset` of partition 0. Its event time is `offset` minutes after the beginning of 2024, and all its
+/// numbers are 1.
 ///
 /// # Panics
 ///
@@ -53,11 +54,11 @@ pub fn candle(offset: i64) -> RecordBatch {
     RecordBatch::try_new(schema::bronze::schema(), columns).expect("the columns are those of bronze")
 }
 
-/// Puts messages to a table, and returns how the put ends: the rows are durable then.
+/// Puts messages to a table and returns when the put ends. The rows are then durable.
 ///
 /// # Errors
 ///
-/// The server's answer.
+/// The error of the server.
 pub async fn put(
     client: &mut Client,
     descriptor: FlightDescriptor,
@@ -71,7 +72,7 @@ pub async fn put(
 ///
 /// # Errors
 ///
-/// The server's answer.
+/// The error of the server.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What must hold once a pipeline has drained, whatever happened on the way.
+//! Conditions that must hold once a pipeline has drained, after any sequence of events.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::environment::Environment;
 use crate::pipeline::Pipeline;
 use crate::wait::eventually;
 
-/// How long a pipeline may take to work off what the tests give it.
+/// Longest time for a pipeline to process the input of a test.
 pub const DRAIN_DEADLINE: Duration = Duration::from_mins(3);
-/// How long the broker may take to answer.
+/// Longest time for an answer of the broker.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns, for each partition of `topic`, the offset after its last message.
 ///
 /// # Errors
 ///
-/// The client cannot be made.
+/// The client cannot be created.
 ///
 /// # Panics
 ///
-/// Kafka does not tell within [`DRAIN_DEADLINE`]: on a busy machine a new topic has no leader for some seconds.
+/// Kafka does not return them within [`DRAIN_DEADLINE`]: on a busy machine a new topic has no leader for some seconds.
 pub async fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
     let ends = || {
@@ -37,7 +37,7 @@ pub async fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i6
         });
         ends.collect::<KafkaResult<Vec<_>>>()
     };
-    let what = format!("Kafka tells the ends of {topic:?}");
+    let what = format!("Kafka returns the ends of {topic:?}");
     Ok(eventually(&what, DRAIN_DEADLINE, async || ends().ok().filter(|ends| !ends.is_empty())).await)
 }
 
@@ -49,7 +49,7 @@ pub async fn topic_ends(kafka: &str, topic: &str) -> anyhow::Result<Vec<(i32, i6
 ///
 /// # Panics
 ///
-/// They do not get there within [`DRAIN_DEADLINE`].
+/// The sinks do not reach the end within [`DRAIN_DEADLINE`].
 pub async fn drained(pipeline: &Pipeline, kafka: &str) -> anyhow::Result<()> {
     let ends: Vec<(i32, i64)> =
         topic_ends(kafka, &pipeline.topic).await?.into_iter().filter(|(_, end)| *end > 0).collect();
@@ -85,7 +85,7 @@ pub fn count(csv: &str) -> Option<i64> {
     csv.lines().nth(1)?.trim().parse().ok()
 }
 
-/// Checks that bronze holds every offset of the topic once: `dead_letters` of them have no row.
+/// Checks that bronze covers every offset of the topic once. Of these, `dead_letters` have no row.
 ///
 /// # Errors
 ///
@@ -103,11 +103,11 @@ pub async fn offsets_tile(pipeline: &Pipeline, kafka: &str, dead_letters: i64) -
     Ok(())
 }
 
-/// Checks with `candleflight verify` that gold is what bronze says, in PostgreSQL and in the lake, bit by bit.
+/// Checks with `candleflight verify` that gold in PostgreSQL and in the lake follows from bronze, bit by bit.
 ///
 /// # Errors
 ///
-/// It is not; the message is the report.
+/// Gold differs. The message is the report.
 pub async fn gold_is_exact(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<()> {
     let output = pipeline.run(&[&["verify"], flags].concat()).await?;
     let report = String::from_utf8_lossy(&output.stdout);
@@ -116,11 +116,11 @@ pub async fn gold_is_exact(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Resul
     Ok(())
 }
 
-/// Reads the environment and makes a pipeline; `None` where the test is to be skipped.
+/// Reads the environment and creates a pipeline. Returns `None` if the test must be skipped.
 ///
 /// # Errors
 ///
-/// PostgreSQL refuses.
+/// PostgreSQL rejects a request.
 pub async fn pipeline() -> anyhow::Result<Option<(Environment, Pipeline)>> {
     let Some(environment) = Environment::get() else { return Ok(None) };
     let pipeline = Pipeline::new(&environment).await?;

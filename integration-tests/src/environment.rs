@@ -1,38 +1,38 @@
-//! Where the servers of `script/test` are.
+//! Addresses of the servers of `script/test`.
 
 use std::env;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-/// Kills of the crash test by default.
+/// Default number of kills in the crash test.
 const KILLS: usize = 54;
 
-/// The real servers, one each for all tests, and how to have more.
+/// The real servers, one of each kind for all tests, and the programs that the tests need.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// Bootstrap servers of Apache Kafka.
     pub kafka: String,
-    /// URL of PostgreSQL with a superuser's name and password, without a database.
+    /// URL of PostgreSQL with the name and password of a superuser, without a database.
     pub postgres: String,
-    /// URL of MinIO; its keys are in the usual `AWS_…` variables, which child processes inherit.
+    /// URL of MinIO. Its keys are in the usual `AWS_…` variables, which child processes inherit.
     pub s3_endpoint: String,
-    /// A Python with deltalake, polars, pandas, pyarrow, duckdb, psycopg2, playwright and `adbc_driver_flightsql`.
+    /// Path of a Python with deltalake, polars, pandas, pyarrow, duckdb, psycopg2, playwright and `adbc_driver_flightsql`.
     pub python: PathBuf,
-    /// The Arrow Flight SQL JDBC driver in each version that people have, jars; the one to recommend first.
+    /// Jars of the Arrow Flight SQL JDBC driver in each version in use. The recommended one comes first.
     pub jdbc_drivers: Vec<String>,
-    /// The program of `integration-tests/go`, built.
+    /// Path of the built program of `integration-tests/go`.
     pub go_check: PathBuf,
-    /// `script/stack`, which starts, stops and kills servers.
+    /// Path of `script/stack`, which starts, stops and kills servers.
     pub stack: PathBuf,
 }
 
 impl Environment {
-    /// Reads the variables that `script/test` sets; `None`, after saying so, where they are missing: the test is to be skipped.
+    /// Reads the variables that `script/test` sets. If they are missing, prints a note and returns `None`: the test must be skipped.
     ///
     /// # Panics
     ///
-    /// When they are missing and `CI=true`: there nothing may be skipped.
+    /// The variables are missing and `CI=true`, which does not allow skipped tests.
     pub fn get() -> Option<Environment> {
         let environment = Self::read();
         if environment.is_none() {
@@ -60,18 +60,18 @@ impl Environment {
     }
 }
 
-/// Returns the seed of random choices: `CANDLEFLIGHT_TEST_SEED`, which repeats a run, else a new one. Tests print it.
+/// Returns the seed of random choices: `CANDLEFLIGHT_TEST_SEED`, which repeats a run, otherwise a new one. Tests print it.
 pub fn seed() -> u64 {
     let given = env::var("CANDLEFLIGHT_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(rand::random)
 }
 
-/// Returns how often the crash test kills: `CANDLEFLIGHT_TEST_KILLS`, which `script/test --kills N` sets, by default 54.
+/// Returns the number of kills in the crash test: `CANDLEFLIGHT_TEST_KILLS`, which `script/test --kills N` sets, otherwise 54.
 ///
 /// # Errors
 ///
-/// The variable is no number.
+/// The variable is not a number.
 pub fn kills() -> anyhow::Result<usize> {
     let Ok(kills) = env::var("CANDLEFLIGHT_TEST_KILLS") else { return Ok(KILLS) };
-    kills.parse().with_context(|| format!("CANDLEFLIGHT_TEST_KILLS={kills} is no number"))
+    kills.parse().with_context(|| format!("CANDLEFLIGHT_TEST_KILLS={kills} is not a number"))
 }

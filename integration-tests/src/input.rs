@@ -1,4 +1,4 @@
-//! Candles for the tests: the shipped sample, real market data where it lies beside the checkout, and synthetic candles of any length.
+//! Candles for the tests: the shipped sample, real market data if it exists beside the checkout, and synthetic candles of any length.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::pipeline::Pipeline;
 
-/// A CSV file and the symbol its candles get.
+/// A CSV file and the symbol of its candles.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// The file.
@@ -22,7 +22,7 @@ impl Input {
         format!("{}={}", self.file.display(), self.symbol)
     }
 
-    /// Counts the candles of the file: its lines but the header.
+    /// Returns the number of candles in the file: its lines without the header.
     ///
     /// # Errors
     ///
@@ -33,15 +33,15 @@ impl Input {
     }
 }
 
-/// Returns the arguments of a producer of `inputs`, after its other `flags`.
+/// Returns the arguments of a producer of `inputs`, with `flags` before the inputs.
 pub fn producer(inputs: &[Input], flags: &[&str]) -> Vec<String> {
     let flags = flags.iter().map(|flag| (*flag).to_owned());
     let inputs = inputs.iter().flat_map(|input| ["--input".to_owned(), input.flag()]);
     ["producer".to_owned()].into_iter().chain(flags).chain(inputs).collect()
 }
 
-/// Returns the shipped sample, and every file of real market data that lies in `CANDLEFLIGHT_TEST_DATA` (by default
-/// `../shared/data`, beside the checkout), each under a symbol of its own.
+/// Returns the shipped sample and every file of real market data in `CANDLEFLIGHT_TEST_DATA`, each with its own symbol. The default folder
+/// is `../shared/data`, beside the checkout.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ pub fn all() -> anyhow::Result<Vec<Input>> {
             Input { file, symbol }
         }));
     } else {
-        eprintln!("no real market data in {}: the sample alone", folder.display());
+        eprintln!("no real market data in {}, only the sample is used", folder.display());
     }
     Ok(inputs)
 }
@@ -77,23 +77,23 @@ pub fn sample() -> anyhow::Result<PathBuf> {
 }
 
 fn root() -> anyhow::Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate is in the checkout")
 }
 
-/// Writes `days` of synthetic candles from `seed`, from 2025 on, into the pipeline's folder.
+/// Writes `days` of synthetic candles from `seed`, from 2025 on, to the pipeline's folder.
 ///
 /// # Errors
 ///
-/// The program is missing.
+/// The program does not exist.
 pub async fn synthetic(pipeline: &Pipeline, symbol: &str, days: u32, seed: u64) -> anyhow::Result<Input> {
     synthetic_from(pipeline, symbol, "2025-01-01T00:00:00Z", days, seed).await
 }
 
-/// Does so from another time on: candles of the future are refused, so many days must begin earlier.
+/// Writes synthetic candles from another time on. Candles of the future are rejected, so many days must begin earlier.
 ///
 /// # Errors
 ///
-/// The program is missing.
+/// The program does not exist.
 pub async fn synthetic_from(
     pipeline: &Pipeline,
     symbol: &str,

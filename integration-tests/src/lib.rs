@@ -1,7 +1,7 @@
-//! What integration tests stand on: the servers that `script/test` has started, and real `candleflight` processes on them.
+//! Support of the integration tests: the servers that `script/test` has started, and real `candleflight` processes that use them.
 //!
-//! Each test makes a [`Pipeline`]: a topic, a lake and a database that nobody else uses, on the shared servers. Its services are
-//! processes that the test starts, kills and starts again.
+//! Each test creates a [`Pipeline`] on the shared servers: a topic, a lake and a database that no other test uses. The test starts, kills
+//! and restarts the processes of its services.
 
 pub mod bronze;
 pub mod check;

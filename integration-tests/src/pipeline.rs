@@ -1,4 +1,4 @@
-//! One test's own topic, lake and database, and the services on them.
+//! The topic, lake and database of one test, and the services that use them.
 
 use std::process::{Output, Stdio};
 
@@ -12,31 +12,31 @@ use crate::process::{Process, free_port, program};
 
 /// Most logs of one service in one test.
 const LOGS_MAX: usize = 1000;
-/// Bucket of all tests; each has a prefix of its own.
+/// Bucket of all tests. Each test has its own prefix.
 const BUCKET: &str = "candleflight-test";
 
-/// A pipeline that nobody else uses.
+/// A pipeline that no other test uses.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Its topic; made by the first service that needs it.
+    /// Its topic. The first service that needs it creates it.
     pub topic: String,
-    /// Its lake: a prefix in MinIO.
+    /// Its lake, a prefix in MinIO.
     pub lake: String,
     /// URL of its database.
     pub postgres: String,
     /// Address of its Flight server.
     pub flight: String,
-    /// Holds the services' logs, and whatever else the test writes.
+    /// Folder of the services' logs and of other files of the test.
     pub folder: TempDir,
     variables: Vec<(String, String)>,
 }
 
 impl Pipeline {
-    /// Makes names that are used by nobody else, and the database.
+    /// Creates unused names and the database.
     ///
     /// # Errors
     ///
-    /// PostgreSQL refuses.
+    /// PostgreSQL rejects a request.
     pub async fn new(environment: &Environment) -> anyhow::Result<Pipeline> {
         let id = format!("test_{}", uuid::Uuid::new_v4().simple());
         let admin = connect(&format!("{}/postgres", environment.postgres)).await?;
@@ -60,17 +60,17 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Sets an environment variable of every process that is started from now on: flags for all, or a server of the test's own.
+    /// Sets an environment variable for every process that starts from now on: flags for all, or a server of this test.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts a service, such as `["flight", "--flush-interval", "50ms"]`; its log is named after it.
+    /// Starts a service, such as `["flight", "--flush-interval", "50ms"]`. The log has the name of the service.
     ///
     /// # Errors
     ///
-    /// The program is missing.
+    /// The program does not exist.
     pub fn start(&self, arguments: &[impl AsRef<str>]) -> anyhow::Result<Process> {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let service = arguments.first().context("a service has a name")?;
@@ -80,11 +80,11 @@ impl Pipeline {
         Process::start(&arguments, &self.variables, log.context("a name is free")?)
     }
 
-    /// Runs a command that ends by itself, such as `["verify"]` or `["sql", "SELECT 1", "--format", "csv"]`.
+    /// Runs a command until it ends, such as `["verify"]` or `["sql", "SELECT 1", "--format", "csv"]`.
     ///
     /// # Errors
     ///
-    /// The program is missing.
+    /// The program does not exist.
     pub async fn run(&self, arguments: &[impl AsRef<str> + Sync]) -> anyhow::Result<Output> {
         let mut command = Command::new(program()?);
         command
@@ -110,7 +110,7 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// PostgreSQL refuses.
+    /// PostgreSQL rejects the request.
     pub async fn drop_database(&self, environment: &Environment) -> anyhow::Result<()> {
         let admin = connect(&format!("{}/postgres", environment.postgres)).await?;
         let (_, name) = self.postgres.rsplit_once('/').context("a URL with a database")?;
@@ -131,7 +131,7 @@ impl Pipeline {
 ///
 /// # Errors
 ///
-/// It does not answer, or refuses.
+/// The server does not answer, or rejects the connection.
 pub async fn connect(url: &str) -> anyhow::Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.context("connect to PostgreSQL")?;
     #[expect(clippy::disallowed_methods, reason = "it ends with its client; a test has no JoinSet")]

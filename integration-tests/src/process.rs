@@ -1,4 +1,4 @@
-//! A `candleflight` process: started, killed, started again.
+//! A `candleflight` process that a test starts, kills and restarts.
 
 use std::env;
 use std::fs::{self, File};
@@ -19,12 +19,12 @@ use tokio::time::timeout;
 
 use crate::wait::eventually;
 
-/// How long a process may take to be ready, or to end after a signal; far more than it takes on a busy machine.
+/// Longest time for a process to be ready, or to end after a signal: far more than it takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// How much of its log a failed test shows, in lines.
+/// Most lines of its log that a failed test shows.
 const LOG_LINES_MAX: usize = 40;
 
-/// One service as a process of its own, with its log in a file; killed when dropped.
+/// A service in its own process, with its log in a file. It is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     arguments: Vec<String>,
@@ -35,11 +35,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `candleflight` with `arguments` (a service's command and flags) and environment `variables`, logging to `log`.
+    /// Starts `candleflight` with `arguments` (the command and flags of a service) and environment `variables`, with its log in `log`.
     ///
     /// # Errors
     ///
-    /// The program is missing: `cargo build` makes it.
+    /// The program does not exist: `cargo build` creates it.
     pub fn start(
         arguments: &[&str],
         variables: &[(String, String)],
@@ -56,20 +56,20 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts it again, with the same arguments and the log going on.
+    /// Starts the process again with the same arguments. It appends to the same log.
     ///
     /// # Errors
     ///
-    /// It still runs, or the program is missing.
+    /// The process still runs, or the program does not exist.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.restart_with(&[])
     }
 
-    /// Starts it again with more environment variables for this one time, such as a failpoint.
+    /// Starts the process again, with more environment variables for this run only, such as a failpoint.
     ///
     /// # Errors
     ///
-    /// As for [`Process::restart`].
+    /// Those of [`Process::restart`].
     pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "{} still runs", self.name());
         let log = File::options().create(true).append(true).open(&self.log)?;
@@ -88,11 +88,11 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it with SIGKILL; returns once it is gone.
+    /// Kills the process with SIGKILL. Returns once it has ended.
     ///
     /// # Errors
     ///
-    /// The system's, which has none for a child of ours.
+    /// The error of the system, which does not occur for a child process.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().await?;
@@ -100,25 +100,25 @@ impl Process {
         Ok(())
     }
 
-    /// Sends SIGTERM and returns how it ended.
+    /// Sends SIGTERM and returns the exit status.
     ///
     /// # Errors
     ///
-    /// It did not run, or did not end within the deadline.
+    /// The process did not run, or did not end within the deadline.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.child.as_ref().and_then(Child::id).context("it does not run")?;
+        let pid = self.child.as_ref().and_then(Child::id).context("the process does not run")?;
         let sent = Command::new("sh").args(["-c", r#"kill -s TERM "$0""#, &pid.to_string()]).status().await?;
         ensure!(sent.success(), "cannot send SIGTERM to {pid}");
         self.ended().await
     }
 
-    /// Waits until it ends by itself, as a failpoint makes it, and returns how.
+    /// Waits until the process ends by itself, for example at a failpoint, and returns the exit status.
     ///
     /// # Errors
     ///
-    /// It did not run, or did not end within the deadline.
+    /// The process did not run, or did not end within the deadline.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        let child = self.child.as_mut().context("it does not run")?;
+        let child = self.child.as_mut().context("the process does not run")?;
         let status = timeout(DEADLINE, child.wait()).await;
         let status = status
             .with_context(|| format!("{} does not end; {}", self.arguments[0], log_end(&self.log)))??;
@@ -126,23 +126,23 @@ impl Process {
         Ok(status)
     }
 
-    /// Waits until it ends by SIGABRT: a failpoint was passed.
+    /// Waits until the process ends by SIGABRT, which means that it passed a failpoint.
     ///
     /// # Errors
     ///
-    /// It ended in another way, or not within the deadline.
+    /// The process ended in another way, or not within the deadline.
     pub async fn hit_failpoint(&mut self) -> anyhow::Result<()> {
         let status = self.ended().await?;
-        // SIGABRT.
+        // 6 is SIGABRT.
         ensure!(status.signal() == Some(6), "{} ended with {status}; {}", self.name(), log_end(&self.log));
         Ok(())
     }
 
-    /// Tells whether it still runs.
+    /// Returns true if the process still runs.
     ///
     /// # Errors
     ///
-    /// The system's, which has none for a child of ours.
+    /// The error of the system, which does not occur for a child process.
     pub fn is_running(&mut self) -> anyhow::Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
@@ -150,18 +150,18 @@ impl Process {
         }
     }
 
-    /// Returns where its status page is, `host:port`.
+    /// Returns the address of its status page, `host:port`.
     pub fn address(&self) -> &str {
         &self.metrics_addr
     }
 
-    /// Returns true if `/ready` says so now.
+    /// Returns true if `/ready` now reports that the process is ready.
     pub async fn is_ready(&self) -> bool {
         let answer = http::get(&self.metrics_addr, "/ready", &Identity::default()).await;
         answer.is_ok_and(|(status, _)| status == 200)
     }
 
-    /// Waits until `/ready` says so.
+    /// Waits until `/ready` reports that the process is ready.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.name());
         eventually(&what, DEADLINE, async || {
@@ -174,11 +174,11 @@ impl Process {
         .await;
     }
 
-    /// Reads the sum of a metric; its full name, such as `candleflight_gold_rows_total`, and labels such as `sink="lake"`.
+    /// Reads the sum of a metric, by its full name, such as `candleflight_gold_rows_total`, and labels such as `sink="lake"`.
     ///
     /// # Errors
     ///
-    /// It does not answer.
+    /// The process does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
         Ok(Samples::new(&self.metrics().await?).sum(name, labels))
     }
@@ -187,17 +187,17 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// It does not answer.
+    /// The process does not answer.
     pub async fn metrics(&self) -> anyhow::Result<String> {
         Ok(http::get(&self.metrics_addr, "/metrics", &Identity::default()).await?.1)
     }
 
-    /// Returns the process id while it runs, for what `/proc` tells, such as its peak memory.
+    /// Returns the process id while it runs, to read values from `/proc`, such as its peak memory.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// Reads what it has logged so far, in all its lives.
+    /// Reads its log of all runs so far.
     ///
     /// # Errors
     ///
@@ -219,11 +219,11 @@ impl Drop for Process {
     }
 }
 
-/// Returns the `candleflight` that `cargo build` has put beside this program, or beside the folder that tests lie in.
+/// Returns the path of the `candleflight` that `cargo build` has put beside this program, or beside the folder of the tests.
 ///
 /// # Errors
 ///
-/// It is not there.
+/// The program does not exist.
 pub fn program() -> anyhow::Result<PathBuf> {
     let this = env::current_exe()?;
     let programs = this.ancestors().skip(1).take(2).map(|folder| folder.join("candleflight"));
@@ -231,7 +231,7 @@ pub fn program() -> anyhow::Result<PathBuf> {
     program.with_context(|| format!("candleflight is missing near {}: run cargo build", this.display()))
 }
 
-/// Returns a port of the loopback interface that nobody uses now, and that no other call of this process returns.
+/// Returns an unused port of the loopback interface that no other call of this process returns.
 ///
 /// # Errors
 ///
@@ -240,10 +240,10 @@ pub fn free_port() -> anyhow::Result<u16> {
     free_ports(1)
 }
 
-/// Returns the first of `count` consecutive ports of which the same holds.
+/// Returns the first of `count` consecutive ports that are unused in the same way.
 ///
-/// They lie below those of `script/stack`, whose servers come back to theirs, and those that the system gives to outgoing
-/// connections, which could take a port before its server listens.
+/// They are below the ports of `script/stack`, whose servers return to them. They are also below the ports that the system gives to
+/// outgoing connections, which could take a port before its server listens.
 ///
 /// # Errors
 ///
@@ -254,7 +254,7 @@ pub fn free_ports(count: u16) -> anyhow::Result<u16> {
         let skipped = u16::try_from(process::id() % u32::from(PORTS.end - PORTS.start));
         Mutex::new(PORTS.start + skipped.unwrap_or_default())
     });
-    let mut next = NEXT.lock().map_err(|_poisoned| anyhow!("another test panicked while it chose a port"))?;
+    let mut next = NEXT.lock().map_err(|_poisoned| anyhow!("another test panicked while choosing a port"))?;
     for _try in PORTS {
         let first = if PORTS.end - *next < count { PORTS.start } else { *next };
         *next = first + count;

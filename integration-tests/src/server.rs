@@ -1,4 +1,4 @@
-//! A server of one's own, for tests that stop it.
+//! A separate server, for tests that stop it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use crate::environment::Environment;
 use crate::process::log_end;
 
-/// Where servers keep their data: a place that PostgreSQL's user can reach.
+/// Parent folder of the servers' data: a place that PostgreSQL's user can reach.
 const DATA_PARENT: &str = "/var/tmp";
 
-/// A real Kafka (`kafka`), MinIO (`minio`) or PostgreSQL (`postgres`) that only this test uses; stopped when dropped.
+/// A real Kafka (`kafka`), MinIO (`minio`) or PostgreSQL (`postgres`) that only this test uses. It is stopped when dropped.
 #[derive(Debug)]
 pub struct Server {
     kind: &'static str,
@@ -22,20 +22,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on a free port; returns once it answers.
+    /// Starts the server on a free port. Returns once it answers.
     ///
     /// # Errors
     ///
-    /// It does not start.
+    /// The server does not start.
     pub fn start(environment: &Environment, kind: &'static str) -> anyhow::Result<Server> {
         Server::start_with(environment, kind, |_| Ok(()))
     }
 
-    /// Starts it with what `configure` has put into the folder `extra`; see `script/stack`.
+    /// Starts the server with the files that `configure` has put into the folder `extra`; see `script/stack`.
     ///
     /// # Errors
     ///
-    /// Those of `configure`, or it does not start.
+    /// Those of `configure`, or the server does not start.
     pub fn start_with(
         environment: &Environment,
         kind: &'static str,
@@ -54,39 +54,39 @@ impl Server {
         Ok(server)
     }
 
-    /// Returns `host:port`.
+    /// Returns the address `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Returns the folder that holds all that it keeps.
+    /// Returns the folder of all data of the server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts it again on the same port and data; returns once it answers.
+    /// Starts the server again on the same port and data. Returns once it answers.
     ///
     /// # Errors
     ///
-    /// It does not start.
+    /// The server does not start.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.stack("start").map(drop)
     }
 
-    /// Stops it as an operator would.
+    /// Stops the server as an operator would.
     ///
     /// # Errors
     ///
-    /// It does not stop.
+    /// The server does not stop.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.stack("stop").map(drop)
     }
 
-    /// Kills it as a crash would.
+    /// Kills the server as a crash would.
     ///
     /// # Errors
     ///
-    /// It does not die.
+    /// The server does not die.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.stack("kill").map(drop)
     }

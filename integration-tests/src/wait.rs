@@ -1,17 +1,17 @@
-//! Waiting for a condition with a deadline, never for a time.
+//! Waits for a condition with a deadline, never for a fixed time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Pause between two looks at a condition.
+/// Pause between two checks of a condition.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks until `condition` holds and returns what it gives.
+/// Checks repeatedly until `condition` holds, and returns its value.
 ///
 /// # Panics
 ///
-/// When it does not hold within `deadline`; `what` says what was waited for.
+/// The condition does not hold within `deadline`. `what` describes it in the message.
 pub async fn eventually<T>(
     what: &str,
     deadline: Duration,

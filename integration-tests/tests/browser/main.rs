@@ -1,4 +1,4 @@
-//! What people look at, in a real Chromium: `candleflight up` as a newcomer runs it, its dashboard and its status page.
+//! Pages that people use, in a real Chromium: the dashboard and the status page of `candleflight up`, started as a new user does.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,19 +11,19 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::process::Command;
 
-/// How long Superset may take to be prepared from nothing: several times what it takes on two busy cores.
+/// Longest time to prepare Superset from nothing: several times what two busy cores need.
 const DASHBOARD_DEADLINE: Duration = Duration::from_mins(8);
-/// How long the rest may take.
+/// Longest time for everything else.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// What `up` prints of where things are.
+/// Addresses that `up` prints.
 struct Addresses {
     kafka: String,
     postgres: String,
     dashboard: String,
 }
 
-/// Reads the word after `label` in what `up` has printed.
+/// Returns the word after `label` in the output of `up`.
 fn word(log: &str, label: &str) -> anyhow::Result<String> {
     let line = log.lines().find_map(|line| line.trim_start().strip_prefix(label));
     let word = line.and_then(|rest| rest.split_whitespace().next());
@@ -54,8 +54,9 @@ async fn check(environment: &Environment, script: &str, arguments: &[&str]) -> a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomer_sees_the_dashboard_and_the_status_page_with_the_right_numbers() -> anyhow::Result<()> {
     let Some(environment) = Environment::get() else { return Ok(()) };
-    let program = std::env::var("CANDLEFLIGHT_TEST_DASHBOARD").context("script/test names the dashboard")?;
-    // PostgreSQL's own user must reach its folder.
+    let program =
+        std::env::var("CANDLEFLIGHT_TEST_DASHBOARD").context("script/test sets the dashboard's program")?;
+    // PostgreSQL's user must be able to reach this folder.
     let folder = tempfile::Builder::new()
         .prefix("candleflight-test.")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
@@ -105,6 +106,6 @@ async fn a_newcomer_sees_the_dashboard_and_the_status_page_with_the_right_number
     check(&environment, "check_dashboard.py", &arguments).await?;
 
     ensure!(up.terminate().await?.success(), "up drains and ends with exit code 0: {}", up.log()?);
-    ensure!(up.log()?.contains("drained"), "it says so: {}", up.log()?);
+    ensure!(up.log()?.contains("drained"), "up reports it: {}", up.log()?);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One project of `deploy/compose.yaml` on a Docker engine: its settings, its containers, its end.
+//! One project of `deploy/compose.yaml` on a Docker engine: its settings, its containers and its removal.
 
 use std::borrow::Cow;
 use std::env;
@@ -13,18 +13,18 @@ use integration_tests::wait::eventually;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// How long a service may take to be healthy, or an image to be built; Superset, the slowest, takes a minute on an idle machine.
+/// Longest time for a service to be healthy, or an image to be built. Superset, the slowest, takes a minute on an idle machine.
 const DEADLINE: Duration = Duration::from_mins(5);
-/// How many ports after one another are published for the members of a scaled service.
+/// Number of consecutive ports that are published for the members of a scaled service.
 const SCALE_MAX: u16 = 4;
-/// How much of each container's log a failed test shows.
+/// Number of lines of each container's log that a failed test shows.
 const LOG_LINES: &str = "40";
 
-/// The image of our services, with the binary that `cargo build` has put beside the tests.
+/// Image of the services, with the binary that `cargo build` has put beside the tests.
 const IMAGE: &str = "candleflight:test";
-/// Ends a project, volumes and all.
+/// Arguments that remove a project with its volumes.
 const DOWN: &[&str] = &["--profile", "tools", "down", "--volumes"];
-/// What a user changes in `.env`: every log-in.
+/// Settings that a user changes in `.env`: every log-in.
 const LOG_INS: &[(&str, &str)] = &[
     ("CANDLEFLIGHT_USER", "lamplighter"),
     ("CANDLEFLIGHT_PASSWORD", "trimmed-wick-3"),
@@ -35,7 +35,7 @@ const LOG_INS: &[(&str, &str)] = &[
     ("SUPERSET_USER", "keeper"),
     ("SUPERSET_PASSWORD", "snuffer-9"),
 ];
-/// The published ports of one each.
+/// Published ports of services with one container.
 const PORTS: &[&str] = &[
     "SUPERSET_PORT",
     "MINIO_PORT",
@@ -50,7 +50,7 @@ const PORTS: &[&str] = &[
     "GRAFANA_PORT",
 ];
 
-/// A project that nobody else uses; what is left of it is removed when it is dropped.
+/// A project that no other test uses. Its remains are removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Compose {
     docker_host: String,
@@ -62,10 +62,11 @@ pub(crate) struct Compose {
 }
 
 impl Compose {
-    /// Writes a project's `.env`, with log-ins and ports of its own and `more` settings; `None`, after saying so, where no engine is given.
+    /// Writes the `.env` of a project, with its own log-ins and ports and `more` settings. Returns `None` and prints a note if no engine is
+    /// given.
     pub(crate) async fn new(more: &[(&str, &str)]) -> anyhow::Result<Option<Compose>> {
         let Ok(docker_host) = env::var("CANDLEFLIGHT_TEST_DOCKER_HOST") else {
-            eprintln!("SKIPPED: CANDLEFLIGHT_TEST_DOCKER_HOST names no Docker engine");
+            eprintln!("SKIPPED: CANDLEFLIGHT_TEST_DOCKER_HOST is not set to a Docker engine");
             return Ok(None);
         };
         let v2 = Command::new("docker").args(["compose", "version"]).output().await;
@@ -93,7 +94,7 @@ impl Compose {
     /// Returns a setting, such as a published port.
     pub(crate) fn setting(&self, name: &str) -> &str {
         let found = self.settings.iter().find(|(other, _)| other == name);
-        &found.expect("the test asks for what it has set").1
+        &found.expect("the test reads a setting that it has made").1
     }
 
     /// Returns `127.0.0.1:port`.
@@ -101,7 +102,7 @@ impl Compose {
         format!("127.0.0.1:{}", self.setting(port))
     }
 
-    /// Returns the file as compose understands it where `settings` is all that `.env` says.
+    /// Returns the file as compose interprets it if `.env` contains only `settings`.
     pub(crate) async fn config(&self, settings: &str) -> anyhow::Result<String> {
         let file = self.folder.path().join("settings");
         fs::write(&file, settings)?;
@@ -115,7 +116,7 @@ impl Compose {
         checked("compose config", command.args(["--profile", "tools", "config"]).output().await?)
     }
 
-    /// Makes the image of our services by the stage that takes a binary, and Superset's.
+    /// Builds the image of the services, by the stage that takes a binary, and the image of Superset.
     pub(crate) async fn build(&self) -> anyhow::Result<()> {
         let context = self.folder.path().join("image");
         fs::create_dir(&context)?;
@@ -166,12 +167,12 @@ impl Compose {
         command
     }
 
-    /// Returns the filter that tells what is this project's: containers, volumes, networks.
+    /// Returns the filter that selects this project's containers, volumes and networks.
     pub(crate) fn label(&self) -> String {
         format!("label=com.docker.compose.project={}", self.project)
     }
 
-    /// Ends the project, and checks that nothing of it is left.
+    /// Removes the project, and checks that nothing of it is left.
     pub(crate) async fn down(mut self) -> anyhow::Result<()> {
         self.compose(DOWN).await?;
         self.is_down = true;
@@ -182,14 +183,14 @@ impl Compose {
         Ok(())
     }
 
-    /// Returns the ids of a service's containers that run.
+    /// Returns the ids of a service's running containers.
     pub(crate) async fn containers(&self, service: &str) -> anyhow::Result<Vec<String>> {
         let service = format!("label=com.docker.compose.service={service}");
         let ids = self.docker(&["ps", "-q", "--filter", &self.label(), "--filter", &service]).await?;
         Ok(ids.lines().map(str::to_owned).collect())
     }
 
-    /// Returns what `docker inspect` tells about a service's one container.
+    /// Returns the output of `docker inspect` for a service's only container.
     pub(crate) async fn inspect(&self, service: &str, format: &str) -> anyhow::Result<String> {
         let ids = self.containers(service).await?;
         let [id] = ids.as_slice() else { bail!("{} containers of {service} run", ids.len()) };
@@ -210,7 +211,7 @@ impl Compose {
         .await;
     }
 
-    /// Kills a service's process from outside Docker, which would not start again what it was told to kill.
+    /// Kills a service's process from outside Docker, since Docker does not restart a container that Docker itself was told to kill.
     pub(crate) async fn crash(&self, service: &str) -> anyhow::Result<()> {
         let kill = format!("kill -9 {}", self.inspect(service, "{{.State.Pid}}").await?);
         let run = [
@@ -250,7 +251,7 @@ pub(crate) fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
 }
 
-/// Returns the standard output of a command that has ended well.
+/// Returns the standard output of a command, which must have succeeded.
 pub(crate) fn checked(what: &str, output: Output) -> anyhow::Result<String> {
     ensure!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)

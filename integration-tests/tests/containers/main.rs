@@ -1,4 +1,4 @@
-//! The pipeline as its users deploy it: `deploy/compose.yaml` itself, on a Docker engine.
+//! The pipeline as users deploy it: `deploy/compose.yaml` itself, on a Docker engine.
 
 mod compose;
 mod start_order;
@@ -23,9 +23,9 @@ use tokio_postgres::error::SqlState;
 use crate::compose::{Compose, checked, deploy};
 use crate::start_order::StartOrder;
 
-/// How long the pipeline may take to show something, on a machine that is busy with itself.
+/// Longest time for the pipeline to show a result, on a machine that is busy with the test.
 const DEADLINE: Duration = Duration::from_mins(2);
-/// Time between two candles: the sample lasts a minute and a half, long enough to kill and scale services while it flows.
+/// Time between two candles. The sample lasts a minute and a half, long enough to kill and scale services while it flows.
 const INTERVAL: &str = "20ms";
 
 #[tokio::test]
@@ -55,14 +55,14 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
     let say = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
 
     let documented = compose.config(&fs::read_to_string(deploy().join(".env.example"))?).await?;
-    ensure!(documented == compose.config("").await?, ".env.example tells the defaults");
+    ensure!(documented == compose.config("").await?, ".env.example contains the defaults");
     compose.build().await?;
     say("images built");
     let order = StartOrder::watch(&compose)?;
     compose.compose(&["up", "--detach"]).await?;
     compose.compose(&["--profile", "tools", "up", "--detach", "prometheus"]).await?;
     order.check().await?;
-    say("up, each service after those it needs");
+    say("all services started, each after those it needs");
 
     more_gold(&compose).await?;
     log_ins_are_ours(&compose).await?;
@@ -70,8 +70,8 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
     compose.crash("flight").await?;
     more_gold(&compose).await?;
     compose.healthy("flight", 1).await;
-    ensure!(compose.inspect("flight", "{{.RestartCount}}").await? != "0", "Docker has started flight again");
-    say("flight was killed, is back, and gold grows");
+    ensure!(compose.inspect("flight", "{{.RestartCount}}").await? != "0", "Docker has restarted flight");
+    say("flight was killed and has restarted, and gold grows");
     compose.compose(&["up", "--detach", "--no-recreate", "--scale", "ingest=2", "ingest"]).await?;
     compose.healthy("ingest", 2).await;
     say("two ingests are healthy");
@@ -91,7 +91,7 @@ async fn compose_brings_up_a_pipeline_that_survives_a_crash_and_leaves_nothing()
     Ok(())
 }
 
-/// Puts the shipped sample into a folder of its own, so that the producer finds nothing else, such as the whole Kaggle set.
+/// Puts the shipped sample into a separate folder, so that the producer finds nothing else, such as the whole Kaggle set.
 fn sample(folder: &Path) -> anyhow::Result<Input> {
     let file = folder.join("sample.csv");
     fs::copy(deploy().join("../data/sample.csv"), &file)?;
@@ -116,17 +116,18 @@ async fn more_gold(compose: &Compose) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that the defaults, which `.env` replaces, open nothing. (MinIO's keys are those of the services: without them no row would flow.)
+/// Checks that the default log-ins, which `.env` replaces, are rejected. (The services use MinIO's keys: with wrong ones no row would
+/// flow.)
 async fn log_ins_are_ours(compose: &Compose) -> anyhow::Result<()> {
     let Err(error) = connect(&postgres_url(compose, "postgres", "postgres")).await else {
-        bail!("PostgreSQL takes its default password");
+        bail!("PostgreSQL accepts its default password");
     };
     let code = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
-    ensure!(code == Some(&SqlState::INVALID_PASSWORD), "PostgreSQL refuses for another reason: {error:#}");
+    ensure!(code == Some(&SqlState::INVALID_PASSWORD), "PostgreSQL rejects it for another reason: {error:#}");
     Ok(())
 }
 
-/// Checks that Prometheus, configured as it is, has a number for each expression that a panel of Grafana's shows.
+/// Checks that Prometheus, with its real configuration, has a number for each expression in a panel of Grafana's dashboard.
 async fn panels_have_data(compose: &Compose) -> anyhow::Result<()> {
     let dashboard = fs::read_to_string(deploy().join("grafana/dashboards/candleflight.json"))?;
     let dashboard: Value = serde_json::from_str(&dashboard)?;
@@ -154,7 +155,7 @@ async fn dashboard_is_imported(compose: &Compose) -> anyhow::Result<()> {
         let body = json!({"username": user, "password": password, "provider": "db"}).to_string();
         curl(&["--json", &body, &format!("{url}/security/login")]).await
     };
-    ensure!(log_in("admin", "admin").await.is_err(), "Superset takes its default password");
+    ensure!(log_in("admin", "admin").await.is_err(), "Superset accepts its default password");
     let answer = log_in(compose.setting("SUPERSET_USER"), compose.setting("SUPERSET_PASSWORD")).await?;
     let token = answer["access_token"].as_str().context("an access token")?;
     let header = format!("Authorization: Bearer {token}");
@@ -176,7 +177,7 @@ async fn dashboard_is_imported(compose: &Compose) -> anyhow::Result<()> {
 /// Waits until all `rows` of the input are in the topic, in PostgreSQL and in both tables of the lake, and not one more.
 async fn everything_arrives(compose: &Compose, environment: &Environment, rows: i64) -> anyhow::Result<()> {
     producer_ended(compose).await;
-    compose.compose(&["start", "producer"]).await?; // As after a crash: it goes on where it was, and that is the end.
+    compose.compose(&["start", "producer"]).await?; // As after a crash, it continues at the end of the input, and ends.
     producer_ended(compose).await;
     let topic = topic_ends(&compose.address("KAFKA_PORT"), "bitcoin_data").await?;
     ensure!(topic.iter().map(|(_, end)| end).sum::<i64>() == rows, "{rows} candles in the topic: {topic:?}");
@@ -199,7 +200,7 @@ async fn everything_arrives(compose: &Compose, environment: &Environment, rows: 
     Ok(())
 }
 
-/// Counts the rows of each table of the lake from their files, by the S3 API and the keys of `.env`.
+/// Returns the number of rows of each table of the lake, read from the files with the S3 API and the keys in `.env`.
 async fn lake_rows(compose: &Compose, environment: &Environment) -> anyhow::Result<Value> {
     let output = Command::new(&environment.python)
         .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/containers/rows.py"), "s3://bitcoin-data"])
@@ -218,7 +219,7 @@ async fn producer_ended(compose: &Compose) {
     .await;
 }
 
-/// Asks a server that must answer well, and in JSON.
+/// Runs curl on a server, which must succeed and return JSON.
 async fn curl(arguments: &[&str]) -> anyhow::Result<Value> {
     let bound = ["--silent", "--show-error", "--fail", "--max-time", "60"];
     let output = Command::new("curl").args(bound).args(arguments).output().await?;

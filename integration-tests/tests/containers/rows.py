@@ -1,4 +1,4 @@
-"""Prints as JSON how many rows each table of the lake has, read from its Parquet files through the S3 API.
+"""Prints as JSON the number of rows in each table of the lake, read from its Parquet files through the S3 API.
 
 rows.py s3://bucket       (AWS_… from the environment)
 """

@@ -1,4 +1,4 @@
-//! What started when: the engine's events while a project comes up.
+//! Order of the starts: the engine's events while a project comes up.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use crate::compose::Compose;
 
-/// How long an event that has happened may take to be read.
+/// Longest time until an event can be read after it has happened.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Which service must be healthy before which starts.
+/// For each service, the services that must be healthy before it starts.
 const NEEDS: &[(&str, &[&str])] = &[
     ("flight", &["minio"]),
     ("ingest", &["kafka", "flight"]),
@@ -29,7 +29,7 @@ pub(crate) struct StartOrder {
 }
 
 impl StartOrder {
-    /// Begins to read, before anything is started.
+    /// Starts reading. Must be called before any service starts.
     pub(crate) fn watch(compose: &Compose) -> anyhow::Result<StartOrder> {
         let label = compose.label();
         let format = r#"{{.Status}} {{index .Actor.Attributes "com.docker.compose.service"}}"#;
@@ -43,7 +43,7 @@ impl StartOrder {
         Ok(StartOrder { events: BufReader::new(output).lines(), _docker: docker })
     }
 
-    /// Reads the events up to the start of each service, and checks that those it needs were healthy by then.
+    /// Reads the events up to the start of each service, and checks that the services that it needs were healthy by then.
     pub(crate) async fn check(mut self) -> anyhow::Result<()> {
         let mut healthy = Vec::new();
         let mut waiting: Vec<&str> = NEEDS.iter().map(|(service, _)| *service).collect();

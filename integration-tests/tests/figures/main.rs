@@ -1,5 +1,6 @@
-//! Figures, printed and not judged but for one (queries must not hold up the walk): freshness at the replay's own pace, and a backfill with each service's peak memory. A program of
-//! their own, so that nothing else runs meanwhile; `script/test` shows what it prints.
+//! Prints two figures: the freshness at the replay's own pace, and a backfill with each service's peak memory. Only one value is a test:
+//! queries must not slow down the walk. This is a separate program, so that nothing else runs at the same time. `script/test` shows its
+//! output.
 
 use std::fmt;
 use std::io::Write as _;
@@ -24,28 +25,28 @@ use tonic::codegen::StdError;
 
 /// Records of the freshness run: 35 s at 10 records a second.
 const FRESHNESS_RECORDS: f64 = 350.0;
-/// Records of the freshness run that are not counted.
+/// Records of the freshness run that are not measured.
 const WARM_UP_RECORDS: f64 = 50.0;
-/// Clients that query while candles go through.
+/// Clients that query while candles flow.
 const STORM_QUERIES: usize = 16;
-/// Some seconds of work for all cores.
+/// A query that keeps all cores busy for some seconds.
 const HEAVY_QUERY: &str = "SELECT x % 1000 AS k, count(*), sum(x), avg(sqrt(x)) FROM generate_series(1, 5000000) s(x) GROUP BY k ORDER BY k";
-/// How much longer a candle may take while they do.
+/// Largest factor by which these queries may slow down a candle.
 const SLOWDOWN_MAX: f64 = 10.0;
 /// Days of one symbol in the backfill; together with [`SYMBOLS`] 2,000,000 candles.
 const DAYS: u32 = 348;
 /// Symbols of the backfill.
 const SYMBOLS: u64 = 4;
-/// How long the backfill may take.
+/// Longest time for the backfill.
 const BACKFILL_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Prints a figure past the test harness, which keeps the output of tests that pass to itself.
+/// Prints a figure directly, since the test harness hides the output of tests that pass.
 fn figure(text: &str) {
     // A closed standard error is no reason to fail.
     let _closed = writeln!(std::io::stderr(), "FIGURE {text}");
 }
 
-/// Reads the most memory a process has had, in MB.
+/// Returns the peak memory of a process, in MB.
 fn peak_memory(process: &Process) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()?)).ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -67,7 +68,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     for service in [&mut flight, &mut gold] {
         service.ready().await;
     }
-    // The topic is made by the producer, and ingest has it once a first candle went through.
+    // The producer creates the topic, and ingest knows it once a first candle has gone through.
     let first = ["producer", "--input", &input.flag(), "--limit", "1", "--quiet"];
     ensure!(pipeline.run(&first).await?.status.success(), "the producer ends well");
     ingest.ready().await;
@@ -90,7 +91,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     let stormy = freshness_of_a_replay(&pipeline, &gold, &input, 2.0 * FRESHNESS_RECORDS).await?;
     let queries = flight.metric("candleflight_queries_total", &[]).await?;
     figure(&format!(
-        "freshness while {STORM_QUERIES} clients query all they can ({queries} queries): {stormy}"
+        "freshness while {STORM_QUERIES} clients query without a pause ({queries} queries): {stormy}"
     ));
     ensure!(storm.try_join_next().is_none(), "no query failed");
     ensure!(
@@ -100,7 +101,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How fresh gold was in PostgreSQL, in milliseconds.
+/// Age of a gold row when it is committed to PostgreSQL, in milliseconds.
 struct Freshness {
     p50: f64,
     p99: f64,
@@ -112,7 +113,7 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// Goes on with the replay until `limit` records were sent in all; measures those after the warm-up.
+/// Continues the replay until `limit` records have been sent in total. Measures the records after the warm-up.
 async fn freshness_of_a_replay(
     pipeline: &Pipeline,
     gold: &Process,
@@ -132,7 +133,7 @@ async fn freshness_of_a_replay(
         &FRESHNESS_RECORDS.to_string(),
         "--quiet",
     ])?;
-    // A producer's first records wait a second for its idempotence; the replay is what counts.
+    // A producer's first records wait a second for its idempotence. Only the replay after that is measured.
     let warm = limit - FRESHNESS_RECORDS + WARM_UP_RECORDS;
     eventually("the replay is under way", BACKFILL_DEADLINE, async || {
         rows().await.filter(|rows| *rows > warm)
@@ -145,7 +146,7 @@ async fn freshness_of_a_replay(
     Ok(Freshness { p50: quantile(0.5), p99: quantile(0.99) })
 }
 
-/// Runs one heavy query after the other; returns when one fails.
+/// Runs one heavy query after the other. Returns when one fails.
 async fn query_for_ever<T>(mut client: FlightSqlServiceClient<T>) -> Option<FlightError>
 where
     T: GrpcService<

@@ -1,4 +1,4 @@
-//! Who may connect: users and roles, tokens, certificates, and what those who may not are told.
+//! Access: users and roles, tokens, certificates, and the messages for rejected clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,11 +21,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tonic::Code;
 
-/// How long a change of the users file may take to count.
+/// Longest time until a change of the users file takes effect.
 const DEADLINE: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "the-pipeline's-own";
 
-/// Makes an authority, and a certificate of it for loopback, as files.
+/// Creates an authority and its certificate for loopback, as files.
 pub(crate) struct Certificates {
     pub(crate) authority: PathBuf,
     pub(crate) certificate: PathBuf,
@@ -36,7 +36,7 @@ impl Certificates {
     pub(crate) fn make(folder: &Path, name: &str) -> anyhow::Result<Certificates> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of another name than what it signs, or OpenSSL takes that for self-signed.
+        // The name must differ from that of the signed certificate, or OpenSSL treats the certificate as self-signed.
         authority.distinguished_name.push(DnType::CommonName, "an authority of our own");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
@@ -56,7 +56,7 @@ impl Certificates {
     }
 }
 
-/// Adds a user, as an operator does.
+/// Adds a user as an operator does.
 pub(crate) async fn add_user(
     pipeline: &Pipeline,
     users: &Path,
@@ -76,7 +76,7 @@ fn login(user: &str, password: &str) -> Client {
     Client { user: user.to_owned(), password: Some(Secret::from(password.to_owned())), ..Client::default() }
 }
 
-/// Runs a query as somebody; what the program prints, or why it failed.
+/// Runs a query with `flags`. Returns the output of the program, or its error.
 async fn ask(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<Result<String, String>> {
     let query = ["sql", "SELECT count(*) FROM bronze", "--format", "csv"];
     let output = pipeline.run(&[&query[..], flags].concat()).await?;
@@ -105,7 +105,7 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     ensure!(count(&ask(&pipeline, &as_ada).await?.unwrap_or_default()) == Some(rows), "a reader reads");
     let token = pipeline.run(&["users", "token", "ada"]).await?.stdout;
     let token = String::from_utf8(token)?.trim().to_owned();
-    // The server looks at the file every second; an argument goes before the environment's password.
+    // The server checks the file every second. An argument takes precedence over the password in the environment.
     let identity = Client { token: Some(Secret::from(token)), ..Client::default() };
     eventually("the token of the users file lets in", DEADLINE, async || {
         let mut client = transport::client::connect(&pipeline.flight, &identity).await.ok()?;
@@ -119,7 +119,8 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     let put = FlightData::new().with_descriptor(FlightDescriptor::new_path(vec!["bronze".to_owned()]));
     let refused = reader.do_put(futures::stream::iter([put])).await.err().context("a reader puts nothing")?;
     ensure!(refused.code() == Code::PermissionDenied && refused.message().contains("reader"), "{refused}");
-    let report = transport::client::report(&mut reader, "{}".into()).await.err().context("nor reports")?;
+    let report =
+        transport::client::report(&mut reader, "{}".into()).await.err().context("a reader does not report")?;
     ensure!(report.to_string().contains("writer"), "{report}");
 
     for address in [flight.address(), gold.address(), ingest.address()] {
@@ -138,7 +139,7 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     }
     let refused = http::get(flight.address(), "/", &login("ada", "lovelace")).await?;
     ensure!(refused.0 == 429 && refused.1.contains("try again"), "{refused:?}");
-    let refused = ask(&pipeline, &as_ada).await?.err().context("the same guard is at both doors")?;
+    let refused = ask(&pipeline, &as_ada).await?.err().context("HTTP and Flight share the guard")?;
     ensure!(refused.contains("try again"), "{refused}");
 
     for process in [&flight, &gold, &ingest] {
@@ -166,7 +167,7 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
     let arguments = input::producer(&[input], &["--rate", "max", "--quiet"]);
     ensure!(pipeline.run(&arguments).await?.status.success(), "the producer ends well");
     drained(&pipeline, &environment.kafka).await?;
-    ensure!(pipeline.run(&["verify"]).await?.status.success(), "gold is what bronze makes of it");
+    ensure!(pipeline.run(&["verify"]).await?.status.success(), "gold follows from bronze");
 
     let stranger = Client { tls_ca: Some(ours.authority.clone()), ..Client::default() };
     let with = |certificates: &Certificates| Client {
@@ -179,7 +180,7 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
     for (who, identity, comes_in) in
         [("of ours", with(&ours), true), ("without", stranger, false), ("of others", with(&others), false)]
     {
-        // With TLS 1.3 a server refuses a certificate after the handshake, so the first call tells.
+        // With TLS 1.3 a server rejects a certificate after the handshake, so the error comes with the first call.
         let asked = async {
             let mut client = transport::client::connect(&pipeline.flight, &identity).await?;
             transport::client::progress(&mut client).await

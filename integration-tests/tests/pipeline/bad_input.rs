@@ -1,4 +1,4 @@
-//! Bad input: each unusable message is in the dead-letter topic with its reason, the rest is exact, and the pipeline goes on.
+//! Bad input. Each unusable message goes to the dead-letter topic with its reason, the other rows are exact, and the pipeline continues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::time::Instant;
 
-/// Larger than the largest message below.
+/// Size limit above the largest message below.
 const MESSAGE_BYTES_MAX: &str = "12000000";
-/// How long a message may take to arrive.
+/// Longest time for a message to arrive.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// How long one poll waits.
+/// Longest wait of one poll.
 const POLL_MAX: Duration = Duration::from_millis(200);
 
 fn candle(minute: i64, field: &str, value: &str) -> String {
@@ -38,7 +38,7 @@ fn candle(minute: i64, field: &str, value: &str) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// Every kind of bad message, with the reason that it must get; `None`: a null value.
+/// Returns every kind of bad message with its expected reason. `None` is a null value.
 fn bad() -> Vec<(Option<Vec<u8>>, &'static str)> {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let with = |field: &str, value: &str| text(&candle(0, field, value));
@@ -80,7 +80,7 @@ async fn create_topic(kafka: &str, topic: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads (reason, source offset) of the dead letters until there are `count`.
+/// Reads (reason, source offset) of the dead letters until there are `count` of them.
 fn dead_letters(kafka: &str, topic: &str, count: usize) -> anyhow::Result<Vec<(String, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka)
@@ -93,7 +93,7 @@ fn dead_letters(kafka: &str, topic: &str, count: usize) -> anyhow::Result<Vec<(S
     let end = Instant::now() + DEADLINE;
     while letters.len() < count {
         ensure!(Instant::now() < end, "only {} dead letters of {count}: {letters:?}", letters.len());
-        // The topic is made with its first message; until then polling is an error.
+        // The first dead letter creates the topic. Until then each poll fails.
         let Some(Ok(message)) = consumer.poll(POLL_MAX) else { continue };
         let headers = message.headers().context("a dead letter has headers")?;
         let header = |name: &str| {
@@ -119,12 +119,12 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", &environment.kafka)
         .set("message.max.bytes", MESSAGE_BYTES_MAX)
-        // What a topic may be packed with, and what needs a library of its own.
+        // A topic may use this compression, which needs its own library.
         .set("compression.type", "zstd")
         .create()?;
     let mut expected = Vec::new();
     for (minute, (payload, reason)) in (0..).zip(bad()) {
-        // A good one before each bad one; the capitalised names of the CSV are good, too.
+        // A good message comes before each bad one. The capitalised names of the CSV are also valid.
         let good = candle(minute, "", "").replace("\"close\"", "\"Close\"");
         let record = FutureRecord::to(&pipeline.topic).key("BTC-USD").payload(&good);
         producer.send(record, DEADLINE).await.map_err(|(error, _)| error)?;
@@ -147,7 +147,7 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     .await;
     let told =
         pipeline.sql("SELECT count(*) > 0 FROM system.dead_letters WHERE reason = 'null_value'").await?;
-    ensure!(told.ends_with("true\n"), "system.dead_letters knows them: {told}");
+    ensure!(told.ends_with("true\n"), "system.dead_letters shows them: {told}");
     let counted = ingest.metric("candleflight_ingest_dead_letters_total", &[]).await?;
     ensure!(counted >= 22.0, "the dead letters are counted: {counted}");
     drained(&pipeline, &environment.kafka).await?;

@@ -1,4 +1,4 @@
-//! The certificate that people make first: what is wrong with it is said, and what is advised works.
+//! The certificate that people usually create first. The server reports its fault, and its advice works.
 
 use std::process::Output;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::wait::eventually;
 use tokio::process::Command;
 
-/// How long anything here may take.
+/// Longest wait of this test.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// What every tutorial says.
+/// Command in most tutorials.
 const USUAL: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out certificate.pem -subj /CN=localhost";
 
 /// Runs a command line in the pipeline's folder.

@@ -1,4 +1,4 @@
-//! The clients that people have, each asking all it can: a server that anyone may ask, and one with TLS, users and tokens.
+//! The clients that people use, with every call they have. One server is open, and one has TLS, users and tokens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,28 +19,28 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::access::{Certificates, add_user};
 
-/// How long the server may take to be back after a restart, and to end what was cancelled.
+/// Longest time for a server to return after a restart, and for cancelled queries to end.
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Password of every user.
 const PASSWORD: &str = "correct horse: battery, staple?";
 
-/// A client, by the name of its user: failed log-ins of one do not make another wait.
+/// Clients, which are also the names of their users. So failed log-ins of one client do not lock out another.
 const CLIENTS: [&str; 5] = ["adbc-python", "adbc-go", "pyarrow", "jdbc", "arrow-rs"];
 
-/// What a client shows and trusts.
+/// Credentials of a client, and the authority that it trusts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Login<'a> {
-    /// The authority it trusts, which makes it speak TLS.
+    /// Authority that the client trusts. If set, the client uses TLS.
     authority: Option<&'a Path>,
-    /// The certificate it shows, and its key.
+    /// Certificate of the client, and its key.
     certificate: Option<(&'a Path, &'a Path)>,
-    /// The password, with the client's name as user.
+    /// Password. The name of the client is the user.
     password: Option<&'a str>,
     token: Option<&'a str>,
 }
 
 impl Login<'_> {
-    /// Returns the arguments for `client`, which has names of its own for everything.
+    /// Returns the arguments for `client`, since each client has different names for the options.
     fn options(&self, client: &str) -> Vec<String> {
         let [authority, certificate, key, user, password, token] = match client {
             "jdbc" => ["tlsRootCerts=", "clientCertificate=", "clientKey=", "user", "password", "token="],
@@ -71,7 +71,7 @@ impl Login<'_> {
     }
 }
 
-/// Returns the programs that ask as `client` does; JDBC has one for each version of its driver.
+/// Returns the programs that act as `client`. JDBC has one for each version of its driver.
 fn programs(environment: &Environment, client: &str) -> Vec<Command> {
     let python = |script: &str| {
         let mut command = Command::new(&environment.python);
@@ -80,8 +80,8 @@ fn programs(environment: &Environment, client: &str) -> Vec<Command> {
     };
     let java = |driver: &String| {
         let mut command = Command::new("java");
-        // Compiled less it is done sooner. Where the zone is not UTC, this driver's getTimestamp() is wrong by twice the difference,
-        // whatever is sent.
+        // With less compilation the program ends sooner. In a time zone other than UTC, this driver's getTimestamp() is wrong by twice the
+        // difference, whatever the server sends.
         command
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
             .args(["-Duser.timezone=UTC", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", driver])
@@ -93,13 +93,13 @@ fn programs(environment: &Environment, client: &str) -> Vec<Command> {
         "pyarrow" => vec![python("check_pyarrow_flight.py")],
         "adbc-go" => vec![Command::new(&environment.go_check)],
         "jdbc" => environment.jdbc_drivers.iter().map(java).collect(),
-        // The tests themselves are written with it.
+        // The tests themselves use this client.
         _ => Vec::new(),
     }
 }
 
-/// Lets every client of another language ask `what` (`full`, `count` or `refused`), all at once; returns what each came to.
-/// An open server is asked by every version of a client, another by the first.
+/// Runs the check `what` (`full`, `count` or `refused`) with every client of another language, concurrently, and returns their results. An
+/// open server is checked with every version of a client, another one with the first.
 async fn ask(
     environment: &Environment,
     pipeline: &Pipeline,
@@ -133,7 +133,7 @@ async fn passes(client: &str, mut program: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connects with arrow-rs, logs in, and counts.
+/// Connects with arrow-rs, logs in and counts the rows.
 async fn ask_arrow_rs(pipeline: &Pipeline, login: Login<'_>) -> anyhow::Result<i64> {
     let url = pipeline.flight.replace("grpc+tls://", "https://").replace("grpc://", "http://");
     let mut endpoint = Endpoint::from_shared(url)?;
@@ -160,7 +160,7 @@ async fn ask_arrow_rs(pipeline: &Pipeline, login: Login<'_>) -> anyhow::Result<i
     Ok(arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(0)).value(0))
 }
 
-/// Starts the services that fill bronze and gold, and fills them; returns how many candles each holds.
+/// Starts the services that fill bronze and gold, and fills them. Returns the number of candles in each.
 async fn filled(environment: &Environment, pipeline: &Pipeline) -> anyhow::Result<([Process; 3], i64)> {
     let services = [
         pipeline.start(&["flight", "--flush-interval", "300ms"])?,
@@ -175,10 +175,10 @@ async fn filled(environment: &Environment, pipeline: &Pipeline) -> anyhow::Resul
     Ok((services, rows))
 }
 
-/// Waits until no query runs but the one that asks.
+/// Waits until no query runs except the one that checks.
 async fn nothing_is_left_running(pipeline: &Pipeline) {
     let query = "SELECT count(*) FROM system.queries WHERE query NOT LIKE '%system.queries%'";
-    eventually("what was cancelled has ended", DEADLINE, async || {
+    eventually("the cancelled queries have ended", DEADLINE, async || {
         (count(&pipeline.sql(query).await.ok()?)? == 0).then_some(())
     })
     .await;
@@ -238,7 +238,7 @@ async fn every_client_logs_in_over_tls_by_password_token_and_certificate() -> an
         ensure!(format!("{refused:#}").contains(sentence), "{refused:#}");
     }
 
-    // From now on nobody connects without a certificate of this authority.
+    // From now on only clients with a certificate of this authority can connect.
     ensure!(flight.terminate().await?.success(), "the server ends well");
     flight.restart_with(&[("CANDLEFLIGHT_TLS_CLIENT_CA", &files.authority.to_string_lossy())])?;
     eventually("the server is back", DEADLINE, async || pipeline.sql("SELECT 1").await.ok()).await;

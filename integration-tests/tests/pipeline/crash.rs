@@ -1,4 +1,4 @@
-//! Exactly once: every service is killed at every arrow of the walk and at random times under load, and nothing shows it afterwards.
+//! Exactly once: every service is killed at every arrow of the walk and at random times under load, and the results show no trace of it.
 //!
 //! `script/test --kills N` kills more often, and `CANDLEFLIGHT_TEST_SEED` repeats the choice of kills.
 
@@ -19,7 +19,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Every failpoint of the walk, with the service that passes it.
+/// Every failpoint of the walk, with its service.
 const FAILPOINTS: [(Service, &str); 15] = [
     (Service::Producer, "producer.sent"),
     (Service::Ingest, "ingest.polled"),
@@ -37,13 +37,13 @@ const FAILPOINTS: [(Service, &str); 15] = [
     (Service::Gold, "gold.written"),
     (Service::Gold, "gold.committed"),
 ];
-/// Kills at random times that follow on a kill at each failpoint.
+/// Number of kills at random times after one kill at each failpoint.
 const RANDOM_KILLS: usize = 12;
-/// Pause between two messages that cannot be used.
+/// Pause between two unusable messages.
 const BAD_PAUSE: Duration = Duration::from_millis(50);
-/// Candles a second while services die; slow enough that the replay outlasts the kills.
+/// Candles a second while services die. It is slow enough that the replay outlasts the kills.
 const RATE: &str = "400/s";
-/// How long a service may take to pass an armed failpoint under load.
+/// Longest time for a service to pass an armed failpoint under load.
 const KILL_DEADLINE: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Walk {
         }
     }
 
-    /// Kills a service the given time it passes a failpoint, and starts it again.
+    /// Kills a service at the `passes`-th pass of a failpoint, and restarts it.
     async fn kill_at(&mut self, service: Service, failpoint: &str, passes: u32) -> anyhow::Result<()> {
         let process = self.service(service);
         process.kill().await?;
@@ -93,7 +93,7 @@ impl Walk {
     }
 }
 
-/// A producer of messages that cannot be used, beside the one that sends candles.
+/// A producer of unusable messages, beside the one that sends candles.
 struct BadMessages {
     stop: CancellationToken,
     sent: JoinHandle<anyhow::Result<i64>>,
@@ -122,23 +122,23 @@ impl BadMessages {
         Ok(BadMessages { stop, sent })
     }
 
-    /// Returns how many messages were sent.
+    /// Returns the number of messages sent.
     async fn finish(&mut self) -> anyhow::Result<i64> {
         self.stop.cancel();
         (&mut self.sent).await?
     }
 }
 
-/// A kill to come.
+/// A planned kill.
 #[derive(Clone, Copy, Debug)]
 enum Kill {
     /// The process kills itself at a failpoint.
     At(Service, &'static str),
-    /// The process is killed at a random time.
+    /// The test kills the process at a random time.
     Random,
 }
 
-/// Returns kills: all failpoints in a random order, then some at random times, and so on.
+/// Returns `count` kills: all failpoints in a random order, then some at random times, and again.
 fn kills(count: usize, random: &mut StdRng) -> Vec<Kill> {
     let mut kills = Vec::new();
     while kills.len() < count {
@@ -167,7 +167,7 @@ async fn kill(
     count: usize,
     mut random: StdRng,
 ) -> anyhow::Result<()> {
-    // So many candles that the replay outlasts the kills.
+    // With this number of candles, the replay outlasts the kills.
     let days = 30 + u32::try_from(count)? / 8;
     let inputs = [
         synthetic(pipeline, "ONE-USD", days, 1).await?,
@@ -188,7 +188,7 @@ async fn kill(
                 let service = services[random.random_range(0..services.len())];
                 let pause = Duration::from_millis(random.random_range(0..700));
                 eprintln!("kill {number}: {service:?} after {pause:?}");
-                // The random moment is the point of this test, not a wait for something.
+                // The random moment is the purpose of this test, not a wait for a condition.
                 tokio::time::sleep(pause).await;
                 walk.service(service).kill().await?;
                 walk.service(service).restart()?;
@@ -198,7 +198,7 @@ async fn kill(
     finish(environment, pipeline, &mut walk, &inputs).await
 }
 
-/// Ends the replay quickly, and checks that nothing is missing, doubled or different.
+/// Finishes the replay quickly, and checks that no row is missing, duplicate or different.
 async fn finish(
     environment: &Environment,
     pipeline: &Pipeline,

@@ -1,4 +1,4 @@
-//! The dead-letter topic as operators treat it: deleted to empty it, made with small limits, flooded.
+//! The dead-letter topic in the hands of operators: deleted to empty it, created with small limits, or flooded.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-/// How long a letter may take: a deleted topic is found out after some failed sends.
+/// Longest time for a letter. The sink detects a deleted topic after some failed sends.
 const DEADLINE: Duration = Duration::from_mins(2);
-/// How long one poll or one question waits.
+/// Longest wait of one poll or one request.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Bytes that a dead-letter topic with a small limit takes.
+/// Message limit of a small dead-letter topic, in bytes.
 const SMALL_BYTES: usize = 3_000;
-/// A Kafka time that is told from any other, in Unix milliseconds.
+/// A Kafka time that is easy to recognize, in Unix milliseconds.
 const PRODUCED_MILLIS: i64 = 1_700_000_000_123;
 
 struct Kafka {
@@ -50,7 +50,7 @@ impl Kafka {
         let bytes_max = bytes_max.to_string();
         let topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
             .set("max.message.bytes", &bytes_max)
-            // The records are years old: retention would take them in the middle of a test.
+            // The records are years old, and retention would remove them during a test.
             .set("retention.ms", "-1");
         for result in self.admin.create_topics([&topic], &AdminOptions::new()).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("create {topic}: {code}"))?;
@@ -63,7 +63,7 @@ impl Kafka {
         Ok(self.producer.send(record, DEADLINE).await.map_err(|(error, _)| error)?.offset)
     }
 
-    /// Reads a dead-letter topic from its beginning until it has `count`.
+    /// Reads a dead-letter topic from its beginning until it has `count` letters.
     async fn letters(&self, topic: &str, count: usize) -> anyhow::Result<Vec<Letter>> {
         let what = format!("{topic} has {count} letters");
         let letters = eventually(&what, DEADLINE, async || {
@@ -104,7 +104,7 @@ fn letter(offset: i64, bytes: usize) -> Letter {
     Letter { reason: "not_json".to_owned(), offset, millis: PRODUCED_MILLIS, is_truncated: false, bytes }
 }
 
-/// Starts what takes messages in.
+/// Starts the services that process messages.
 async fn start(pipeline: &Pipeline) -> anyhow::Result<[integration_tests::process::Process; 2]> {
     let flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
     let mut ingest = pipeline.start(&["ingest"])?;
@@ -137,8 +137,8 @@ async fn a_dead_letter_topic_with_a_small_limit_gets_shorter_letters() -> anyhow
     kafka.create(&pipeline.topic, 1_000_000).await?;
     let dead_letters = format!("{}_dlq", pipeline.topic);
     kafka.create(&dead_letters, SMALL_BYTES).await?;
-    // All of them in one batch: one that is too large, and more than the topic takes at once of those that are not.
-    // A batch is measured as it is compressed, which random digits hardly are.
+    // All messages go in one batch: one that is too large, and more of the others than the topic accepts at once. The size of a batch is
+    // measured after compression, and random digits hardly compress.
     let digits: String = (0..3_000).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
     let huge = kafka.send(&pipeline.topic, &digits).await?;
     let mut expected = Vec::new();

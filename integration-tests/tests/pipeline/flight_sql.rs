@@ -1,4 +1,4 @@
-//! Flight SQL to the letter: what clients check of every answer, and what they ask before they send a query.
+//! Flight SQL in detail: everything that clients check in an answer, and their calls before a query.
 
 use anyhow::{Context as _, ensure};
 use arrow::array::{AsArray, RecordBatch, StringArray};
@@ -17,12 +17,12 @@ use tonic::transport::Channel;
 
 type Client = FlightSqlServiceClient<Channel>;
 
-/// Reads what a `FlightInfo` describes and checks that it is as advertised.
+/// Reads the result that a `FlightInfo` describes and checks that its schema is as advertised.
 async fn read(client: &mut Client, info: FlightInfo) -> anyhow::Result<RecordBatch> {
     let advertised: SchemaRef = info.clone().try_decode_schema()?.into();
     let mut batches = Vec::new();
     for endpoint in info.endpoint {
-        ensure!(endpoint.location.is_empty(), "a location would lead clients outside astray");
+        ensure!(endpoint.location.is_empty(), "a location would mislead clients on other machines");
         let stream = client.do_get(endpoint.ticket.context("an endpoint has a ticket")?).await?;
         let read: Vec<RecordBatch> = stream.try_collect().await?;
         for batch in &read {

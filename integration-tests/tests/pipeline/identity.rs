@@ -1,4 +1,4 @@
-//! Positions and what they are positions of: another topic, another life of a topic, another bronze, a topic that has lost its end.
+//! The identity of positions: another topic, a recreated topic, another bronze, and a topic that has lost its end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-/// How long Kafka may take to do what it is asked to.
+/// Longest time for a request to Kafka.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 fn admin(kafka: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
@@ -40,7 +40,7 @@ async fn recreate_topic(kafka: &str, topic: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Produces candles of minutes, all of one symbol.
+/// Produces one candle for each minute, all of one symbol.
 async fn produce(kafka: &str, topic: &str, minutes: std::ops::Range<i64>) -> anyhow::Result<()> {
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
     for minute in minutes {
@@ -54,10 +54,10 @@ async fn produce(kafka: &str, topic: &str, minutes: std::ops::Range<i64>) -> any
     Ok(())
 }
 
-/// Waits until a service has refused to go on, and returns its log.
+/// Waits until a service has ended with an error, and returns its log.
 async fn refused(process: &mut Process) -> anyhow::Result<String> {
     let status = process.ended().await?;
-    ensure!(!status.success(), "it must not go on");
+    ensure!(!status.success(), "the service must not continue");
     process.log()
 }
 
@@ -76,21 +76,21 @@ async fn a_topic_that_was_recreated_is_refused_and_what_the_error_advises_loses_
     ensure!(flight.terminate().await?.success(), "a drain ends with exit code 0");
     let mut flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
 
-    // The new one is as long as the old one and longer: its offsets alone say nothing.
+    // The new topic is as long as the old one or longer, so its offsets alone show nothing.
     recreate_topic(&kafka, &topic).await?;
     produce(&kafka, &topic, 100..120).await?;
     ingest.restart()?;
     let log = refused(&mut ingest).await?;
-    ensure!(log.contains("deleted and created again") && log.contains("(id "), "it names both: {log}");
+    ensure!(log.contains("deleted and created again") && log.contains("(id "), "the log names both: {log}");
 
-    // What it says to do: an empty lake for the new topic. Gold notices that it was computed from the old one.
+    // This follows the advice: an empty lake for the new topic. Gold detects that its rows came from the old one.
     ensure!(flight.terminate().await?.success(), "a drain ends with exit code 0");
     ensure!(gold.terminate().await?.success(), "a drain ends with exit code 0");
     pipeline.set("CANDLEFLIGHT_LAKE", &format!("{}_new", pipeline.lake));
     let _flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
     let mut gold = pipeline.start(&["gold", "--flush-interval", "500ms"])?;
     let log = refused(&mut gold).await?;
-    ensure!(log.contains("candleflight gold --rebuild"), "it says what to do: {log}");
+    ensure!(log.contains("candleflight gold --rebuild"), "the log contains the advice: {log}");
     let _gold = pipeline.start(&["gold", "--rebuild", "--flush-interval", "500ms"])?;
     let _ingest = pipeline.start(&["ingest"])?;
     drained(&pipeline, &kafka).await?;
@@ -107,7 +107,7 @@ async fn an_ingest_of_another_topic_is_refused_by_name() -> anyhow::Result<()> {
     let _flight = pipeline.start(&["flight"])?;
     let mut ingest = pipeline.start(&["ingest", "--topic", &other, "--group", &other])?;
     let log = refused(&mut ingest).await?;
-    ensure!(log.contains(&pipeline.topic) && log.contains(&other), "it names both: {log}");
+    ensure!(log.contains(&pipeline.topic) && log.contains(&other), "the log names both: {log}");
     Ok(())
 }
 
@@ -121,7 +121,7 @@ async fn a_lake_of_another_topic_is_refused_by_name() -> anyhow::Result<()> {
     pipeline.set("CANDLEFLIGHT_TOPIC", "other_data");
     let mut flight = pipeline.start(&["flight"])?;
     let log = refused(&mut flight).await?;
-    ensure!(log.contains(&first) && log.contains("other_data"), "it names both: {log}");
+    ensure!(log.contains(&first) && log.contains("other_data"), "the log names both: {log}");
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn what_kafka_loses_in_a_power_cut_comes_back_from_bronze() -> anyhow::Res
     ensure!(topic_ends(&environment.kafka, &pipeline.topic).await? != ends, "Kafka has lost something");
     ingest.restart()?;
     eventually("the topic is as long as before", DEADLINE, async || {
-        // Asked first: whoever waits until ingest is ready must not take an offset that comes back.
+        // Readiness is read first. A client that waits for it must not take an offset that ingest is still to restore.
         let is_ready = ingest.is_ready().await;
         let is_whole = topic_ends(&environment.kafka, &pipeline.topic).await.ok()? == ends;
         assert!(is_whole || !is_ready, "ingest is ready before the topic is whole");
@@ -157,7 +157,7 @@ async fn what_kafka_loses_in_a_power_cut_comes_back_from_bronze() -> anyhow::Res
     .await;
     ingest.ready().await;
 
-    // The producer goes on behind what came back.
+    // The producer continues after the restored messages.
     let rest = pipeline.run(&producer(&["--rate", "max"])).await?;
     ensure!(rest.status.success(), "producer: {}", String::from_utf8_lossy(&rest.stderr));
     drained(&pipeline, &environment.kafka).await?;
@@ -175,7 +175,7 @@ async fn gold_rows(pipeline: &Pipeline) -> anyhow::Result<i64> {
     Ok(database.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await?.get(0))
 }
 
-/// Cuts the last quarter off each partition's log, as if its pages had not been written before the power went.
+/// Removes the last quarter of each partition's log, as if its pages had not been written before a power failure.
 fn lose_ends(kafka: &Path, topic: &str) -> anyhow::Result<()> {
     let logs = data_folders(kafka)?;
     for folder in &logs {
@@ -201,7 +201,7 @@ fn lose_ends(kafka: &Path, topic: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Finds the folders below `folder` where Kafka keeps its logs.
+/// Returns the folders of Kafka's logs below `folder`.
 fn data_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {

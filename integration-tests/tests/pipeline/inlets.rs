@@ -1,4 +1,4 @@
-//! What comes into the Flight server: nothing that a message claims is believed, and nothing enters that the table cannot keep.
+//! Input of the Flight server. It trusts no size in a message, and rejects rows that the table cannot store.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use transport::stream::encode_schema;
 
-/// What the parameters of a prepared statement claim to take, in bytes.
+/// Size that the parameters of a prepared statement claim to have, in bytes.
 const CLAIM: i64 = 1 << 62;
 
 fn compressed() -> anyhow::Result<IpcWriteOptions> {
@@ -34,7 +34,7 @@ fn parameters() -> anyhow::Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter([("$1", Arc::new(Int64Array::from(vec![7; 100])) as ArrayRef)])?)
 }
 
-/// A handle of `SELECT $1` whose parameters claim [`CLAIM`] bytes behind their LZ4 frame.
+/// Returns a handle of `SELECT $1` whose parameters claim [`CLAIM`] bytes in their LZ4 frame.
 fn claiming_handle() -> anyhow::Result<Vec<u8>> {
     let query = b"SELECT $1";
     let mut handle = [&b"q"[..], &u32::try_from(query.len())?.to_le_bytes(), query].concat();
@@ -94,7 +94,10 @@ async fn nothing_that_a_message_claims_ends_the_server() -> anyhow::Result<()> {
     let answer = client.get_flight_info(FlightDescriptor::new_cmd(long.as_any().encode_to_vec())).await;
     check("a message of 5 MiB", answer, Code::OutOfRange, "4194304")?;
 
-    ensure!(flight.is_running()? && pipeline.sql("SELECT 1").await?.contains('1'), "the server goes on");
+    ensure!(
+        flight.is_running()? && pipeline.sql("SELECT 1").await?.contains('1'),
+        "the server keeps running"
+    );
     Ok(())
 }
 
@@ -106,7 +109,7 @@ async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
     let mut client = connect(&pipeline).await?;
     let range = |partition, first, next| OffsetRange { partition, first, next };
 
-    // The metadata that pandas writes; the put ends when its row is durable.
+    // This is the metadata that pandas writes. The put ends when its row is durable.
     let metadata = [("pandas".to_owned(), "{}".to_owned())].into();
     let pandas = schema::bronze::schema().as_ref().clone().with_metadata(metadata);
     let rows = candle(0).with_schema(Arc::new(pandas))?;
@@ -138,7 +141,7 @@ async fn nothing_is_put_that_the_table_cannot_keep() -> anyhow::Result<()> {
     }
     put_run(&mut client, &candle(1), range(0, 1, 2)).await?;
 
-    // What is durable opens again.
+    // The durable rows can be opened again.
     flight.kill().await?;
     flight.restart()?;
     flight.ready().await;

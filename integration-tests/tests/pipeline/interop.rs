@@ -1,4 +1,4 @@
-//! Interop: other engines read both tables from MinIO, and other clients query them, and see the same rows.
+//! Interoperability: other engines read both tables from MinIO, other clients query them, and all see the same rows.
 
 use anyhow::ensure;
 use integration_tests::check::{drained, pipeline};

@@ -1,4 +1,4 @@
-//! A topic whose partitions are on two brokers, one of which goes.
+//! A topic whose partitions are on two brokers, one of which stops.
 
 use std::fs;
 use std::path::Path;
@@ -17,14 +17,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-/// How long brokers and the pipeline may take to notice each other.
+/// Longest time for brokers and pipeline to detect each other.
 const DEADLINE: Duration = Duration::from_mins(2);
-/// How long one question to a broker waits.
+/// Longest wait for one request to a broker.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// The symbols of partitions 0 and 1.
+/// Symbols of partitions 0 and 1.
 const SYMBOLS: [&str; 2] = ["ONE-USD", "TWO-USD"];
 
-/// Writes what makes a second broker of the cluster that `first` is the controller of.
+/// Writes the configuration of a second broker in the cluster whose controller is `first`.
 fn join(extra: &Path, first: &Server, cluster: &str) -> anyhow::Result<()> {
     let address = first.address();
     let port: u16 = address.rsplit_once(':').context("host:port")?.1.parse()?;
@@ -33,7 +33,7 @@ fn join(extra: &Path, first: &Server, cluster: &str) -> anyhow::Result<()> {
         port + 1
     );
     fs::write(extra.join("server.properties"), properties)?;
-    // Its data folder belongs to the first one's cluster.
+    // Its data folder must belong to the cluster of the first broker.
     let data = extra.parent().context("the server's folder")?.join("data");
     fs::create_dir(&data)?;
     Ok(fs::write(data.join("meta.properties"), format!("version=1\ncluster.id={cluster}\nnode.id=2\n"))?)
@@ -71,7 +71,7 @@ async fn a_partition_without_a_leader_does_not_stop_the_others() -> anyhow::Resu
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &environment.kafka).set("group.id", "nobody");
     let consumer: BaseConsumer = config.create()?;
-    // The group's offsets are made now, on the only broker that there is.
+    // The offsets of the groups are created now, on the only broker.
     eventually("the consumer groups have their topic", DEADLINE, async || {
         let nothing = TopicPartitionList::new();
         consumer.committed_offsets(nothing, ANSWER_MAX).ok()
@@ -102,12 +102,12 @@ async fn a_partition_without_a_leader_does_not_stop_the_others() -> anyhow::Resu
         partitions.iter().any(|partition| partition.id() == 1 && partition.leader() < 0).then_some(())
     })
     .await;
-    // A session that begins now finds one partition only.
+    // A new session now finds only one partition.
     flight.terminate().await?;
     flight.restart()?;
     send(&producer, &pipeline.topic, 0, 1).await?;
     rows(&pipeline, SYMBOLS[0], 2).await;
-    assert!(ingest.log()?.contains("have no leader"), "it says so");
+    assert!(ingest.log()?.contains("have no leader"), "ingest reports it");
 
     second.restart()?;
     send(&producer, &pipeline.topic, 1, 1).await?;

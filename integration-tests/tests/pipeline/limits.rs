@@ -1,4 +1,4 @@
-//! What a client may take, and that nothing a client sends, holds or drops harms the server.
+//! Limits of a client. Nothing that a client sends, holds or drops may harm the server.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,19 +35,19 @@ use tonic::codegen::{self, StdError};
 use tonic::{Code, Status};
 use transport::client::Client;
 
-/// Long enough for every machine that the tests run on.
+/// Longest wait of these tests, enough for every machine that runs them.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Works for hours, in little memory.
+/// A query that runs for hours in little memory.
 const ENDLESS: &str = "SELECT max(x) FROM generate_series(1, 1000000000000) s(x) WHERE x % 7 = 8";
-/// Works for hours as well: a join that finds nothing.
+/// Another query that runs for hours: a join with an empty result.
 const STUBBORN: &str = "SELECT count(*) FROM generate_series(1, 10000000) a(x), generate_series(1, 10000000) b(y) WHERE x * y % 7 = 8";
-/// Connections that are opened and dropped, and how many at once.
+/// Number of connections that are opened and dropped, and how many of them at once.
 const CONNECTIONS: usize = 3_000;
 const CONNECTIONS_AT_ONCE: usize = 200;
-/// Made-up messages of each kind.
+/// Number of random messages of each kind.
 const MESSAGES: usize = 400;
 
-/// Starts a Flight server with `flags`; nothing else is needed here.
+/// Starts a Flight server with `flags`. These tests need no other service.
 async fn server(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<Process> {
     let mut flight = pipeline.start(&[&["flight"][..], flags].concat())?;
     flight.ready().await;
@@ -58,7 +58,7 @@ async fn connect(pipeline: &Pipeline) -> anyhow::Result<Client> {
     Ok(transport::client::connect(&pipeline.flight, &Identity::default()).await?)
 }
 
-/// Runs a query to its end; its batches, or the status that it ends with.
+/// Runs a query to its end. Returns its batches, or the status of its error.
 async fn run(client: &Client, query: &str) -> Result<Vec<RecordBatch>, Box<Status>> {
     let mut client = FlightSqlServiceClient::new_from_inner(client.clone());
     let status = |error| match error {
@@ -100,7 +100,7 @@ async fn a_query_that_takes_too_much_is_told_which_limit_it_met() -> anyhow::Res
     let flight = server(&pipeline, &limits).await?;
     let client = connect(&pipeline).await?;
 
-    // 3,000,000 numbers and as many texts are more than its memory.
+    // The result has 3,000,000 numbers and as many texts, which is more than the query's memory.
     let spilled = "SELECT x, concat('number ', x) AS t FROM generate_series(1, 3000000) s(x) ORDER BY t DESC OFFSET 2999999";
     let rows = run(&client, spilled).await.map_err(|status| anyhow::anyhow!("{status}"))?;
     ensure!(rows.iter().map(RecordBatch::num_rows).sum::<usize>() == 1, "a sort goes to disk");
@@ -206,7 +206,7 @@ async fn a_client_that_vanishes_leaves_nothing_running() -> anyhow::Result<()> {
         refused.code() == Code::ResourceExhausted && refused.message().contains("--user-followers-max"),
         "{refused}"
     );
-    // Aborted, each drops its connection without a word.
+    // Each aborted client drops its connection without a message.
     clients.shutdown().await;
     eventually("nothing runs any more", DEADLINE, async || {
         (running(&flight).await.ok()? == 0.0 && followers().await? == 0.0).then_some(())
@@ -229,7 +229,7 @@ async fn thousands_of_connections_come_and_go() -> anyhow::Result<()> {
         let (address, pipeline) = (address.clone(), &pipeline);
         async move {
             match visit % 4 {
-                // Says nothing; says something else; speaks HTTP/2 and falls silent; does what one should.
+                // The clients send nothing, send another protocol, stop after an HTTP/2 handshake, or behave correctly.
                 0 => drop(TcpStream::connect(&address).await?),
                 1 => TcpStream::connect(&address).await?.write_all(b"GET / HTTP/1.0\r\n\r\n").await?,
                 2 => {
@@ -276,7 +276,7 @@ async fn no_query_is_so_deep_that_the_stack_overflows() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Valid messages, which made-up ones are bent from.
+/// Returns valid messages, from which random ones are made.
 fn valid_messages() -> Vec<Vec<u8>> {
     let statement = CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: None };
     let tables = CommandGetTables { include_schema: true, ..CommandGetTables::default() };
@@ -304,7 +304,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Makes up a message: any bytes, or a valid message with some bytes changed, cut or doubled.
+/// Returns a random message: any bytes, or a valid message with some bytes changed, cut or repeated.
 fn made_up(random: &mut StdRng) -> Vec<u8> {
     let valid = valid_messages();
     let mut message = valid[random.random_range(0..valid.len())].clone();
@@ -323,12 +323,12 @@ fn made_up(random: &mut StdRng) -> Vec<u8> {
     message
 }
 
-/// Sends one made-up message as `kind`; the status that it was answered with.
+/// Sends one random message as `kind`. Returns the status of the answer.
 async fn send(mut client: Client, kind: &str, message: Vec<u8>) -> Result<(), Status> {
     match kind {
         "ticket" => {
             let mut answers = client.do_get(Ticket::new(message)).await?.into_inner();
-            // A ticket that still follows bronze never ends; its first message is answer enough.
+            // A ticket that still follows bronze never ends, so its first message is sufficient.
             answers.message().await.map(drop)
         }
         "command" => client.get_flight_info(FlightDescriptor::new_cmd(message)).await.map(drop),
@@ -413,7 +413,7 @@ async fn no_message_that_anybody_makes_up_does_harm() -> anyhow::Result<()> {
     );
     let log = flight.log()?;
     let mut panics = log.lines().filter(|line| line.contains("panicked"));
-    // It does so over plans that are not whole, where it is expected.
+    // A panic for incomplete plans is expected.
     ensure!(panics.all(|line| line.contains("datafusion-substrait")), "nothing else panicked, seed {seed}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Live queries: followers of bronze and gold in Python and Rust, killed and started again; and SQL on the past.
+//! Live queries: followers of bronze and gold in Python and Rust, killed and restarted; and SQL on earlier versions.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,14 +27,14 @@ use tokio::process::{Child, Command};
 use transport::client::{self, connect};
 use transport::stream::{encode_batch, encode_schema};
 
-/// How long a row may take to a follower, and anything else here; far more than it takes on a busy machine.
+/// Longest time for a row to reach a follower, and for other steps: far more than it takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// The symbols, each in the partition of its index.
+/// Symbols. Each is in the partition of its index.
 const SYMBOLS: [&str; 2] = ["ONE-USD", "TWO-USD"];
-/// Kafka's time of the candle of minute 0, milliseconds; the others are a second apart.
+/// Kafka time of the candle of minute 0, in milliseconds. The others are a second apart.
 const PRODUCED_MILLIS: i64 = 1_767_225_600_000;
 
-/// Produces candles of every symbol.
+/// Producer of candles of every symbol.
 struct Candles {
     producer: FutureProducer,
     topic: String,
@@ -69,7 +69,7 @@ impl Candles {
     }
 }
 
-/// The example in Python, which keeps rows and position in a file of `SQLite`'s.
+/// The example in Python, which keeps rows and position in an `SQLite` file.
 struct PythonFollower {
     python: PathBuf,
     database: PathBuf,
@@ -90,7 +90,7 @@ impl PythonFollower {
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/follow.py"))
             .arg(&self.database)
             .args(["--flight", &self.flight])
-            // Only the first time: then the file says where to go on.
+            // Only the first start needs a position. After it, the file contains the position.
             .args(if self.database.exists() { &[][..] } else { &["--from", "{}"] })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -99,7 +99,7 @@ impl PythonFollower {
         Ok(())
     }
 
-    /// Reads a number from the file.
+    /// Returns a number from the file.
     async fn number(&self, query: &str) -> Option<i64> {
         let script =
             "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())";
@@ -112,7 +112,7 @@ impl PythonFollower {
         eventually(what, DEADLINE, async || (self.number(query).await? == expected).then_some(())).await;
     }
 
-    /// Waits until its rows are those of gold, every column of them.
+    /// Waits until its rows equal those of gold in every column.
     async fn has_gold(&self) -> anyhow::Result<()> {
         let said = eventually("the follower in Python has gold", DEADLINE, async || {
             let mut command = Command::new(&self.python);
@@ -154,7 +154,7 @@ impl RustFollower {
         Ok(())
     }
 
-    /// Waits until the rows it has written, each in the place of an earlier one of its key, are those of gold.
+    /// Waits until the rows that it has written equal those of gold. Each row replaces an earlier one of its key.
     async fn has_gold(&self, pipeline: &Pipeline) -> anyhow::Result<()> {
         let columns =
             "symbol, CAST(to_unixtime(event_time) AS BIGINT) AS seconds, close, price_ma_30m, samples_30m";
@@ -169,7 +169,7 @@ impl RustFollower {
             .map(|row| (key(&row["symbol"], row["seconds"].as_i64().unwrap_or(0)), values(row)))
             .collect();
         eventually("the follower in Rust has gold", DEADLINE, async || {
-            // The last line may be half written.
+            // The last line may be incomplete.
             let rows = lines(&fs::read_to_string(&self.output).ok()?).ok()?;
             let seconds = |row: &serde_json::Value| {
                 let time = row["event_time"].as_str()?.parse::<Seconds>().ok()?;
@@ -184,7 +184,7 @@ impl RustFollower {
     }
 }
 
-/// A time of JSON, `2023-11-14T22:14:00Z`, as Unix seconds.
+/// Unix seconds of a time in JSON, such as `2023-11-14T22:14:00Z`.
 struct Seconds(i64);
 
 impl std::str::FromStr for Seconds {
@@ -210,7 +210,7 @@ async fn followers_have_gold_whatever_is_killed() -> anyhow::Result<()> {
     let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
     let candles = Candles::new(&environment, &pipeline).await?;
     let mut flight = pipeline.start(&["flight", "--flush-interval", "200ms"])?;
-    // What followers see before gold ends has not come by way of its table.
+    // Rows that followers receive before gold ends have not come through its table.
     let mut gold = pipeline.start(&["gold", "--flush-interval", "1h"])?;
     let _ingest = pipeline.start(&["ingest"])?;
     flight.ready().await;
@@ -236,13 +236,13 @@ async fn followers_have_gold_whatever_is_killed() -> anyhow::Result<()> {
     python.has("what came meanwhile", all, 300).await;
     python.has("also the correction", &closes(3), 2).await;
 
-    // The server forgets what it handed on; what comes now still joins.
+    // The server loses the rows that it has passed on. The next rows must still join.
     flight.kill().await?;
     candles.send(150..160, 1.0).await?;
     flight.restart()?;
     python.has("rows come over a restart of the server", all, 320).await;
 
-    // Those who were away then have only the table.
+    // Followers that were away then find the rows only in the table.
     kill(&mut python.child).await?;
     kill(&mut rust.child).await?;
     candles.send(130..131, 4.0).await?;
@@ -269,14 +269,14 @@ async fn followers_have_gold_whatever_is_killed() -> anyhow::Result<()> {
     gold_is_exact(&pipeline, &[]).await
 }
 
-/// The follower of a test: reads until it has been sent `until`.
+/// Follower of a test. Reads until it has received `until`.
 async fn read(pipeline: &Pipeline, ticket: Ticket) -> anyhow::Result<Vec<(OffsetRange, RecordBatch)>> {
     let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
     let batches = pin!(client::follow(&mut client, &ticket).await?);
     Ok(tokio::time::timeout(DEADLINE, batches.try_collect()).await??)
 }
 
-/// Describes batches: where the first ones, empty, start, and then the closes of the rows.
+/// Returns the ranges of the first, empty batches, and the closes of all rows.
 fn describe(batches: &[(OffsetRange, RecordBatch)]) -> (String, Vec<f64>) {
     let starts = batches.iter().take(SYMBOLS.len()).map(|(range, _)| range.to_string());
     let close = |(_, rows): &(OffsetRange, RecordBatch)| {
@@ -305,7 +305,7 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     .await;
     let ends: Position = [(0, 60), (1, 60)].into_iter().collect();
 
-    // Both have the position at which they begin before anything comes, and end with what comes.
+    // Both followers get the starting position before any rows, and end when the rows have arrived.
     let follow = |from: Start| Follow { from, until: Some(ends.clone()), ..Follow::default() };
     let one = |from: Start| Follow { symbols: Some(vec!["ONE-USD".to_owned()]), ..follow(from) };
     let now = async {
@@ -343,7 +343,7 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     refuses_what_is_not_gold(&pipeline).await
 }
 
-/// Asks for 120 rows of bronze as they were: the first 100 as of `version`, and at other positions.
+/// Queries 120 rows of bronze in earlier states: 100 rows at `version`, and others by position.
 async fn sql_sees_the_past(pipeline: &Pipeline, version: i64) -> anyhow::Result<()> {
     let rows =
         async |from: &str| anyhow::Ok(count(&pipeline.sql(&format!("SELECT count(*) FROM {from}")).await?));
@@ -377,7 +377,7 @@ async fn sql_sees_the_past(pipeline: &Pipeline, version: i64) -> anyhow::Result<
     Ok(())
 }
 
-/// Puts bronze in the place of gold.
+/// Puts bronze rows to the gold table, which must fail.
 async fn refuses_what_is_not_gold(pipeline: &Pipeline) -> anyhow::Result<()> {
     let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
     let descriptor = FlightDescriptor::new_path(vec![proto::GOLD.to_owned()]);

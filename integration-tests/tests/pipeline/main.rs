@@ -1,4 +1,4 @@
-//! The pipeline as a user sees it: real `candleflight` processes on real Kafka, MinIO and PostgreSQL. `script/test` runs these.
+//! The pipeline from a user's view: real `candleflight` processes on real Kafka, MinIO and PostgreSQL. `script/test` runs these tests.
 
 mod access;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! Outages of what the pipeline stands on, and rebalances: it waits, goes on, and nothing shows it afterwards.
+//! Outages of the servers that the pipeline uses, and rebalances. The pipeline waits and continues, and the results show no trace of it.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use integration_tests::process::Process;
 use integration_tests::server::Server;
 use integration_tests::wait::eventually;
 
-/// How long the object store stays away: longer than every request's own retries.
+/// Length of the object store's outage: longer than the retries of every request.
 const OUTAGE: Duration = Duration::from_secs(20);
-/// How long the pipeline may take to go on after an outage.
+/// Longest time for the pipeline to continue after an outage.
 const RECOVERY_DEADLINE: Duration = Duration::from_mins(3);
 
 fn produce(pipeline: &Pipeline, inputs: &[Input], rate: &str) -> anyhow::Result<Process> {
@@ -25,10 +25,10 @@ async fn gold_rows(pipeline: &Pipeline) -> Option<i64> {
     Some(database.query_one("SELECT count(*) FROM bitcoin_gold_data", &[]).await.ok()?.get(0))
 }
 
-/// Waits until gold in PostgreSQL has grown by some rows.
+/// Waits until gold in PostgreSQL has some new rows.
 async fn goes_on(pipeline: &Pipeline, after: &str) {
     let mut first = None;
-    eventually(&format!("gold goes on after {after}"), RECOVERY_DEADLINE, async || {
+    eventually(&format!("gold continues after {after}"), RECOVERY_DEADLINE, async || {
         let rows = gold_rows(pipeline).await?;
         (rows > *first.get_or_insert(rows) + 100).then_some(())
     })
@@ -60,13 +60,13 @@ async fn kafka_minio_and_postgresql_may_go_and_come_back() -> anyhow::Result<()>
     kafka.restart()?;
     goes_on(&pipeline, "a restart of Kafka").await;
     minio.stop()?;
-    // The length of the outage is the point, not a wait for something.
+    // The length of the outage is the purpose here, not a wait for a condition.
     tokio::time::sleep(OUTAGE).await;
     minio.restart()?;
     goes_on(&pipeline, "an outage of MinIO").await;
 
     producer.kill().await?;
-    // The rest at once.
+    // The rest is sent at once.
     let mut rest = produce(&pipeline, &inputs, "max")?;
     ensure!(rest.ended().await?.success(), "the producer ends well");
     drained(&pipeline, &environment.kafka).await?;
@@ -94,10 +94,10 @@ async fn the_flight_server_waits_for_a_store_that_is_away_or_refuses_it() -> any
     Ok(())
 }
 
-/// Waits until a Flight server says that it does.
+/// Waits until a Flight server logs that it waits for the lake.
 async fn waits_for_the_lake(flight: &mut Process) {
     eventually("the Flight server waits for the lake", RECOVERY_DEADLINE, async || {
-        assert!(flight.is_running().unwrap_or(false), "it ended");
+        assert!(flight.is_running().unwrap_or(false), "the server ended");
         flight.log().ok()?.contains("open the lake, trying again").then_some(())
     })
     .await;
@@ -149,8 +149,8 @@ async fn a_second_flight_server_on_the_same_lake_is_fenced() -> anyhow::Result<(
     let status = second.ended().await?;
     ensure!(!status.success(), "the server that is behind ends with an error");
     let log = second.log()?;
-    ensure!(log.contains("another writer"), "it says why: {log}");
-    ensure!(first.is_running()?, "the first server goes on");
+    ensure!(log.contains("another writer"), "the log contains the reason: {log}");
+    ensure!(first.is_running()?, "the first server keeps running");
     producer.ended().await?;
     drained(&pipeline, &environment.kafka).await?;
     offsets_tile(&pipeline, &environment.kafka, 0).await?;

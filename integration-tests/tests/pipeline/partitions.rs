@@ -1,5 +1,5 @@
-//! A symbol in several partitions: another producer's partitioner, no key, or partitions that were added. Gold uses all candles, is exact,
-//! and says what it saw.
+//! A symbol in several partitions: another producer's partitioner, no key, or added partitions. Gold uses all candles, is exact, and
+//! reports the partitions.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-/// How long a message or a warning may take to arrive.
+/// Longest time for a message or a warning to arrive.
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Kafka time of the first message, in milliseconds.
 const KAFKA_MILLIS: i64 = 1_700_000_000_000;
 
-/// A candle of `symbol` at a minute, with a close.
+/// Returns a candle of `symbol` at a minute, with a close.
 fn candle(symbol: &str, minute: i64, close: f64) -> String {
     let timestamp = 1_600_000_000 / 60 * 60 + 60 * minute;
     format!(
@@ -25,7 +25,7 @@ fn candle(symbol: &str, minute: i64, close: f64) -> String {
     )
 }
 
-/// Sends candles (partition, minute, close, milliseconds after the first message) one after the other.
+/// Sends candles (partition, minute, close, milliseconds after the first message), one after the other.
 async fn send(
     producer: &FutureProducer,
     pipeline: &Pipeline,
@@ -44,7 +44,7 @@ async fn send(
     Ok(())
 }
 
-/// Reads (minute, close, samples of five minutes) of a symbol in PostgreSQL.
+/// Returns (minute, close, samples of five minutes) of a symbol in PostgreSQL.
 async fn gold(pipeline: &Pipeline, symbol: &str) -> anyhow::Result<Vec<(i64, f64, i32)>> {
     let query = "SELECT (extract(epoch FROM event_time)::int8 - 1600000000 / 60 * 60) / 60, close, samples_5m \
                  FROM bitcoin_gold_data WHERE symbol = $1 ORDER BY event_time";
@@ -62,7 +62,7 @@ async fn rows_of_several_partitions_are_counted_as_one_series() -> anyhow::Resul
     check("rows").await
 }
 
-/// The minutes join, so that both frames have the same expected values.
+/// Checks one frame. The minutes have no gaps, so both frames have the same expected values.
 async fn check(frame: &str) -> anyhow::Result<()> {
     let Some((environment, pipeline)) = pipeline().await? else { return Ok(()) };
     let admin: AdminClient<DefaultClientContext> =
@@ -79,7 +79,7 @@ async fn check(frame: &str) -> anyhow::Result<()> {
     let _ingest = pipeline.start(&["ingest"])?;
     let mut gold_service = pipeline.start(&["gold", "--frame", frame, "--flush-interval", "500ms"])?;
 
-    // One stray minute between the others; then minute 1 again, of which the later Kafka time counts wherever it is.
+    // One minute is in another partition than the rest. Then minute 1 comes again, where the later Kafka time counts in either partition.
     send(&producer, &pipeline, "A", &[(0, 0, 10.0, 0), (0, 1, 11.0, 1), (1, 2, 12.0, 2), (0, 3, 13.0, 3)])
         .await?;
     drained(&pipeline, &environment.kafka).await?;
@@ -95,7 +95,7 @@ async fn check(frame: &str) -> anyhow::Result<()> {
     })
     .await;
 
-    // The symbol's key now leads elsewhere; late candles meet those of the old partitions, after a crash, too.
+    // The key of the symbol now leads to another partition. Late candles meet those of the old partitions, also after a crash.
     let grown =
         admin.create_partitions([&NewPartitions::new(&pipeline.topic, 4)], &AdminOptions::new()).await?;
     for grown in grown {

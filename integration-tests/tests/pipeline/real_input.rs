@@ -1,4 +1,4 @@
-//! Real input: bronze has every candle, and every gold value equals an independent recomputation.
+//! Real input: bronze has every candle, and every gold value equals an independent computation.
 
 use anyhow::{Context as _, ensure};
 use integration_tests::check::{count, drained, gold_is_exact, offsets_tile, pipeline};
@@ -7,7 +7,7 @@ use integration_tests::input::{self, Input};
 use integration_tests::pipeline::Pipeline;
 use tokio::process::Command;
 
-/// Sends the inputs through the whole pipeline, gold with `frame`, and waits until all is durable.
+/// Sends the inputs through the whole pipeline, with gold in `frame`, and waits until all rows are durable.
 async fn through(
     environment: &Environment,
     pipeline: &Pipeline,

@@ -1,4 +1,4 @@
-//! `producer --resume` goes on after any outage and with a file that has grown, and refuses to guess.
+//! `producer --resume` continues after any outage and with a file that has grown, and fails if it would have to guess.
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +16,10 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-/// How long anything here may take.
+/// Longest wait of these tests.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Replays a file. Returns how many records the topic has ever had, or the producer's error.
+/// Replays a file. Returns the number of records that the topic has ever had, or the producer's error.
 async fn replay(
     pipeline: &Pipeline,
     kafka: &str,
@@ -35,7 +35,7 @@ async fn replay(
     Ok(Err(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
-/// Removes all records of the topic, as retention does, and leaves its offsets.
+/// Removes all records of the topic and keeps its offsets, as retention does.
 async fn expire(kafka: &str, topic: &str) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", kafka).create()?;
@@ -56,7 +56,7 @@ async fn a_file_may_grow_and_a_topic_expire() -> anyhow::Result<()> {
     fs::write(&file, begun)?;
     ensure!(replay(&pipeline, kafka, &file, &[]).await? == Ok(2));
     ensure!(replay(&pipeline, kafka, &file, &[]).await? == Ok(2), "nothing is sent twice");
-    // The line was being written: it comes again, whole, and replaces what was sent; then what follows.
+    // The last line was incomplete. It comes again in full and replaces the record that was sent. The next line follows.
     fs::write(&file, format!("{begun}48\n180,1,1,1,1,6\n"))?;
     ensure!(replay(&pipeline, kafka, &file, &[]).await? == Ok(4));
     ensure!(replay(&pipeline, kafka, &file, &[]).await? == Ok(4));
@@ -80,7 +80,7 @@ async fn an_outage_longer_than_a_record_may_wait_is_waited_out() -> anyhow::Resu
     let pipeline = Pipeline::new(&environment).await?;
     let input = synthetic(&pipeline, "ONE-USD", 2, 1).await?;
     let rows = i64::try_from(input.row_count()?)?;
-    // What takes five minutes by default.
+    // By default this takes five minutes.
     let flags = ["--resume", "--quiet", "--rate", "500/s", "--kafka-option", "message.timeout.ms=1500"];
     let mut producer = pipeline.start(&input::producer(&[input], &flags))?;
     let sent = async || -> i64 {
@@ -91,7 +91,7 @@ async fn an_outage_longer_than_a_record_may_wait_is_waited_out() -> anyhow::Resu
     kafka.kill()?;
     eventually("the client gives up and Kafka is waited for", DEADLINE, async || {
         let log = producer.log().ok()?;
-        assert!(producer.is_running().unwrap_or(false), "it ended: {log}");
+        assert!(producer.is_running().unwrap_or(false), "the producer ended: {log}");
         (log.contains("going on after the last record") && log.contains("trying again")).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Kafka and PostgreSQL that want TLS and passwords: the whole pipeline on them, what it says where it is refused, and no secret anywhere.
+//! Kafka and PostgreSQL with TLS and passwords. The whole pipeline runs on them, reports rejected log-ins, and never shows a password.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -20,17 +20,17 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use service::http;
 
-/// How long anything here may take: brokers are waited for ten seconds before they are asked again.
+/// Longest wait of these tests: clients wait ten seconds for brokers before the next attempt.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// The user of both servers.
+/// User of both servers.
 const USER: &str = "candle";
 const KAFKA_PASSWORD: &str = "kafka-Tk49vWq7";
 const POSTGRES_PASSWORD: &str = "postgres-Zr83mLx2";
-/// A password that neither server knows.
+/// A password that is valid on neither server.
 const WRONG_PASSWORD: &str = "wrong-Hn57cDs1";
 
-/// An authority, whose certificate is trusted, and what it signs.
+/// An authority whose certificate is trusted, and the certificates that it signs.
 struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -70,12 +70,12 @@ impl Authority {
     }
 }
 
-/// The two servers, and a pipeline on them.
+/// Both servers, and a pipeline that uses them.
 struct Secured {
     kafka: Server,
     postgres: Server,
     pipeline: Pipeline,
-    /// The servers' authority, and one that has signed nothing.
+    /// Authority of the servers, and one that has signed nothing.
     authorities: [PathBuf; 2],
 }
 
@@ -93,7 +93,7 @@ impl Secured {
             let settings =
                 "ssl = on\nssl_cert_file = '@EXTRA@/server.pem'\nssl_key_file = '@EXTRA@/server.key'\n";
             fs::write(folder.join("postgresql.conf"), settings)?;
-            // The test itself looks in as the superuser.
+            // The test itself connects as the superuser.
             let users = format!(
                 "host all postgres 127.0.0.1/32 scram-sha-256\nhostssl all {USER} 127.0.0.1/32 scram-sha-256\n"
             );
@@ -118,12 +118,12 @@ impl Secured {
         Ok(secured)
     }
 
-    /// Names the database.
+    /// Returns the name of the database.
     fn database(&self) -> &str {
         &self.pipeline.topic
     }
 
-    /// Sets what both servers let in.
+    /// Sets the credentials that both servers accept.
     fn let_in(&mut self) {
         let [trusted, _] = self.authorities.clone();
         self.kafka("SCRAM-SHA-256", KAFKA_PASSWORD, &trusted);
@@ -147,7 +147,7 @@ impl Secured {
         self.pipeline.set("CANDLEFLIGHT_POSTGRES_CA", &authority);
     }
 
-    /// Checks that no password is in a log, on a status page or in a help text.
+    /// Checks that no log, status page or help text contains a password.
     async fn keeps_secrets(&self, processes: &[&Process]) -> anyhow::Result<()> {
         let mut texts = Vec::new();
         for file in fs::read_dir(self.pipeline.folder.path())? {
@@ -203,9 +203,9 @@ fn kafka_options(mechanism: &str, password: &str, authority: &Path) -> [(&'stati
     ]
 }
 
-/// Waits until a process is not ready and says all of `texts` in `/ready`.
+/// Waits until a process is not ready and `/ready` contains all of `texts`.
 async fn unready(process: &Process, texts: &[&str]) {
-    eventually(&format!("/ready says {texts:?}"), DEADLINE, async || {
+    eventually(&format!("/ready contains {texts:?}"), DEADLINE, async || {
         let ready = http::get(process.address(), "/ready", &Identity::default()).await;
         let (status, body) = ready.ok()?;
         (status != 200 && texts.iter().all(|text| body.contains(text))).then_some(())
@@ -213,7 +213,7 @@ async fn unready(process: &Process, texts: &[&str]) {
     .await;
 }
 
-/// Waits until the log has a line with all of `texts` that a person sees: a warning, an error.
+/// Waits until the log has a warning or an error with all of `texts` on one line.
 async fn logged(process: &Process, texts: &[&str]) {
     eventually(&format!("a warning in the log with {texts:?}"), DEADLINE, async || {
         let log = process.log().ok()?;
@@ -299,7 +299,7 @@ async fn who_is_refused_says_so_and_what_to_do_and_goes_on_once_let_in() -> anyh
     let refused = [&*broker, "Authentication failed", "--kafka-option", "sasl.password"];
     unready(&ingest, &refused).await;
     logged(&ingest, &refused).await;
-    // The copy of dead letters has no say in /ready.
+    // The copy of dead letters does not affect /ready.
     logged(&without_dead_letters, &["dead letters", "Kafka rejects the connection", "Authentication failed"])
         .await;
     let untrusted = [&*broker, "certificate verify failed", "ssl.ca.location"];
@@ -308,7 +308,7 @@ async fn who_is_refused_says_so_and_what_to_do_and_goes_on_once_let_in() -> anyh
     let unencrypted = [&*broker, "--kafka-option", "security.protocol"];
     unready(&plain_producing, &unencrypted).await;
     logged(&plain_producing, &unencrypted).await;
-    let refused = ["PostgreSQL refuses us", "password authentication failed", "--postgres"];
+    let refused = ["PostgreSQL rejects the connection", "password authentication failed", "--postgres"];
     unready(&wrong_password, &refused).await;
     logged(&wrong_password, &refused[..2]).await;
     let untrusted = ["--postgres-ca", "UnknownIssuer"];

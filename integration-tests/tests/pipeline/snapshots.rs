@@ -1,4 +1,4 @@
-//! Snapshots: under load, with a flush every 50 ms, no query sees a row twice or misses one, and no follower an offset.
+//! Snapshots under load, with a flush every 50 ms: no query returns a row twice or misses one, and no follower misses an offset.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tokio::task::JoinSet;
 use transport::client::{connect, read};
 use transport::stream::offset_at;
 
-/// Clients that query at the same time.
+/// Concurrent clients.
 const CLIENTS: usize = 8;
 /// Queries of each client.
 const QUERIES: usize = 250;
-/// How long the server may take to start.
+/// Longest time for the server to start.
 const START_DEADLINE: Duration = Duration::from_mins(1);
-/// On a topic without bad messages the count of a partition is always max − min + 1.
+/// Query of all clients. On a topic without bad messages, the count of a partition is always max − min + 1.
 const QUERY: &str = "SELECT kafka_partition, count(*) AS rows, min(kafka_offset) AS first, max(kafka_offset) AS last \
                      FROM bronze GROUP BY kafka_partition";
 
@@ -62,7 +62,7 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
     Ok(())
 }
 
-/// Queries over and over; each answer must be whole and none smaller than the one before.
+/// Queries repeatedly. Each answer must be complete, and none smaller than the previous one.
 async fn query(address: String) -> anyhow::Result<()> {
     let mut client =
         FlightSqlServiceClient::new_from_inner(connect(&address, &access::Client::default()).await?);
@@ -89,7 +89,7 @@ async fn query(address: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Follows from `start` in every partition to `ends`: every offset once, in order.
+/// Follows every partition from `start` to `ends`, and checks that every offset comes once and in order.
 async fn follow(address: String, start: i64, ends: Position) -> anyhow::Result<()> {
     let mut client = connect(&address, &access::Client::default()).await?;
     let from: Position = ends.iter().map(|(partition, next)| (partition, start.min(next))).collect();

@@ -1,4 +1,4 @@
-//! The status of a pipeline of several processes: any of them tells of all, and of one that is gone.
+//! The status of a pipeline of several processes. Each process reports all of them, including one that is gone.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use integration_tests::wait::eventually;
 use service::http;
 use service::status::View;
 
-/// How long it may take until all have heard of all: reports are a second apart, and a start takes a few.
+/// Longest time until all processes have the status of all others. Reports are a second apart, and a start takes a few seconds.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn view(process: &Process) -> Option<View> {
@@ -20,7 +20,7 @@ async fn view(process: &Process) -> Option<View> {
     .ok()
 }
 
-/// Returns the services that are ready, as a process tells.
+/// Returns the ready services in the view of a process.
 fn ready(view: &View) -> Vec<&str> {
     let heard = view.processes.iter().filter(|seen| !seen.is_silent);
     let services = heard.flat_map(|seen| &seen.services).filter(|(_, reason)| reason.is_none());
@@ -39,7 +39,7 @@ async fn every_process_tells_of_all_and_of_one_that_was_killed() -> anyhow::Resu
     let producer = pipeline.start(&producer(&[sample], &["--rate", "100/s", "--repeat"]))?;
 
     for process in [&flight, &gold, &producer] {
-        eventually("a process tells of all four services, with numbers", DEADLINE, async || {
+        eventually("a process reports all four services, with numbers", DEADLINE, async || {
             let view = view(process).await?;
             let moves = view.now.gold_per_second > 0.0 && view.now.produced_per_second > 0.0;
             let is_placed = view.numbers.partitions.iter().any(|partition| {
@@ -56,7 +56,7 @@ async fn every_process_tells_of_all_and_of_one_that_was_killed() -> anyhow::Resu
     ensure!(lag == "fits\ntrue\n", "positions over Flight SQL: {lag}");
 
     ingest.kill().await?;
-    eventually("gold tells that ingest is silent", DEADLINE, async || {
+    eventually("gold reports that ingest is silent", DEADLINE, async || {
         let view = view(&gold).await?;
         let silent = view.processes.iter().find(|seen| seen.is_silent)?;
         silent.services.contains_key("ingest").then_some(())

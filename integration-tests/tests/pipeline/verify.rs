@@ -1,4 +1,4 @@
-//! `candleflight verify` finds what is wrong between the topic and bronze, and never waits without an end.
+//! `candleflight verify` finds every difference between the topic and bronze, and its waits are bounded.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use position::OffsetRange;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-/// How long a message may take to be delivered.
+/// Longest time for the delivery of a message.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Seconds since the epoch at the beginning of 2024, which is the minute of offset 0 in [`candle`].
+/// Seconds from the epoch to the beginning of 2024, the minute of offset 0 in [`candle`].
 const START_SECONDS: i64 = 19_723 * 86_400;
 
-/// Makes the topic, with one partition, and a producer.
+/// Creates the topic with one partition, and a producer.
 async fn producer(environment: &Environment, pipeline: &Pipeline) -> anyhow::Result<FutureProducer> {
     let (brokers, topic) = (environment.kafka.clone(), pipeline.topic.clone());
     let args = kafka::Args { brokers, topic, options: Vec::new() };
@@ -26,7 +26,7 @@ async fn producer(environment: &Environment, pipeline: &Pipeline) -> anyhow::Res
     Ok(ClientConfig::new().set("bootstrap.servers", &environment.kafka).create()?)
 }
 
-/// Sends the candle of an offset, with a volume, or a message that cannot be used.
+/// Sends the candle of an offset with a volume, or an unusable message.
 async fn send(
     producer: &FutureProducer,
     topic: &str,
@@ -48,7 +48,7 @@ async fn send(
     Ok(())
 }
 
-/// Returns what verify prints, which must end with exit code 1.
+/// Returns the output of verify, which must exit with 1.
 async fn findings(pipeline: &Pipeline) -> anyhow::Result<String> {
     let output = pipeline.run(&["verify", "--patience", "2s"]).await?;
     let report = String::from_utf8(output.stdout)?;
@@ -76,7 +76,7 @@ async fn a_message_that_bronze_lacks_or_changes_is_found() -> anyhow::Result<()>
     gold_is_exact(&pipeline, &[]).await?;
     ensure!(ingest.terminate().await?.success(), "ingest drains");
 
-    // Bronze passes offset 3 without a row, holds another volume at offset 4, and a candle at 5 that nobody sent as such.
+    // Bronze passes offset 3 without a row, has another volume at offset 4, and has a candle at offset 5 where the message is not a candle.
     for (offset, volume) in [(3, Some(1.0)), (4, Some(2.0)), (5, None)] {
         send(&producer, &pipeline.topic, offset, volume).await?;
     }
@@ -98,7 +98,7 @@ async fn a_message_that_bronze_lacks_or_changes_is_found() -> anyhow::Result<()>
     ] {
         ensure!(report.contains(finding), "{finding:?} is not in {report}");
     }
-    // Gold follows from bronze, whatever bronze is.
+    // Gold follows from bronze, even from a wrong bronze.
     gold_is_exact(&pipeline, &["--no-topic"]).await
 }
 

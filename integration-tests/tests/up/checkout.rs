@@ -1,4 +1,4 @@
-//! A checkout by a git that is set up for Windows.
+//! A checkout by a git that is configured as on Windows.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 fn line_ends_are_the_same_whatever_core_autocrlf_says() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     if !root.join(".git").exists() {
-        eprintln!("SKIPPED: this is no checkout by git");
+        eprintln!("SKIPPED: this is not a git checkout");
         return Ok(());
     }
     let folder = TempDir::new()?;

@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! A full disk.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,14 +10,14 @@ use integration_tests::wait::eventually;
 
 use crate::machine::{DEADLINE, Machine};
 
-/// Size of the disk, in MiB: a fresh data folder takes half of it.
+/// Size of the disk in MiB, twice what a fresh data folder takes.
 const DISK_MIB: u32 = 160;
 
-/// A small disk in memory, unmounted when dropped.
+/// A small disk in memory. It is unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts it; `None`, after saying so, where we may not mount.
+    /// Mounts the disk. Returns `None` and prints a note if this process may not mount.
     fn mount(path: PathBuf) -> anyhow::Result<Option<Disk>> {
         fs::create_dir(&path)?;
         let options = format!("size={DISK_MIB}m,mode=711");
@@ -27,7 +27,7 @@ impl Disk {
             return Ok(Some(Disk(path)));
         }
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        eprintln!("SKIPPED: a full disk takes root, to mount a small one: {error}");
+        eprintln!("SKIPPED: this test needs root to mount a small disk: {error}");
         Ok(None)
     }
 
@@ -64,15 +64,15 @@ async fn a_full_disk_loses_nothing() -> anyhow::Result<()> {
     let mut up = machine.up(&[(&file, "SAMPLE-USD")], &["--rate", "100/s"])?;
     machine.gold_beyond(&mut up, 0).await;
     let filler = disk.fill()?;
-    // It ends when a server cannot write, or waits and logs why.
-    eventually("up tells that it cannot write", DEADLINE, async || {
+    // The process ends when a server cannot write, or it waits and logs the reason.
+    eventually("up reports that it cannot write", DEADLINE, async || {
         let log = up.log().ok()?.to_lowercase();
         let is_told = log.contains("no space left") || log.contains("ended unexpectedly");
         (is_told || !up.is_running().ok()?).then_some(())
     })
     .await;
     fs::remove_file(filler)?;
-    // A person starts it again.
+    // A person restarts it.
     if up.is_running()? {
         up.terminate().await?;
     } else {

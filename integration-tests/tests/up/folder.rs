@@ -1,4 +1,4 @@
-//! A data folder of the last version, after a power cut, on a machine where others have the ports.
+//! A data folder of the previous version, after a power failure, on a machine where other programs use the ports.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::machine::{DEADLINE, Machine};
 
-/// What the last version had made in `crypto_db`, as the superuser `postgres`.
+/// Objects that the previous version created in `crypto_db` as the superuser `postgres`.
 const GOLD: [&str; 4] = [
     include_str!("../../../services/gold/src/sink/migrations/001_gold.sql"),
     include_str!("../../../services/gold/src/sink/migrations/002_dead_letters.sql"),
@@ -21,12 +21,12 @@ const GOLD: [&str; 4] = [
 ];
 const GOLD_VERSION: &str = "CREATE TABLE candleflight_version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now());
     INSERT INTO candleflight_version SELECT generate_series(1, 4)";
-/// Some of all kinds of what Superset and people make.
+/// Objects of every kind that Superset and people create.
 const OTHERS: &str = "CREATE TABLE candleflight_dashboard (fingerprint text NOT NULL);
     CREATE TYPE mood AS ENUM ('up', 'down'); CREATE DOMAIN price AS float8; CREATE TYPE pair AS (x int, y int); CREATE SCHEMA \"their schema\";
     CREATE TABLE \"their schema\".\"a 'table'\" (id serial PRIMARY KEY, kept int GENERATED ALWAYS AS IDENTITY, mood mood);
     CREATE SEQUENCE own; CREATE MATERIALIZED VIEW seen AS SELECT 1 AS x; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'";
-/// What in a database still is the superuser's, the system's own apart.
+/// Objects in a database that still belong to the superuser, except those of the system.
 const LEFT_OVER: &str = "SELECT relname::text FROM pg_class WHERE relowner = 10 AND oid >= 16384 AND relkind <> 't'
     UNION ALL SELECT proname::text FROM pg_proc WHERE proowner = 10 AND oid >= 16384
     UNION ALL SELECT typname::text FROM pg_type WHERE typowner = 10 AND oid >= 16384
@@ -37,7 +37,8 @@ async fn a_folder_of_the_last_version_goes_on_after_a_power_cut_beside_other_ser
     let Some((environment, machine)) = Machine::new()? else { return Ok(()) };
     let cluster = machine.data().join("postgres/cluster");
     last_versions_cluster(&environment, &cluster).await?;
-    // Numbers of servers that are gone, which others have now: one of ours and, in PostgreSQL's own lock, one of its user.
+    // An unrelated process now has the process ids of servers that are gone. The id is in the files of `up` and in PostgreSQL's own lock,
+    // whose user also owns the process.
     let mut bystander = bystander()?;
     let id = bystander.id().context("it runs")?;
     fs::create_dir(machine.data().join("kafka"))?;
@@ -59,11 +60,11 @@ async fn a_folder_of_the_last_version_goes_on_after_a_power_cut_beside_other_ser
     let mut up = machine.up(&[(&file, "SAMPLE-USD")], &["--rate", "max"])?;
     up.ready().await;
     machine.is_exact(rows).await?;
-    ensure!(bystander.try_wait()?.is_none(), "a process that is none of ours was ended");
+    ensure!(bystander.try_wait()?.is_none(), "up ended a process that it did not start");
     everything_is_handed_over(&machine).await?;
     ensure!(up.terminate().await?.success(), "{}", up.log()?);
 
-    // The start after the first is as any other, and remembers the ports that it has chosen.
+    // The second start is a normal one and uses the recorded ports.
     let before = fs::read(machine.data().join("ports.json"))?;
     up.restart()?;
     up.ready().await;
@@ -73,7 +74,7 @@ async fn a_folder_of_the_last_version_goes_on_after_a_power_cut_beside_other_ser
     Ok(())
 }
 
-/// Makes a cluster as the last version did, whose superuser has the published name and password, with databases in it.
+/// Creates a cluster as the previous version did, with databases. Its superuser has the published name and password.
 async fn last_versions_cluster(environment: &Environment, cluster: &Path) -> anyhow::Result<()> {
     let made = tempfile::Builder::new()
         .prefix("candleflight-test.")
@@ -99,13 +100,13 @@ async fn last_versions_cluster(environment: &Environment, cluster: &Path) -> any
     stack("stop").await?;
     let parent = cluster.parent().context("a folder of the server")?;
     fs::create_dir_all(parent)?;
-    // A shell's mv keeps owners and modes, also across file systems.
+    // The program mv keeps owners and modes, also across file systems.
     let moved = Command::new("mv").arg("-T").arg(made.path().join("data")).arg(cluster).status().await?;
     ensure!(moved.success(), "move the cluster");
     Ok(())
 }
 
-/// Starts a process that has nothing to do with us, as PostgreSQL's user where we are root.
+/// Starts an unrelated process. It runs as PostgreSQL's user if this process is root.
 fn bystander() -> anyhow::Result<Child> {
     let sleep = ["sleep", "1000"];
     let is_root = fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
@@ -121,7 +122,7 @@ fn bystander() -> anyhow::Result<Child> {
     Ok(command.kill_on_drop(true).spawn()?)
 }
 
-/// Checks that nothing is left to the superuser but the system, and that Superset's database has its new name.
+/// Checks that only system objects still belong to the superuser, and that Superset's database has its new name.
 async fn everything_is_handed_over(machine: &Machine) -> anyhow::Result<()> {
     let database = machine.database().await?;
     let owners = "SELECT datname::text FROM pg_database WHERE datdba = 'postgres'::regrole ORDER BY datname";

@@ -1,4 +1,4 @@
-//! Files that end badly, or are no candles at all: each ends by itself, and takes nobody with it.
+//! Files that fail at some line, or contain no candles. Each of them ends alone and does not affect the others.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,10 +30,10 @@ async fn an_input_that_ends_badly_ends_itself_and_not_up() -> anyhow::Result<()>
     let (headerless, millis) = (headerless?, millis?);
     let inputs = [(&*half, "HALF"), (&*headerless, "KRAKEN"), (&*millis, "MILLIS"), (&*good, "GOOD")];
     let mut up = machine.up(&inputs, &["--rate", "max"])?;
-    // The second start meets the half again where it ends.
+    // The second start reaches the broken file again at the point where it ended.
     for start in ["first", "second"] {
         up.ready().await;
-        eventually(&format!("the {start} start tells of each bad input"), DEADLINE, async || {
+        eventually(&format!("the {start} start reports each bad input"), DEADLINE, async || {
             let log = up.log().ok()?;
             let told = ["half.csv.gz\", line", "has no header", "Timestamp is in milliseconds"];
             told.iter().all(|told| log.contains(told)).then_some(())
@@ -51,14 +51,14 @@ async fn an_input_that_ends_badly_ends_itself_and_not_up() -> anyhow::Result<()>
             .await?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         ensure!(status.contains("an input failed"), "the status shows it, too: {status}");
-        ensure!(up.terminate().await?.success(), "up is well: {}", up.log()?);
+        ensure!(up.terminate().await?.success(), "up ends well: {}", up.log()?);
         fs::remove_file(machine.join("up.log"))?;
         up.restart()?;
     }
     Ok(())
 }
 
-/// Packs candles and leaves out the second half of the bytes, as a broken download does.
+/// Compresses candles and drops the second half of the bytes, as a broken download does.
 async fn half_a_gzip(machine: &Machine) -> anyhow::Result<PathBuf> {
     let (file, _) = machine.candles("half.csv", 1).await?;
     ensure!(Command::new("gzip").arg(&file).status().await?.success(), "gzip");
@@ -90,12 +90,12 @@ async fn a_producer_with_nothing_usable_fails_with_a_hint() -> anyhow::Result<()
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success() && error.contains(hint), "{name}: {}, {error}", output.status);
     }
-    // The advice that one of them gives is followed.
+    // This follows the advice in one of the messages.
     let advised = format!("Timestamp,Open,High,Low,Close,Volume,column7\n{HEADERLESS}");
     let output = run("kraken.csv", &advised, &[]).await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    // Where it went on before, the same file with another content is no continuation.
+    // At the place of the resume, a file of the same name with other content is not a continuation.
     let output = run("kraken.csv", &advised.replace("93500.1", "93500.2"), &["--resume"]).await?;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && error.contains("is another file"), "{error}");

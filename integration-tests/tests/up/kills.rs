@@ -1,4 +1,4 @@
-//! `up` and its servers die at any time, and what was printed for logging in harms nobody.
+//! `up` and its servers die at any time, and the printed log-in cannot do harm.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::machine::{Machine, kill};
 
-/// Candles a second: slow enough that candles come while everything dies.
+/// Candles a second: slow enough that candles flow while processes die.
 const RATE: &str = "100/s";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +55,7 @@ async fn the_published_role_is_harmless(machine: &Machine) -> anyhow::Result<()>
         let refused = [
             SqlState::INSUFFICIENT_PRIVILEGE,
             SqlState::UNDEFINED_TABLE,
-            SqlState::FEATURE_NOT_SUPPORTED, // The extension is not even installed.
+            SqlState::FEATURE_NOT_SUPPORTED, // The extension is not installed.
             SqlState::UNDEFINED_FILE,
         ];
         ensure!(error.code().is_some_and(|code| refused.contains(code)), "{query}: {error:?}");
@@ -67,7 +67,7 @@ async fn the_published_role_is_harmless(machine: &Machine) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Checks that the role that people log in with may do what people and Superset do.
+/// Checks that the role for people may do everything that people and Superset need.
 async fn owns_its_databases(database: &Client) -> anyhow::Result<()> {
     database.batch_execute("CREATE TABLE mine (x int); DROP TABLE mine").await?;
     database.batch_execute("CREATE DATABASE mine").await?;

@@ -1,4 +1,4 @@
-//! One `up` with a data folder of its own.
+//! One `up` with its own data folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,28 +13,28 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio_postgres::Client;
 
-/// How long `up` may take for what a test waits for: many times what it takes on a busy machine.
+/// Longest wait of a test for `up`: many times what it takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
-/// A folder name full of characters with a meaning in some configuration, URL or shell.
+/// A folder name full of characters that are special in some configuration, URL or shell.
 const NAME: &str = "Jos\u{e9}'s, \"data\" #1 %41 \\";
 
-/// A folder that `up` runs in, and what stands beside its data.
+/// A folder in which `up` runs, and the files beside its data.
 pub(crate) struct Machine {
     folder: TempDir,
     kafka_home: (String, String),
 }
 
 impl Machine {
-    /// Makes the folder; `None` where the tests are to be skipped.
+    /// Creates the folder. Returns `None` if the tests must be skipped.
     pub(crate) fn new() -> anyhow::Result<Option<(Environment, Machine)>> {
         let Some(environment) = Environment::get() else { return Ok(None) };
-        // PostgreSQL's own user must reach it.
+        // PostgreSQL's user must be able to reach this folder.
         let folder = tempfile::Builder::new()
             .prefix("candleflight-test.")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .tempdir_in("/var/tmp")?;
         fs::create_dir(folder.path().join(NAME))?;
-        let home = std::env::var("CANDLEFLIGHT_TEST_KAFKA_HOME").context("script/test names Kafka's home")?;
+        let home = std::env::var("CANDLEFLIGHT_TEST_KAFKA_HOME").context("script/test sets Kafka's home")?;
         let kafka_home = ("CANDLEFLIGHT_KAFKA_HOME".to_owned(), home);
         Ok(Some((environment, Machine { folder, kafka_home })))
     }
@@ -49,7 +49,7 @@ impl Machine {
         self.join("data")
     }
 
-    /// Writes `days` of synthetic candles and returns the file and how many they are.
+    /// Writes `days` of synthetic candles. Returns the file and the number of candles.
     pub(crate) async fn candles(&self, name: &str, days: u32) -> anyhow::Result<(PathBuf, i64)> {
         let file = self.join(name);
         let sample = ["sample", "--days", &days.to_string(), "--output"].map(str::to_owned);
@@ -59,7 +59,7 @@ impl Machine {
         Ok((file, i64::try_from(lines)? - 1))
     }
 
-    /// Starts `up` without a dashboard on `inputs`, with more `flags`.
+    /// Starts `up` without a dashboard on `inputs`, with additional `flags`.
     pub(crate) fn up(&self, inputs: &[(&Path, &str)], flags: &[&str]) -> anyhow::Result<Process> {
         self.choose_ports()?;
         let data = self.data().display().to_string();
@@ -71,7 +71,7 @@ impl Machine {
         Process::start(&arguments, std::slice::from_ref(&self.kafka_home), self.join("up.log"))
     }
 
-    /// Gives `up` ports that no other test has, unless it has some already: tests run side by side.
+    /// Gives `up` ports that no other test has, unless it already has some. Tests run concurrently.
     fn choose_ports(&self) -> anyhow::Result<()> {
         let file = self.data().join("ports.json");
         if file.exists() {
@@ -85,7 +85,7 @@ impl Machine {
         Ok(fs::write(file, serde_json::to_vec(&ports)?)?)
     }
 
-    /// Returns the number of the process that serves in the folder of `server`.
+    /// Returns the process id of the server in the folder of `server`.
     pub(crate) fn server_id(&self, server: &str) -> anyhow::Result<u32> {
         let record = fs::read_to_string(self.data().join(server).join("pid"))?;
         Ok(record.split_whitespace().next().context("a process")?.parse()?)
@@ -96,7 +96,7 @@ impl Machine {
         connect(&self.postgres()?).await
     }
 
-    /// Waits until gold has more than `rows`, and returns how many.
+    /// Waits until gold has more than `rows` rows, and returns their number.
     pub(crate) async fn gold_beyond(&self, up: &mut Process, rows: i64) -> i64 {
         eventually(&format!("more than {rows} gold rows"), DEADLINE, async || {
             assert!(up.is_running().unwrap_or(false), "up ended: {}", up.log().unwrap_or_default());
@@ -106,7 +106,7 @@ impl Machine {
         .await
     }
 
-    /// Checks that gold has so many rows, that they follow from bronze, and that bronze has each candle once.
+    /// Checks that gold has exactly `rows` rows, that they follow from bronze, and that bronze has each candle once.
     pub(crate) async fn is_exact(&self, rows: i64) -> anyhow::Result<()> {
         eventually(&format!("gold has all {rows} rows"), DEADLINE, async || {
             (self.gold_rows().await.ok()? == rows).then_some(())
@@ -124,7 +124,7 @@ impl Machine {
         Ok(self.database().await?.query_one(query, &[]).await?.get(0))
     }
 
-    /// Runs a command on what `up` serves, and returns what it prints.
+    /// Runs a command on the servers of `up` and returns its output.
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new(program()?)
             .args(arguments)
@@ -155,7 +155,7 @@ impl Machine {
     }
 }
 
-/// Sends SIGKILL to a process that is not our child.
+/// Sends SIGKILL to a process that is not a child of the test.
 pub(crate) async fn kill(id: u32) -> anyhow::Result<()> {
     let status = Command::new("kill").args(["-s", "KILL", &id.to_string()]).status().await?;
     ensure!(status.success(), "kill {id}");

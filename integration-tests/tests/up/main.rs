@@ -1,5 +1,5 @@
-//! `candleflight up` on a machine as they are: killed, beside other servers, on folders of any name and age, with files of any kind.
-//! `script/test` runs these.
+//! `candleflight up` on machines as they are: it is killed, runs beside other servers, and gets folders of any name and age and files of
+//! any kind. `script/test` runs these tests.
 
 mod checkout;
 mod disk;

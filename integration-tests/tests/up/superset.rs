@@ -9,10 +9,10 @@ use integration_tests::pipeline::{Pipeline, connect};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// What another Superset's database begins with.
+/// First tables of another Superset's database.
 const FOREIGN: &str = "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL); INSERT INTO alembic_version VALUES ('abc');
     CREATE TABLE ab_user (id int PRIMARY KEY, username text); INSERT INTO ab_user VALUES (1, 'ada')";
-/// Everything there is, with its content.
+/// Query for all tables with their content.
 const CONTENT: &str =
     "SELECT query_to_xml('SELECT * FROM ' || quote_ident(relname), true, true, '')::text, relname::text
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY relname";
@@ -24,7 +24,8 @@ async fn serve(
     database: &str,
     listen: &str,
 ) -> anyhow::Result<Output> {
-    let program = std::env::var("CANDLEFLIGHT_TEST_DASHBOARD").context("script/test names the dashboard")?;
+    let program =
+        std::env::var("CANDLEFLIGHT_TEST_DASHBOARD").context("script/test sets the dashboard's program")?;
     let (_, server) = environment.postgres.split_once("://").context("a URL")?;
     let home = TempDir::new()?;
     let mut command = Command::new(program);
@@ -35,7 +36,9 @@ async fn serve(
         .env("SUPERSET_LISTEN", listen)
         .env_remove("SUPERSET_ADMIN_PASSWORD")
         .kill_on_drop(true);
-    Ok(tokio::time::timeout(crate::machine::DEADLINE, command.output()).await.context("it serves")??)
+    Ok(tokio::time::timeout(crate::machine::DEADLINE, command.output())
+        .await
+        .context("the dashboard serves instead of ending")??)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +56,7 @@ async fn the_database_of_another_superset_is_left_as_it_is() -> anyhow::Result<(
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     let told = [database, "ab_user", "nothing was changed", "SUPERSET_DATABASE_URL"];
     ensure!(!output.status.success() && told.iter().all(|told| error.contains(told)), "{error}");
-    ensure!(content().await? == before, "it was changed");
+    ensure!(content().await? == before, "the database was changed");
     Ok(())
 }
 

@@ -96,7 +96,7 @@ pub enum Error {
     )]
     PostgresTls(#[source] tokio_postgres::Error),
     /// PostgreSQL rejects the connection: a wrong log-in, or a role that may not connect to the database.
-    #[error("PostgreSQL refuses us; check user, password, database and sslmode in --postgres")]
+    #[error("PostgreSQL rejects the connection; check user, password, database and sslmode in --postgres")]
     PostgresRefused(#[source] tokio_postgres::Error),
     /// PostgreSQL returned an error or is unreachable.
     #[error("PostgreSQL: {action}{}", advice(source))]
