@@ -1,6 +1,6 @@
-"""The dashboard's YAML files as what Superset imports, with the address of PostgreSQL filled in from CANDLEFLIGHT_POSTGRES.
+"""Builds the bundle that Superset imports from the dashboard's YAML files and the address of PostgreSQL in CANDLEFLIGHT_POSTGRES.
 
-bundle.py FILE.zip    writes it for another Superset: Dashboards, Import dashboards
+bundle.py FILE.zip    writes the bundle for another Superset: Dashboards, Import dashboards
 """
 
 import os
@@ -16,7 +16,7 @@ DATABASE = "databases/candleflight.yaml"
 
 
 def contents(postgres, kind):
-    """Returns text by path; `kind` is Superset's word for what the bundle is: Dashboard, or assets, which overwrites everything."""
+    """Returns the text of each file by path. `kind` is Superset's type of the bundle: Dashboard, or assets, which overwrites existing objects."""
     files = {path.relative_to(ASSETS).as_posix(): path.read_text() for path in sorted(ASSETS.rglob("*.yaml"))}
     change(files, "metadata.yaml", type=kind)
     change(files, DATABASE, sqlalchemy_uri=superset_url(postgres))
@@ -29,7 +29,7 @@ def change(files, path, **values):
 
 def superset_url(postgres):
     url = sqlalchemy_url(postgres)
-    # SQLAlchemy reads %25 as % and writes it as it is; Superset writes and reads the address once more before it uses it.
+    # SQLAlchemy decodes %25 to % and does not encode % again. Superset formats and parses the address once more, so % is encoded twice.
     password = url.password and url.password.replace("%", "%2525")
     return url.set(password=password).render_as_string(hide_password=False)
 
@@ -37,7 +37,7 @@ def superset_url(postgres):
 def sqlalchemy_url(postgres):
     scheme, _, rest = postgres.partition("://")
     if scheme not in ("postgres", "postgresql"):
-        sys.exit(f"CANDLEFLIGHT_POSTGRES begins with {scheme}, not with postgres://")
+        sys.exit(f"CANDLEFLIGHT_POSTGRES must begin with postgres://, not with {scheme}")
     return make_url(f"postgresql+psycopg2://{rest}")
 
 

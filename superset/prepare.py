@@ -1,6 +1,6 @@
-"""Brings Superset's metadata database to this version of Superset and of the dashboard, unless it is there, and becomes the server.
+"""Updates Superset's metadata database to this version of Superset and of the dashboard, if necessary, and then becomes the server.
 
-prepare.py COMMAND…    what superset/start runs; settings come from the environment, see there
+prepare.py COMMAND…    superset/start runs it and documents its settings, which are in the environment
 """
 
 import contextlib
@@ -19,17 +19,17 @@ import sqlalchemy_utils
 from bundle import contents, sqlalchemy_url
 
 WAIT_SECONDS_MAX = 60
-# Another start may be preparing the same database: the lock, "superset" in ASCII, is waited for, and long enough for that.
+# Another start may be preparing the same database. It holds this lock, "superset" in ASCII, and the wait is long enough for it to finish.
 LOCK = 0x7375706572736574
 LOCK_WAIT = "5min"
-# The admin's default password. It is published, so it must open nothing to other machines.
+# Default password of the admin. It is published, so it must not give access to other machines.
 PUBLISHED_PASSWORD = "admin"
-# What a database that is ours holds from its first moment.
+# Table that Candleflight creates in its metadata database before all others.
 MARKER = "candleflight_dashboard"
 
 
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The first process of a container has no default for it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The first process of a container has no default handler for SIGTERM.
     refuse_published_password()
     metadata = sqlalchemy.engine.make_url(os.environ["SUPERSET_DATABASE_URL"])
     postgres = os.environ["CANDLEFLIGHT_POSTGRES"]
@@ -51,7 +51,7 @@ def main():
             say("the dashboard is up to date")
             return
         say("preparing Superset and the dashboard (half a minute or two)")
-        # A password that people have changed in Superset stays until another one is set here.
+        # A password that was changed in Superset stays until another one is set here.
         is_set = done[1] != wanted[1] and not (done[1] is None and password == PUBLISHED_PASSWORD)
         prepare(files, password if is_set else None)
         cursor.execute(f"BEGIN; DELETE FROM {MARKER}; INSERT INTO {MARKER} VALUES (%s, %s); COMMIT", wanted)
@@ -66,7 +66,7 @@ def refuse_published_password():
     address = os.environ.get("SUPERSET_BIND_ADDRESS") or os.environ["SUPERSET_LISTEN"].rpartition(":")[0]
     if os.environ["SUPERSET_ADMIN_PASSWORD"] == PUBLISHED_PASSWORD and not is_loopback(address.strip("[]")):
         sys.exit(
-            f"superset: {address} can be reached from outside, but the admin's password is {PUBLISHED_PASSWORD}, which everybody knows: "
+            f"superset: {address} can be reached from outside, but the admin's password is the published one, {PUBLISHED_PASSWORD}: "
             "set SUPERSET_ADMIN_PASSWORD (SUPERSET_PASSWORD in deploy/.env), or listen on 127.0.0.1"
         )
 
@@ -79,7 +79,7 @@ def is_loopback(address):
 
 
 def refuse_foreign(cursor, url):
-    """Ends where the database has tables and is not ours: another Superset's would be migrated, and could not go back."""
+    """Exits if the database has tables that are not Candleflight's. The database of another Superset would be migrated, which cannot be undone."""
     cursor.execute(
         "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f') "
         "AND nspname <> 'information_schema' AND nspname !~ '^pg_' ORDER BY relname"
@@ -88,12 +88,12 @@ def refuse_foreign(cursor, url):
     if tables and MARKER not in tables:
         sys.exit(
             f"superset: the database {url.database} at {url.host} has tables that are not Candleflight's ({', '.join(tables[:3])}, …); nothing "
-            "was changed: rename that database, or name another one in SUPERSET_DATABASE_URL"
+            "was changed: rename that database, or set another one in SUPERSET_DATABASE_URL"
         )
 
 
 def await_server(url, attempt):
-    """Tries for a minute: the server may be starting beside us."""
+    """Retries `attempt` for a minute, since the server may start at the same time."""
     until = time.monotonic() + WAIT_SECONDS_MAX
     while True:
         try:
@@ -116,12 +116,16 @@ def create_if_missing(url):
 
 
 def fingerprint(*what):
-    """Changes with what it is of; keyed, since that holds a password."""
+    """Returns a hash of the values. It is keyed, since they contain a password."""
     return hmac.new(os.environ["SUPERSET_SECRET_KEY"].encode(), repr(what).encode(), hashlib.sha256).hexdigest()
 
 
 def prepare(files, password):
-    """Gives the admin the password, if there is one. For the rest it does what `superset db upgrade`, `fab create-admin`, `init` and the import of assets do, in one process: each loads Superset for ten seconds."""
+    """Upgrades the database, creates the admin, and imports the dashboard. If `password` is set, it becomes the admin's.
+
+    One process does the work of `superset db upgrade`, `fab create-admin`, `init` and the import, since each of these loads Superset for ten
+    seconds.
+    """
     from superset.app import create_app
 
     app = create_app()
@@ -132,7 +136,7 @@ def prepare(files, password):
         from superset.utils.core import override_user
 
         flask_migrate.upgrade()
-        # Encrypted with a key that may have changed since, and about to be replaced.
+        # This password was encrypted with a key that may have changed since. The import below replaces it.
         db.session.execute("UPDATE dbs SET password = NULL WHERE database_name = 'Candleflight'")
         db.session.commit()
         appbuilder.add_permissions(update_perms=True)

@@ -1,20 +1,20 @@
-"""What Superset needs to know; superset/start sets the environment."""
+"""Configuration of Superset. superset/start sets the environment."""
 
 import os
 
 from flask import request
 from flask.sessions import SecureCookieSessionInterface
-from superset.config import TALISMAN_CONFIG  # Half loaded while this file is read, but this is there.
+from superset.config import TALISMAN_CONFIG  # superset.config is only partly loaded at this point, but already has this name.
 
 SECRET_KEY = os.environ["SUPERSET_SECRET_KEY"]
 SQLALCHEMY_DATABASE_URI = os.environ["SUPERSET_DATABASE_URL"]
 
-# Browsers then load nothing from other sites, Superset's counting pixel included.
+# With this policy, browsers load nothing from other sites, including Superset's tracking pixel.
 TALISMAN_CONFIG["content_security_policy"]["img-src"] = ["'self'", "blob:", "data:"]
 
 
 class Sessions(SecureCookieSessionInterface):
-    """Gives no cookie to what the log-in page asks and logs by itself: in an answer that comes after the log-in's, it would undo the log-in."""
+    """Sets no cookie for the background requests of the log-in page. A cookie in an answer that arrives after the log-in would undo it."""
 
     def should_set_cookie(self, app, session):
         is_navigation = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"

@@ -1,2 +1,2 @@
--- Run by PostgreSQL's image, once, on a new volume. crypto_db, the pipeline's own, is already there: POSTGRES_DB.
+-- PostgreSQL's image runs this file once, on a new volume. It has already created crypto_db, the database of the pipeline (POSTGRES_DB).
 CREATE DATABASE superset;
