@@ -68,7 +68,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     for service in [&mut flight, &mut gold] {
         service.ready().await;
     }
-    // The producer creates the topic, and ingest knows it once a first candle has gone through.
+    // The producer creates the topic, and ingest has found it once a first candle has gone through.
     let first = ["producer", "--input", &input.flag(), "--limit", "1", "--quiet"];
     ensure!(pipeline.run(&first).await?.status.success(), "the producer ends well");
     ingest.ready().await;

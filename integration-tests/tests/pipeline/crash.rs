@@ -1,4 +1,4 @@
-//! Exactly once: every service is killed at every arrow of the walk and at random times under load, and the results show no trace of it.
+//! Exactly once. Every service is killed at every arrow of the walk and at random times under load. The results show no trace of it.
 //!
 //! `script/test --kills N` kills more often, and `CANDLEFLIGHT_TEST_SEED` repeats the choice of kills.
 

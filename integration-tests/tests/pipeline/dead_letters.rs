@@ -1,4 +1,4 @@
-//! The dead-letter topic in the hands of operators: deleted to empty it, created with small limits, or flooded.
+//! The dead-letter topic after actions of operators: it is deleted to empty it, created with small limits, or flooded.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `candleflight up` on machines as they are: it is killed, runs beside other servers, and gets folders of any name and age and files of
-//! any kind. `script/test` runs these tests.
+//! `candleflight up` on real machines. It is killed, runs beside other servers, and gets data folders of any name and age, and files of any
+//! kind. `script/test` runs these tests.
 
 mod checkout;
 mod disk;

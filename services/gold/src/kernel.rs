@@ -85,8 +85,8 @@ impl Frame {
         }
     }
 
-    /// Returns true if `N` consecutive windows slide by one candle each: they end at `row` and the rows after it, and begin at `first` and
-    /// the candles after it.
+    /// Returns true if `N` consecutive windows slide by one candle each. They end at `row` and the rows after it, and must begin at `first`
+    /// and the candles after it.
     #[inline(always)]
     fn slides<const N: usize>(self, event_times: &[i64], first: usize, row: usize, window: u16) -> bool {
         match self {

@@ -12,7 +12,7 @@ use Verdict::{Ends, Passes};
 pub(crate) enum Verdict {
     /// The error is transient.
     Passes,
-    /// A person must act, as the advice says.
+    /// A person must act. Contains the advice.
     Ends(&'static str),
 }
 

@@ -13,8 +13,8 @@ use crate::sink::postgres::migrate;
 
 /// Most letters that one statement deletes: a tenth of a second.
 const DELETE_MAX: i64 = 10_000;
-/// Surplus letters are deleted each time the new letters reach this fraction of the bound, so that the index scan over the bound's rows
-/// stays cheap.
+/// Deletions in the time in which the bound's number of letters arrives. Each deletion reads the bound's rows in the index, so more
+/// frequent ones would be expensive.
 const DELETE_EVERY: u32 = 10;
 
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
@@ -26,7 +26,7 @@ const MOVE: &str = "INSERT INTO candleflight_dead_letter_position (topic, partit
     SELECT $1, * FROM unnest($2::int4[], $3::int8[]) \
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset";
 const READ: &str = "SELECT partition, next_offset FROM candleflight_dead_letter_position WHERE topic = $1";
-/// Both deletions use the index on `kafka_time`. Of letters with the same time, those with the higher offsets are newer.
+/// Deletions of surplus letters. Both use the index on `kafka_time`. Of letters with the same time, those with the higher offsets are newer.
 const DELETE_MANY: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\
     SELECT ctid FROM bitcoin_dead_letters ORDER BY kafka_time DESC, kafka_offset DESC OFFSET $1 LIMIT $2))";
 const DELETE_OLD: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARRAY (\

@@ -13,7 +13,7 @@ use crate::metrics::{Metrics, ReasonLabel};
 const DETAIL: &str = "bronze has this row, but gold cannot store it";
 /// Most rows in one INSERT: 2 MB of parameters.
 const ROWS_MAX: usize = 4096;
-/// A row may already be there: another gold table uses the same database, or the topic's offsets started again at 0.
+/// Insert of rows. A row may already be there: another gold table uses the same database, or the topic's offsets started again at 0.
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
     (topic, kafka_partition, kafka_offset, reason, detail, key, message, kafka_time) \
     SELECT $1, partition, next, reason, $2, key, message, kafka_time \
