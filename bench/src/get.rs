@@ -122,7 +122,7 @@ async fn files(setting: &Setting, symbols: usize, what: &str) -> anyhow::Result<
 async fn serve(pipeline: &Pipeline, flags: &[&str]) -> anyhow::Result<(Process, Client)> {
     let mut flight = pipeline.start(flags)?;
     flight.ready().await;
-    Ok((flight, connect(&pipeline.flight, &access::Client::default()).await?))
+    Ok((flight, connect(&pipeline.flight, &access::Identity::default()).await?))
 }
 
 /// Lowest price, in cents.
@@ -203,7 +203,7 @@ async fn put_all(
 
 /// Reads all rows from the server. Returns the seconds.
 async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
-    let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
+    let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
     let whole = [(0, i64::try_from(rows)?)].into_iter().collect();
     let from: Position = [(0, 0)].into_iter().collect();
     let ticket = Ticket::Bronze(Follow::from(from).until(whole));

@@ -74,7 +74,7 @@ pub fn measure(setting: &Setting) -> LocalBoxFuture<'_, anyhow::Result<Vec<Figur
         // Its future is not proven to be `Send`, because it polls with an async closure.
         tokio::task::block_in_place(|| Handle::current().block_on(flight.ready()));
         let mut client =
-            transport::client::connect(&format!("grpc://{listen}"), &access::Client::default()).await?;
+            transport::client::connect(&format!("grpc://{listen}"), &access::Identity::default()).await?;
         bronze.put_hot(&mut client).await.context("put hot rows")?;
         let mut ours = FlightSqlServiceClient::new_from_inner(client);
         let mut engines = Engines::start(&setting.environment)?;

@@ -74,7 +74,7 @@ def main():
         assert rows.num_rows > 0 and rows.equals(same), f"{table}: {rows.num_rows} and {same.num_rows} rows"
         print(f"{table}: {rows.num_rows} rows by typed messages, the same by JSON")
 
-    for ticket, reason in ((v1.Ticket(), "ticket"), (v1.Ticket(bronze=v1.Follow(table="another")), "another")):
+    for ticket, reason in ((v1.Ticket(history=v1.History(symbol="A")), "margin"), (v1.Ticket(bronze=v1.Follow(table="another")), "another")):
         try:
             client.do_get(pyarrow.flight.Ticket(ticket.SerializeToString())).read_all()
         except pyarrow.ArrowException as error:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::Client as Identity;
+use access::Identity;
 use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,

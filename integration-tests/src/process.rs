@@ -10,7 +10,7 @@ use std::process::{self, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-use access::Client as Identity;
+use access::Identity;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use service::http;
 use service::metrics::Samples;
@@ -30,7 +30,7 @@ pub struct Process {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     log: PathBuf,
-    metrics_addr: String,
+    status_addr: String,
     child: Option<Child>,
 }
 
@@ -49,7 +49,7 @@ impl Process {
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             variables: variables.to_vec(),
             log,
-            metrics_addr: format!("127.0.0.1:{}", free_port()?),
+            status_addr: format!("127.0.0.1:{}", free_port()?),
             child: None,
         };
         process.restart()?;
@@ -76,7 +76,7 @@ impl Process {
         let child = Command::new(program()?)
             .args(&self.arguments)
             .envs(self.variables.iter().cloned())
-            .env("CANDLEFLIGHT_METRICS_ADDR", &self.metrics_addr)
+            .env("CANDLEFLIGHT_STATUS_ADDR", &self.status_addr)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -152,12 +152,12 @@ impl Process {
 
     /// Returns the address of its status page, `host:port`.
     pub fn address(&self) -> &str {
-        &self.metrics_addr
+        &self.status_addr
     }
 
     /// Returns true if `/ready` now reports that the process is ready.
     pub async fn is_ready(&self) -> bool {
-        let answer = http::get(&self.metrics_addr, "/ready", &Identity::default()).await;
+        let answer = http::get(&self.status_addr, "/ready", &Identity::default()).await;
         answer.is_ok_and(|(status, _)| status == 200)
     }
 
@@ -166,7 +166,7 @@ impl Process {
         let what = format!("{} is ready", self.name());
         eventually(&what, DEADLINE, async || {
             assert!(self.is_running().unwrap_or(false), "{} ended; {}", self.name(), log_end(&self.log));
-            http::get(&self.metrics_addr, "/ready", &Identity::default())
+            http::get(&self.status_addr, "/ready", &Identity::default())
                 .await
                 .ok()
                 .filter(|(status, _)| *status == 200)
@@ -189,7 +189,7 @@ impl Process {
     ///
     /// The process does not answer.
     pub async fn metrics(&self) -> anyhow::Result<String> {
-        Ok(http::get(&self.metrics_addr, "/metrics", &Identity::default()).await?.1)
+        Ok(http::get(&self.status_addr, "/metrics", &Identity::default()).await?.1)
     }
 
     /// Returns the process id while it runs, to read values from `/proc`, such as its peak memory.

@@ -15,9 +15,9 @@ use crate::tls::{check_own, read_pem};
 /// A login and a certificate. The files are read at each use, so that a renewed certificate needs no restart.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "client")]
-pub struct Client {
+pub struct Identity {
     /// Name to log in with.
-    #[arg(long, env = "CANDLEFLIGHT_USER", value_name = "NAME", default_value = Client::USER)]
+    #[arg(long, env = "CANDLEFLIGHT_USER", value_name = "NAME", default_value = Identity::USER)]
     pub user: String,
     /// Password to log in with. A server accepts this login as an admin. Prefer the environment variable: other users of the machine can
     /// see the flag.
@@ -44,7 +44,7 @@ pub type PemIdentity = (Vec<u8>, Vec<u8>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-impl Client {
+impl Identity {
     /// Default name to log in with.
     const USER: &'static str = "candleflight";
 
@@ -110,10 +110,10 @@ pub fn named(path: Option<&Path>) -> Option<&Path> {
     path.filter(|path| !path.as_os_str().is_empty())
 }
 
-impl Default for Client {
+impl Default for Identity {
     fn default() -> Self {
-        Client {
-            user: Client::USER.to_owned(),
+        Identity {
+            user: Identity::USER.to_owned(),
             password: None,
             token: None,
             tls_ca: None,

@@ -2,7 +2,7 @@
 //!
 //! This is the only crate that handles secrets. [`Args`] holds the command-line flags, and [`Access::open`] reads the files that they name.
 //!
-//! * [`Client`] is the identity of a process: a login and a certificate. The process uses it to connect to other servers. Its own server
+//! * [`Identity`] is the identity of a process: a login and a certificate. The process uses it to connect to other servers. Its own server
 //!   presents the same certificate and accepts the same login as an admin.
 //! * [`Guard`] authenticates callers: by the password of the process, by the passwords and tokens of the users file, and by signed tokens.
 //! * [`ServerTls`] holds the server's certificate and the authorities of client certificates.
@@ -49,7 +49,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::client::{Client, PemIdentity, Secret, file, named};
+pub use crate::client::{Identity, PemIdentity, Secret, file, named};
 pub use crate::error::Error;
 pub use crate::guard::{Admitted, Caller, Denied, Guard};
 pub use crate::role::Role;
@@ -62,7 +62,7 @@ pub use crate::tls::{Named, ServerTls, client_config, install_provider};
 pub struct Args {
     /// Identity of this process.
     #[command(flatten)]
-    pub client: Client,
+    pub client: Identity,
     /// Users file with names, roles and hashed passwords, written by `candleflight users`. A change takes effect without a restart.
     #[arg(long, env = "CANDLEFLIGHT_USERS", value_name = "FILE", value_parser = file)]
     pub users: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub struct Args {
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Identity for connections to other servers.
-    pub client: Client,
+    pub client: Identity,
     /// Authentication of callers.
     pub guard: Arc<Guard>,
     /// Certificate of the server; `None` if connections are not encrypted.

@@ -1,4 +1,4 @@
-use crate::{Access, Args, Client, Secret};
+use crate::{Access, Args, Identity, Secret};
 
 #[test]
 fn without_a_password_only_loopback_is_listened_on() {
@@ -16,7 +16,7 @@ fn without_a_password_only_loopback_is_listened_on() {
     let error = open.check_listen("0.0.0.0:1".parse().unwrap()).unwrap_err().to_string();
     assert!(error.contains("CANDLEFLIGHT_PASSWORD"), "{error}");
 
-    let client = Client { password: Some(Secret::from("secret".to_owned())), ..Client::default() };
+    let client = Identity { password: Some(Secret::from("secret".to_owned())), ..Identity::default() };
     let guarded = Access::open(&Args { client, ..Args::default() }).unwrap();
     assert!(guarded.check_listen("0.0.0.0:1".parse().unwrap()).is_ok());
     assert!(!format!("{guarded:?}").contains("secret"));

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig};
 
-use crate::{Client, Error};
+use crate::{Error, Identity};
 
 /// Certificate, key and client authorities of a server, as PEM. They are checked to match.
 pub struct ServerTls {
@@ -27,7 +27,7 @@ pub struct ServerTls {
 
 impl ServerTls {
     /// Reads the files; `None` if no certificate is set.
-    pub(crate) fn open(client: &Client, client_authorities: Option<&Path>) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(client: &Identity, client_authorities: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(((certificate, key), (path, key_path))) = client.identity()?.zip(client.identity_files())
         else {
             return Ok(None);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use access::{Access, Client, Denied};
+use access::{Access, Denied, Identity};
 use anyhow::Context as _;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -16,7 +16,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing;
 use axum::{Json, Router};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use reqwest::{Certificate, Identity, Url};
+use reqwest::{Certificate, Url};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 
@@ -115,7 +115,7 @@ async fn prometheus(State(status): State<Status>) -> impl IntoResponse {
 /// # Errors
 ///
 /// The endpoint does not answer in time or not in HTTP, or a certificate cannot be read.
-pub async fn get(address: &str, path: &str, client: &Client) -> anyhow::Result<(u16, String)> {
+pub async fn get(address: &str, path: &str, client: &Identity) -> anyhow::Result<(u16, String)> {
     let identity = client.identity()?;
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = if address.contains("://") {
@@ -139,7 +139,7 @@ pub async fn get(address: &str, path: &str, client: &Client) -> anyhow::Result<(
         asking = asking.add_root_certificate(authority);
     }
     if let Some((certificate, key)) = identity {
-        asking = asking.identity(Identity::from_pem(&[certificate, key].concat())?);
+        asking = asking.identity(reqwest::Identity::from_pem(&[certificate, key].concat())?);
     }
     let mut request = asking.build()?.get(url.clone());
     if let Some(authorization) = client.authorization() {

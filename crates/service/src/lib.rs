@@ -83,8 +83,8 @@ impl Default for Context {
 #[command(next_help_heading = "Every service")]
 pub struct Args {
     /// Address of the status page and of the health, readiness and Prometheus endpoints. Port 0 selects a free port, which the log shows.
-    #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR", default_value = "127.0.0.1:0")]
-    pub metrics_addr: SocketAddr,
+    #[arg(long, alias = "metrics-addr", env = "CANDLEFLIGHT_STATUS_ADDR", default_value = "127.0.0.1:0")]
+    pub status_addr: SocketAddr,
     /// Longest drain after SIGTERM or Ctrl-C. After it, the service stops at once, and the next start repeats work that is not durable.
     #[arg(long, env = "CANDLEFLIGHT_DRAIN_MAX", default_value = "10s", value_parser = duration)]
     pub drain_max: Duration,
@@ -203,11 +203,11 @@ where
 {
     let events = init_telemetry("info");
     let access = Access::open(&args.access)?;
-    access.check_listen(args.metrics_addr).context("--metrics-addr")?;
+    access.check_listen(args.status_addr).context("--status-addr")?;
     let context = Context::new(name, shutdown_on_signal(), events, access.clone());
-    let listener = tokio::net::TcpListener::bind(args.metrics_addr).await.with_context(|| {
-        format!("listen on {} for health and metrics (--metrics-addr)", args.metrics_addr)
-    })?;
+    let listener = tokio::net::TcpListener::bind(args.status_addr)
+        .await
+        .with_context(|| format!("listen on {} for health and metrics (--status-addr)", args.status_addr))?;
     tracing::info!(service = name, status = %http::url(&access, listener.local_addr()?), "starting");
     let endpoint = http::serve(listener, context.status.clone(), &access);
     let service = bounded_drain(context.shutdown.clone(), args.drain_max, run(context));

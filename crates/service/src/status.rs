@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::events::{DEAD_LETTER_TARGET, Event, Events};
 pub use self::history::Sample;
 pub use self::numbers::{Numbers, Partition};
-pub use self::view::{Said, Seen, View};
+pub use self::view::{ProcessEvent, ProcessStatus, View};
 
 use self::history::History;
 use crate::clock::now_micros;

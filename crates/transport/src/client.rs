@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use access::Client as Identity;
+use access::Identity;
 use arrow::array::RecordBatch;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;

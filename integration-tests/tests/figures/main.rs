@@ -85,7 +85,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
 
     let mut storm = JoinSet::new();
     for _ in 0..STORM_QUERIES {
-        let client = transport::client::connect(&pipeline.flight, &access::Client::default()).await?;
+        let client = transport::client::connect(&pipeline.flight, &access::Identity::default()).await?;
         storm.spawn(query_for_ever(FlightSqlServiceClient::new_from_inner(client)));
     }
     let stormy = freshness_of_a_replay(&pipeline, &gold, &input, 2.0 * FRESHNESS_RECORDS).await?;

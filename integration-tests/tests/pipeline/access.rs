@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use access::{Client, Secret};
+use access::{Identity, Secret};
 use anyhow::{Context as _, ensure};
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::StreamExt as _;
@@ -72,8 +72,12 @@ pub(crate) async fn add_user(
     Ok(())
 }
 
-fn login(user: &str, password: &str) -> Client {
-    Client { user: user.to_owned(), password: Some(Secret::from(password.to_owned())), ..Client::default() }
+fn login(user: &str, password: &str) -> Identity {
+    Identity {
+        user: user.to_owned(),
+        password: Some(Secret::from(password.to_owned())),
+        ..Identity::default()
+    }
 }
 
 /// Runs a query with `flags`. Returns the output of the program, or its error.
@@ -106,7 +110,7 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     let token = pipeline.run(&["users", "token", "ada"]).await?.stdout;
     let token = String::from_utf8(token)?.trim().to_owned();
     // The server checks the file every second. An argument takes precedence over the password in the environment.
-    let identity = Client { token: Some(Secret::from(token)), ..Client::default() };
+    let identity = Identity { token: Some(Secret::from(token)), ..Identity::default() };
     eventually("the token of the users file lets in", DEADLINE, async || {
         let mut client = transport::client::connect(&pipeline.flight, &identity).await.ok()?;
         transport::client::progress(&mut client).await.ok()
@@ -119,13 +123,15 @@ async fn users_do_what_their_roles_allow_and_others_get_a_sentence() -> anyhow::
     let put = FlightData::new().with_descriptor(FlightDescriptor::new_path(vec!["bronze".to_owned()]));
     let refused = reader.do_put(futures::stream::iter([put])).await.err().context("a reader puts nothing")?;
     ensure!(refused.code() == Code::PermissionDenied && refused.message().contains("reader"), "{refused}");
-    let report =
-        transport::client::report(&mut reader, "{}".into()).await.err().context("a reader does not report")?;
+    let report = transport::client::report(&mut reader, "{}".into())
+        .await
+        .err()
+        .context("a reader does not report")?;
     ensure!(report.to_string().contains("writer"), "{report}");
 
     for address in [flight.address(), gold.address(), ingest.address()] {
-        ensure!(http::get(address, "/ready", &Client::default()).await?.0 == 200, "health is for everyone");
-        let (status, sentence) = http::get(address, "/status.json", &Client::default()).await?;
+        ensure!(http::get(address, "/ready", &Identity::default()).await?.0 == 200, "health is for everyone");
+        let (status, sentence) = http::get(address, "/status.json", &Identity::default()).await?;
         ensure!(status == 401 && sentence.contains("log in"), "{sentence}");
         ensure!(
             http::get(address, "/status.json", &login("ada", "lovelace")).await?.0 == 200,
@@ -169,12 +175,12 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
     drained(&pipeline, &environment.kafka).await?;
     ensure!(pipeline.run(&["verify"]).await?.status.success(), "gold follows from bronze");
 
-    let stranger = Client { tls_ca: Some(ours.authority.clone()), ..Client::default() };
-    let with = |certificates: &Certificates| Client {
+    let stranger = Identity { tls_ca: Some(ours.authority.clone()), ..Identity::default() };
+    let with = |certificates: &Certificates| Identity {
         tls_ca: Some(ours.authority.clone()),
         tls_cert: Some(certificates.certificate.clone()),
         tls_key: Some(certificates.key.clone()),
-        ..Client::default()
+        ..Identity::default()
     };
     let status_page = format!("https://{}", flight.address());
     for (who, identity, comes_in) in
@@ -191,7 +197,7 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
             "and at the status page"
         );
     }
-    let distrustful = Client { tls_ca: Some(others.authority.clone()), ..with(&ours) };
+    let distrustful = Identity { tls_ca: Some(others.authority.clone()), ..with(&ours) };
     let refused = transport::client::connect(&pipeline.flight, &distrustful)
         .await
         .err()
@@ -204,7 +210,7 @@ async fn with_certificates_only_those_of_the_authority_come_in() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_others_can_reach_needs_a_password() -> anyhow::Result<()> {
     let Some((_, pipeline)) = pipeline().await? else { return Ok(()) };
-    for arguments in [["--listen", "0.0.0.0:0"], ["--metrics-addr", "0.0.0.0:0"]] {
+    for arguments in [["--listen", "0.0.0.0:0"], ["--status-addr", "0.0.0.0:0"]] {
         let output = pipeline.run(&[&["flight"][..], &arguments].concat()).await?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success() && said.contains("no password is set"), "{arguments:?}: {said}");
@@ -232,7 +238,7 @@ async fn a_token_outlives_the_server_that_gave_it() -> anyhow::Result<()> {
     ensure!(flight.terminate().await?.success());
     flight.restart()?;
     flight.ready().await;
-    let identity = Client { token: Some(Secret::from(token)), ..Client::default() };
+    let identity = Identity { token: Some(Secret::from(token)), ..Identity::default() };
     let mut client = transport::client::connect(&pipeline.flight, &identity).await?;
     transport::client::progress(&mut client).await?;
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use access::Client as Identity;
+use access::Identity;
 use anyhow::{Context as _, ensure};
 use arrow::array::RecordBatch;
 use arrow_flight::error::FlightError;

@@ -271,7 +271,7 @@ async fn followers_have_gold_whatever_is_killed() -> anyhow::Result<()> {
 
 /// Follower of a test. Reads until it has received `until`.
 async fn read(pipeline: &Pipeline, ticket: Ticket) -> anyhow::Result<Vec<(OffsetRange, RecordBatch)>> {
-    let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
+    let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
     let batches = pin!(client::follow(&mut client, &ticket).await?);
     Ok(tokio::time::timeout(DEADLINE, batches.try_collect()).await??)
 }
@@ -309,7 +309,7 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     let follow = |from: Start| Follow { from, until: Some(ends.clone()), ..Follow::default() };
     let one = |from: Start| Follow { symbols: Some(vec!["ONE-USD".to_owned()]), ..follow(from) };
     let now = async {
-        let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
+        let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
         let mut bronze = pin!(client::follow(&mut client, &Ticket::Bronze(one(Start::Now))).await?);
         let mut gold = pin!(client::follow(&mut client.clone(), &Ticket::Gold(follow(Start::Now))).await?);
         let mut begun = [Vec::new(), Vec::new()];
@@ -379,7 +379,7 @@ async fn sql_sees_the_past(pipeline: &Pipeline, version: i64) -> anyhow::Result<
 
 /// Puts bronze rows to the gold table, which must fail.
 async fn refuses_what_is_not_gold(pipeline: &Pipeline) -> anyhow::Result<()> {
-    let mut client = connect(&pipeline.flight, &access::Client::default()).await?;
+    let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
     let descriptor = FlightDescriptor::new_path(vec![proto::GOLD.to_owned()]);
     let schema = encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
     let nothing = RecordBatch::new_empty(schema::bronze::schema());

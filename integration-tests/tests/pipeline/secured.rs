@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use access::Client as Identity;
+use access::Identity;
 use anyhow::{Context as _, ensure};
 use integration_tests::check::gold_is_exact;
 use integration_tests::environment::Environment;

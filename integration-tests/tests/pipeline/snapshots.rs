@@ -65,7 +65,7 @@ async fn thousands_of_queries_and_followers_see_every_offset_once() -> anyhow::R
 /// Queries repeatedly. Each answer must be complete, and none smaller than the previous one.
 async fn query(address: String) -> anyhow::Result<()> {
     let mut client =
-        FlightSqlServiceClient::new_from_inner(connect(&address, &access::Client::default()).await?);
+        FlightSqlServiceClient::new_from_inner(connect(&address, &access::Identity::default()).await?);
     let mut seen: BTreeMap<i32, i64> = BTreeMap::new();
     for _query in 0..QUERIES {
         let info = client.execute(QUERY.to_owned(), None).await?;
@@ -91,7 +91,7 @@ async fn query(address: String) -> anyhow::Result<()> {
 
 /// Follows every partition from `start` to `ends`, and checks that every offset comes once and in order.
 async fn follow(address: String, start: i64, ends: Position) -> anyhow::Result<()> {
-    let mut client = connect(&address, &access::Client::default()).await?;
+    let mut client = connect(&address, &access::Identity::default()).await?;
     let from: Position = ends.iter().map(|(partition, next)| (partition, start.min(next))).collect();
     let mut next = from.clone();
     let ticket = Ticket::Bronze(Follow::from(from).until(ends.clone()));

@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn view(process: &Process) -> Option<View> {
     serde_json::from_str(
-        &http::get(process.address(), "/status.json", &access::Client::default()).await.ok()?.1,
+        &http::get(process.address(), "/status.json", &access::Identity::default()).await.ok()?.1,
     )
     .ok()
 }

@@ -37,7 +37,7 @@ struct Args {
     #[arg(long, env = "CANDLEFLIGHT_FLIGHT", default_value = "grpc://127.0.0.1:50051")]
     flight: String,
     #[command(flatten)]
-    access: access::Client,
+    access: access::Identity,
 }
 
 #[tokio::main]

@@ -8,11 +8,11 @@ use service::http;
 /// Flags of `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Addresses of health endpoints, as given to services by --metrics-addr or printed at their start.
-    #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
+    /// Addresses of health endpoints, as given to services by --status-addr or printed at their start.
+    #[arg(env = "CANDLEFLIGHT_STATUS_ADDR", default_value = crate::up::STATUS_ADDR, value_name = "HOST:PORT")]
     addresses: Vec<String>,
     #[command(flatten)]
-    access: access::Client,
+    access: access::Identity,
 }
 
 /// Prints the readiness of each address. Fails if one does not answer or is not ready.
@@ -40,7 +40,7 @@ mod tests {
         let Context { metrics, status, access, .. } = Context::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let ask = || health(Args { addresses: vec![address.clone()], access: access::Client::default() });
+        let ask = || health(Args { addresses: vec![address.clone()], access: access::Identity::default() });
         let asked = async {
             metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
             assert_eq!(ask().await.unwrap_err().to_string(), "1 of 1 not ready");

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     output: Option<PathBuf>,
     #[command(flatten)]
-    access: access::Client,
+    access: access::Identity,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]

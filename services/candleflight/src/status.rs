@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::temporal_conversions::as_datetime;
 use service::http;
-use service::status::{INTERVAL, Partition, Said, Seen, View};
+use service::status::{INTERVAL, Partition, ProcessEvent, ProcessStatus, View};
 
 use crate::numbers::{count, seconds};
 
@@ -16,8 +16,8 @@ const EVENTS_MAX: usize = 10;
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Status page of any running service, as given by its --metrics-addr or printed at start. Each one shows the whole pipeline.
-    #[arg(env = "CANDLEFLIGHT_METRICS_ADDR", default_value = crate::up::METRICS_ADDR, value_name = "HOST:PORT")]
+    /// Status page of any running service, as given by its --status-addr or printed at start. Each one shows the whole pipeline.
+    #[arg(env = "CANDLEFLIGHT_STATUS_ADDR", default_value = crate::up::STATUS_ADDR, value_name = "HOST:PORT")]
     address: String,
     /// Print JSON, in the form that the status page reads.
     #[arg(long)]
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     #[command(flatten)]
-    access: access::Client,
+    access: access::Identity,
 }
 
 /// Prints the status once, or every second.
@@ -92,7 +92,7 @@ fn text(view: &View) -> String {
     ];
     lines.extend(numbers.partitions.iter().map(partition_row));
     lines.push(String::new());
-    for Seen { process, is_silent, heard_micros, services } in &view.processes {
+    for ProcessStatus { process, is_silent, heard_micros, services } in &view.processes {
         let heard = if *is_silent {
             format!("  SILENT for {}", seconds(since(as_f64(*heard_micros), now.at_micros)))
         } else {
@@ -109,12 +109,12 @@ fn text(view: &View) -> String {
     lines.join("\n") + "\n"
 }
 
-fn push_events(lines: &mut Vec<String>, what: &str, events: &[Said]) {
+fn push_events(lines: &mut Vec<String>, what: &str, events: &[ProcessEvent]) {
     if events.is_empty() {
         return;
     }
     lines.push(format!("\nlatest {what}"));
-    for Said { process, event } in events.iter().take(EVENTS_MAX) {
+    for ProcessEvent { process, event } in events.iter().take(EVENTS_MAX) {
         let at = as_datetime::<TimestampMicrosecondType>(event.at_micros);
         let at = at.map_or_else(String::new, |at| at.format("%Y-%m-%d %H:%M:%SZ").to_string());
         let fields = event.fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();

@@ -33,7 +33,7 @@ use self::servers::Servers;
 use self::stages::Stages;
 
 /// Address of the health and metrics endpoints if the port is free. It is the default of `health` and `status`.
-pub(crate) const METRICS_ADDR: &str = "127.0.0.1:9464";
+pub(crate) const STATUS_ADDR: &str = "127.0.0.1:9464";
 /// Address of the Flight server if the port is free. It is the default of `sql`.
 pub(crate) const FLIGHT_URL: &str = "grpc://127.0.0.1:50051";
 /// Pause between two checks for the first gold row. It bounds the error of the printed time.
@@ -88,8 +88,8 @@ pub(crate) struct Args {
     #[arg(long, env = "CANDLEFLIGHT_FRAME", value_parser = ["time", "rows"], default_value = "time")]
     frame: String,
     /// Address of the health, readiness and Prometheus endpoints [default: 127.0.0.1:9464, or a free port].
-    #[arg(long, env = "CANDLEFLIGHT_METRICS_ADDR")]
-    metrics_addr: Option<SocketAddr>,
+    #[arg(long, alias = "metrics-addr", env = "CANDLEFLIGHT_STATUS_ADDR")]
+    status_addr: Option<SocketAddr>,
     #[command(flatten)]
     dashboard: dashboard::Args,
     /// Longest time for the services to drain after Ctrl-C or SIGTERM.
@@ -135,8 +135,8 @@ async fn run_services(
     context: Context,
 ) -> anyhow::Result<()> {
     let Context { shutdown, status, metrics, access } = &context;
-    let listener = listen(args.metrics_addr, folder).await?;
-    access.check_listen(listener.local_addr()?).context("--metrics-addr")?;
+    let listener = listen(args.status_addr, folder).await?;
+    access.check_listen(listener.local_addr()?).context("--status-addr")?;
     let status_url = service::http::url(access, listener.local_addr()?);
     let mut stages = Stages::start(args, inputs, folder, servers, &context)?;
     let mut dashboard = Dashboard::start(&args.dashboard, &servers.postgres, servers.postgres_ca(), folder)?;
@@ -179,9 +179,9 @@ async fn show(screen: &Screen, metrics: &Metrics, status: &Status, ready: Instan
 async fn listen(chosen: Option<SocketAddr>, folder: &mut Folder) -> anyhow::Result<TcpListener> {
     let address = match chosen {
         Some(address) => address,
-        None => folder.choose_address("metrics", METRICS_ADDR)?,
+        None => folder.choose_address("metrics", STATUS_ADDR)?,
     };
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("listen on {address} for health and metrics (--metrics-addr)"))
+        .with_context(|| format!("listen on {address} for health and metrics (--status-addr)"))
 }

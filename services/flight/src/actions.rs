@@ -8,9 +8,9 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::metadata::AsciiMetadataValue;
 
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::sql::session::Session;
-use crate::sql::{Asker, Sql};
+use crate::sql::{RequestContext, Sql};
 
 /// Actions of the protocol and of this server, with their descriptions.
 const ACTIONS: [(&str, &str); 10] = [
@@ -50,12 +50,12 @@ pub(crate) fn list() -> impl Iterator<Item = ActionType> {
 }
 
 /// Runs the protocol's actions that are not part of Flight SQL. Returns `None` for any other action.
-pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Done>, Refusal> {
+pub(crate) fn run(sql: &Sql, asker: RequestContext, action: &Action) -> Result<Option<Done>, CallError> {
     Ok(Some(match action.r#type.as_str() {
         "CancelFlightInfo" => {
             let CancelFlightInfoRequest { info } = decode(action)?;
             let info =
-                info.ok_or_else(|| Refusal::BadRequest("the request holds no FlightInfo".to_owned()))?;
+                info.ok_or_else(|| CallError::BadRequest("the request holds no FlightInfo".to_owned()))?;
             let status = if sql.cancel(&asker.caller, &info)? {
                 CancelStatus::Cancelled
             } else {
@@ -66,7 +66,7 @@ pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Don
         "RenewFlightEndpoint" => {
             let RenewFlightEndpointRequest { endpoint } = decode(action)?;
             done(
-                &endpoint.ok_or_else(|| Refusal::BadRequest("the request holds no endpoint".to_owned()))?,
+                &endpoint.ok_or_else(|| CallError::BadRequest("the request holds no endpoint".to_owned()))?,
                 None,
             )
         }
@@ -80,9 +80,9 @@ pub(crate) fn run(sql: &Sql, asker: Asker, action: &Action) -> Result<Option<Don
     }))
 }
 
-fn decode<T: Message + Default>(action: &Action) -> Result<T, Refusal> {
+fn decode<T: Message + Default>(action: &Action) -> Result<T, CallError> {
     T::decode(action.body.clone())
-        .map_err(|error| Refusal::BadRequest(format!("decode the request of {}: {error}", action.r#type)))
+        .map_err(|error| CallError::BadRequest(format!("decode the request of {}: {error}", action.r#type)))
 }
 
 fn done(result: &impl Message, cookie: Option<AsciiMetadataValue>) -> Done {

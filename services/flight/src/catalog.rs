@@ -32,13 +32,13 @@ use schema::{KAFKA_TIME, bronze};
 use service::status::Status;
 
 use self::plans::Plans;
-use self::tables::{PublicSchema, Seen};
+use self::tables::{PublicSchema, QuerySnapshot};
 use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::gold::Gold;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::queries::{Queries, bound_functions};
-use crate::sql::{Asker, Query, check_depth, names, size};
+use crate::sql::{Query, RequestContext, check_depth, names, size};
 use crate::system::{self, Logs, System, SystemSchema};
 
 /// Name of the only catalog.
@@ -55,7 +55,7 @@ pub(crate) const OFFSETS_AT: &str = "SELECT kafka_partition, min(kafka_offset) F
 /// Catalog that creates a session for each query.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    hot: Arc<Hot>,
+    hot: Arc<HotBuffer>,
     gold: Arc<Gold>,
     status: Status,
     queries: Queries,
@@ -65,7 +65,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(hot: Arc<Hot>, gold: Arc<Gold>, status: Status, queries: Queries) -> Self {
+    pub(crate) fn new(hot: Arc<HotBuffer>, gold: Arc<Gold>, status: Status, queries: Queries) -> Self {
         let template = template(&queries);
         Catalog { hot, gold, status, queries, template, plans: Plans::default() }
     }
@@ -75,7 +75,7 @@ impl Catalog {
     /// # Errors
     ///
     /// The query is not valid SQL, names something that does not exist, or is not a query.
-    pub(crate) async fn plan(&self, asker: &Asker, query: &Query) -> Result<DataFrame, Refusal> {
+    pub(crate) async fn plan(&self, asker: &RequestContext, query: &Query) -> Result<DataFrame, CallError> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let session = self.session(&asker.session.schema)?;
@@ -101,7 +101,7 @@ impl Catalog {
                 // A plan that the library cannot read is an error of the client, whatever the library calls it. Some plans make the library
                 // panic.
                 let bad =
-                    |error: &dyn Display| Refusal::BadRequest(format!("plan the Substrait plan: {error}"));
+                    |error: &dyn Display| CallError::BadRequest(format!("plan the Substrait plan: {error}"));
                 let plan = Plan::decode(plan.clone()).map_err(|error| bad(&error))?;
                 let state = session.state();
                 let planning = AssertUnwindSafe(from_substrait_plan(&state, &plan)).catch_unwind();
@@ -119,7 +119,7 @@ impl Catalog {
     /// # Errors
     ///
     /// The lake cannot be read.
-    pub(crate) async fn history(&self, history: &History) -> Result<DataFrame, Refusal> {
+    pub(crate) async fn history(&self, history: &History) -> Result<DataFrame, CallError> {
         let columns: Vec<String> =
             bronze::schema().fields().iter().map(|field| field.name().clone()).collect();
         let columns = columns.join(", ");
@@ -161,7 +161,7 @@ impl Catalog {
     /// # Errors
     ///
     /// The lake cannot be read.
-    pub(crate) async fn offsets_at(&self, micros: i64) -> Result<DataFrame, Refusal> {
+    pub(crate) async fn offsets_at(&self, micros: i64) -> Result<DataFrame, CallError> {
         let plan = self.session(PUBLIC)?.sql(OFFSETS_AT).await?;
         let time = ("time", ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
         Ok(plan.with_param_values(ParamValues::from(vec![time]))?)
@@ -185,7 +185,7 @@ impl Catalog {
     fn session(&self, schema: &str) -> Result<SessionContext, DataFusionError> {
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
-        let seen = Seen::new(lake::provider(durable.clone(), hot.clone()), Arc::clone(&self.gold));
+        let seen = QuerySnapshot::new(lake::provider(durable.clone(), hot.clone()), Arc::clone(&self.gold));
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(PublicSchema))?;
         let catalogs = MemoryCatalogProviderList::new();
@@ -201,7 +201,7 @@ impl Catalog {
 }
 
 /// Plans a query text. Its result may have several columns of the same name.
-async fn plan_text(state: &SessionState, text: &str) -> Result<LogicalPlan, Refusal> {
+async fn plan_text(state: &SessionState, text: &str) -> Result<LogicalPlan, CallError> {
     let mut statement = state.sql_to_statement(text, &state.config_options().sql_parser.dialect)?;
     if let Statement::Statement(statement) = &mut statement {
         size::check_statement(statement)?;

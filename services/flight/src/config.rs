@@ -19,10 +19,10 @@ pub struct Config {
     #[arg(long, env = "CANDLEFLIGHT_TOPIC", default_value = "bitcoin_data")]
     pub topic: String,
     /// Longest time that a row stays hot before it is flushed to the bronze table.
-    #[arg(long, env = "CANDLEFLIGHT_FLUSH_INTERVAL", default_value = "10s", value_parser = service::duration)]
+    #[arg(long, env = "CANDLEFLIGHT_BRONZE_FLUSH_INTERVAL", default_value = "10s", value_parser = service::duration)]
     pub flush_interval: Duration,
     /// Number of hot rows that starts a flush at once.
-    #[arg(long, env = "CANDLEFLIGHT_FLUSH_ROWS_MAX", default_value_t = 500_000)]
+    #[arg(long, env = "CANDLEFLIGHT_BRONZE_FLUSH_ROWS_MAX", default_value_t = 500_000)]
     pub flush_rows_max: usize,
     /// Limit of the hot rows in bytes; a row takes about a hundred. A flush starts at half the limit, and puts wait at the limit. Takes
     /// KiB, MiB or GiB.

@@ -38,7 +38,7 @@ pub enum Error {
 
 /// Error of one call.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CallError {
     #[error("the server is stopping: connect again and continue from your last range")]
     Stopping,
     #[error(transparent)]
@@ -96,12 +96,12 @@ pub(crate) enum Refusal {
     Encode(#[from] arrow::error::ArrowError),
 }
 
-impl From<DataFusionError> for Refusal {
+impl From<DataFusionError> for CallError {
     fn from(error: DataFusionError) -> Self {
         match error.find_root() {
-            DataFusionError::ResourcesExhausted(_) => Refusal::NoMemory(Box::new(error)),
-            DataFusionError::External(cause) if cause.is::<Stopped>() => Refusal::Cancelled,
-            _ => Refusal::Query(Box::new(error)),
+            DataFusionError::ResourcesExhausted(_) => CallError::NoMemory(Box::new(error)),
+            DataFusionError::External(cause) if cause.is::<Stopped>() => CallError::Cancelled,
+            _ => CallError::Query(Box::new(error)),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::metrics::Metrics;
 use crate::status::sentence;
 
@@ -21,7 +21,7 @@ use crate::status::sentence;
 /// and ingest sends them again. Transient errors are retried until they pass. During the retries the buffer fills, and then puts wait.
 pub(crate) async fn run(
     mut table: Table,
-    hot: Arc<Hot>,
+    hot: Arc<HotBuffer>,
     config: &Config,
     metrics: &Metrics,
     shutdown: CancellationToken,
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     flush(&mut table, &hot, metrics, &CancellationToken::new()).await
 }
 
-fn is_full(hot: &Hot, config: &Config) -> bool {
+fn is_full(hot: &HotBuffer, config: &Config) -> bool {
     let size = hot.size();
     // A flush starts at half the limit, so that puts continue during the flush.
     size.rows >= config.flush_rows_max || size.bytes >= config.hot_bytes_max / 2
@@ -56,7 +56,7 @@ fn is_full(hot: &Hot, config: &Config) -> bool {
 
 /// Checks whether another writer has moved the position. Without this check, a server with nothing to flush would never detect that it is
 /// fenced.
-async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), LakeError> {
+async fn look(table: &mut Table, hot: &HotBuffer, metrics: &Metrics) -> Result<(), LakeError> {
     let known = table.snapshot();
     match table.refresh().await {
         Ok(latest) if latest.position() != known.position() => {
@@ -83,7 +83,7 @@ async fn look(table: &mut Table, hot: &Hot, metrics: &Metrics) -> Result<(), Lak
 
 async fn flush(
     table: &mut Table,
-    hot: &Hot,
+    hot: &HotBuffer,
     metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {

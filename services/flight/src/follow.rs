@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use transport::stream::{encode_batch, encode_schema};
 
 use self::turn::Turn;
-use crate::error::Refusal;
-use crate::hot::{Hot, Next};
+use crate::error::CallError;
+use crate::hot::{HotBuffer, Next};
 use crate::symbols::Symbols;
 
 /// Longest time without a row before the server sends an empty batch. Proxies close streams that are silent for about 60 s.
@@ -30,7 +30,7 @@ const ENCODED_AHEAD: usize = 2;
 
 /// Request of a follower: its start, its end (`None` to follow without end), its symbols, and its turn to read files.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct FollowRequest {
     pub(crate) from: Position,
     pub(crate) until: Option<Position>,
     pub(crate) symbols: Symbols,
@@ -45,12 +45,12 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item. The client continues from its last range.
+/// [`CallError`], once, as the last item. The client continues from its last range.
 pub(crate) fn follow(
-    hot: Arc<Hot>,
-    wanted: Wanted,
+    hot: Arc<HotBuffer>,
+    wanted: FollowRequest,
     shutdown: CancellationToken,
-) -> impl Stream<Item = Result<FlightData, Refusal>> + Send {
+) -> impl Stream<Item = Result<FlightData, CallError>> + Send {
     let follower = Follower {
         changes: hot.changes(),
         hot,
@@ -70,7 +70,7 @@ pub(crate) fn follow(
 }
 
 struct Follower {
-    hot: Arc<Hot>,
+    hot: Arc<HotBuffer>,
     changes: watch::Receiver<u64>,
     /// Partitions whose start has not been sent to the client yet.
     starts: VecDeque<(i32, i64)>,
@@ -88,7 +88,7 @@ struct Follower {
 }
 
 struct Durable {
-    pieces: BoxStream<'static, Result<Piece, Refusal>>,
+    pieces: BoxStream<'static, Result<Piece, CallError>>,
     version: u64,
     range: OffsetRange,
 }
@@ -105,13 +105,13 @@ enum Look {
 type Piece = (OffsetRange, Vec<FlightData>);
 
 impl Follower {
-    async fn next(&mut self) -> Result<Option<FlightData>, Refusal> {
+    async fn next(&mut self) -> Result<Option<FlightData>, CallError> {
         loop {
             if let Some(message) = self.messages.pop_front() {
                 return Ok(Some(message));
             }
             if self.shutdown.is_cancelled() {
-                return Err(Refusal::Stopping);
+                return Err(CallError::Stopping);
             }
             if let Some((partition, next)) = self.starts.pop_front() {
                 self.stand_at(partition, next)?;
@@ -132,7 +132,7 @@ impl Follower {
     }
 
     /// Queues the next rows of one partition.
-    fn look(&mut self) -> Result<Look, Refusal> {
+    fn look(&mut self) -> Result<Look, CallError> {
         let mut found = Look::Nothing;
         for partition in in_turn(self.hot.partitions(), self.last) {
             let until = self.until.as_ref().map(|until| until.next(partition).unwrap_or(0));
@@ -146,7 +146,7 @@ impl Follower {
                     let pieces = encode_files(&snapshot, range, &self.symbols);
                     self.durable = Some(Durable { pieces, version: snapshot.version(), range });
                 }
-                Next::Hot(batches) => {
+                Next::HotBuffer(batches) => {
                     for batch in batches {
                         self.send(batch.range, &batch.rows)?;
                     }
@@ -159,7 +159,7 @@ impl Follower {
         Ok(found)
     }
 
-    async fn read_files(&mut self) -> Result<(), Refusal> {
+    async fn read_files(&mut self) -> Result<(), CallError> {
         if self.turn.is_over() {
             self.durable = None;
             self.turn.end();
@@ -177,7 +177,7 @@ impl Follower {
                 self.durable = None;
                 self.turn.end();
             }
-            Some(Err(Refusal::Lake(error))) => {
+            Some(Err(CallError::Lake(error))) => {
                 // Vacuum may remove the files before a slow reader has read them. The newer snapshot has the rows in other files.
                 let moved_on = self.hot.snapshot().0.version() > durable.version;
                 self.durable = None;
@@ -195,14 +195,14 @@ impl Follower {
         Ok(())
     }
 
-    fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), Refusal> {
+    fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), CallError> {
         self.messages.extend(encode_batch(&self.symbols.select(rows)?, range)?);
         self.cursor.advance(range);
         Ok(())
     }
 
     /// Sends an empty batch with the position of a partition.
-    fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), Refusal> {
+    fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), CallError> {
         let nothing = RecordBatch::new_empty(schema::bronze::schema());
         self.messages.extend(encode_batch(&nothing, OffsetRange { partition, first: next, next })?);
         Ok(())
@@ -214,17 +214,17 @@ impl Follower {
         self.until.as_ref().is_some_and(|until| until.iter().all(reached))
     }
 
-    async fn wait(&mut self) -> Result<(), Refusal> {
+    async fn wait(&mut self) -> Result<(), CallError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.shutdown.cancelled() => Err(CallError::Stopping),
             _ = self.changes.changed() => Ok(()),
             () = tokio::time::sleep(KEEP_ALIVE) => self.keep_alive(),
         }
     }
 
-    async fn wait_for_turn(&mut self) -> Result<(), Refusal> {
+    async fn wait_for_turn(&mut self) -> Result<(), CallError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.shutdown.cancelled() => Err(CallError::Stopping),
             () = self.turn.take() => Ok(()),
             // Hot rows of other partitions are sent while the follower waits.
             _ = self.changes.changed() => Ok(()),
@@ -232,7 +232,7 @@ impl Follower {
         }
     }
 
-    fn keep_alive(&mut self) -> Result<(), Refusal> {
+    fn keep_alive(&mut self) -> Result<(), CallError> {
         let partition = self.hot.partitions().first().copied().unwrap_or(0);
         let next = self.cursor.next(partition).unwrap_or(0);
         self.stand_at(partition, next)
@@ -251,14 +251,14 @@ fn encode_files(
     snapshot: &Snapshot,
     range: OffsetRange,
     symbols: &Symbols,
-) -> BoxStream<'static, Result<Piece, Refusal>> {
+) -> BoxStream<'static, Result<Piece, CallError>> {
     let symbols = symbols.clone();
     let encode = move |read: Result<(OffsetRange, RecordBatch), LakeError>| {
         let symbols = symbols.clone();
         let encoding = read.map(|(range, rows)| {
             SpawnedTask::spawn_blocking(move || Ok((range, encode_batch(&symbols.select(&rows)?, range)?)))
         });
-        async move { encoding?.join().await.map_err(|_| Refusal::Panicked)? }
+        async move { encoding?.join().await.map_err(|_| CallError::Panicked)? }
     };
     // The messages keep their order. An error comes after the batches that were read before it.
     snapshot.read(range).map(encode).buffered(ENCODED_AHEAD).boxed()

@@ -18,7 +18,7 @@ use transport::stream::offset_at;
 
 /// Largest batch that a merge makes, in rows. One Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;
-/// Most rows that one [`Hot::read`] returns, about a megabyte. So a slow follower holds little memory.
+/// Most rows that one [`HotBuffer::read`] returns, about a megabyte. So a slow follower holds little memory.
 const READ_ROWS_MAX: usize = 8192;
 
 /// Rows of one partition for one range of offsets.
@@ -58,14 +58,14 @@ pub(crate) enum Next {
     /// Durable rows, to be read from the files of this snapshot.
     Durable(Snapshot, OffsetRange),
     /// Hot rows.
-    Hot(Vec<HotBatch>),
+    HotBuffer(Vec<HotBatch>),
     /// No rows until the buffer changes.
     Nothing,
 }
 
 /// Hot buffer, and the snapshot below it. Puts, the flusher, followers and queries share it.
 #[derive(Debug)]
-pub(crate) struct Hot {
+pub(crate) struct HotBuffer {
     state: Mutex<State>,
     /// Number of changes of `state`. Followers, waiting puts and acknowledgements wait for a change.
     changes: watch::Sender<u64>,
@@ -87,13 +87,13 @@ struct Partition {
     next: i64,
 }
 
-impl Hot {
+impl HotBuffer {
     /// Creates an empty buffer above `durable`.
     pub(crate) fn new(durable: Snapshot) -> Self {
         let partitions = durable.position().iter();
         let partitions = partitions.map(|(partition, next)| (partition, Partition::at(next))).collect();
         let topic = durable.topic();
-        Hot {
+        HotBuffer {
             state: Mutex::new(State { durable, topic, partitions, size: Size::default() }),
             changes: watch::Sender::new(0),
         }
@@ -197,7 +197,7 @@ impl Hot {
         let batches =
             state.partitions.get(&partition).map(|hot| hot.between(first, until.unwrap_or(i64::MAX)));
         match batches {
-            Some(batches) if !batches.is_empty() => Next::Hot(batches),
+            Some(batches) if !batches.is_empty() => Next::HotBuffer(batches),
             _ => Next::Nothing,
         }
     }

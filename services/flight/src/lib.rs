@@ -48,7 +48,7 @@ use crate::catalog::Catalog;
 pub use crate::config::Config;
 pub use crate::error::Error;
 use crate::gold::Gold;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::login::LoginLayer;
 use crate::metrics::Metrics;
 pub use crate::queries::Limits;
@@ -108,7 +108,7 @@ pub fn run_on(
         let durable = table.snapshot();
         tracing::info!(version = durable.version(), rows = durable.row_count(), position = %durable.position(), "opened bronze");
         metrics.observe_durable(&durable);
-        let hot = Arc::new(Hot::new(durable));
+        let hot = Arc::new(HotBuffer::new(durable));
         metrics.observe_hot(&hot);
         let queries = Queries::new(config.limits.clone(), metrics.clone()).map_err(Error::Engine)?;
         let gold = Arc::new(Gold::new(lake, config.topic.clone()));

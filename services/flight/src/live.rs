@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transport::stream::{encode_schema, encode_upserts};
 
-use self::ring::{Kept, Ring};
-use crate::error::Refusal;
+use self::ring::{ChangeBuffer, Kept};
+use crate::error::CallError;
 use crate::follow::turn::Turn;
-use crate::follow::{KEEP_ALIVE, Wanted, in_turn};
+use crate::follow::{FollowRequest, KEEP_ALIVE, in_turn};
 use crate::gold::Gold;
 use crate::symbols::Symbols;
 
@@ -39,13 +39,13 @@ const LOOK_PERIOD_BEHIND: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item. The client continues from its last range.
+/// [`CallError`], once, as the last item. The client continues from its last range.
 pub(crate) fn follow(
-    ring: Arc<Ring>,
+    ring: Arc<ChangeBuffer>,
     gold: Arc<Gold>,
-    wanted: Wanted,
+    wanted: FollowRequest,
     shutdown: CancellationToken,
-) -> impl Stream<Item = Result<FlightData, Refusal>> + Send {
+) -> impl Stream<Item = Result<FlightData, CallError>> + Send {
     let now = Instant::now();
     let follower = Follower {
         changes: ring.changes(),
@@ -71,7 +71,7 @@ pub(crate) fn follow(
 }
 
 struct Follower {
-    ring: Arc<Ring>,
+    ring: Arc<ChangeBuffer>,
     gold: Arc<Gold>,
     changes: watch::Receiver<u64>,
     /// Partitions whose start has not been sent to the client yet.
@@ -102,14 +102,14 @@ struct Files {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<Option<FlightData>, Refusal> {
+    async fn next(&mut self) -> Result<Option<FlightData>, CallError> {
         loop {
             if let Some(message) = self.messages.pop_front() {
                 self.quiet_until = Instant::now() + KEEP_ALIVE;
                 return Ok(Some(message));
             }
             if self.shutdown.is_cancelled() {
-                return Err(Refusal::Stopping);
+                return Err(CallError::Stopping);
             }
             if let Some((partition, next)) = self.starts.pop_front() {
                 self.stand_at(partition, next)?;
@@ -130,7 +130,7 @@ impl Follower {
     }
 
     /// Queues the next batches of one partition, if no partition misses rows. Returns true if there was anything to do.
-    fn take_from_ring(&mut self) -> Result<bool, Refusal> {
+    fn take_from_ring(&mut self) -> Result<bool, CallError> {
         let partitions = self.ring.position().iter().map(|(partition, _)| partition).collect();
         let mut next = None;
         for partition in in_turn(partitions, self.last) {
@@ -153,7 +153,7 @@ impl Follower {
     }
 
     /// Checks whether the table has the missing rows, and starts to read them.
-    async fn look_at_table(&mut self) -> Result<(), Refusal> {
+    async fn look_at_table(&mut self) -> Result<(), CallError> {
         let looked = self.gold.snapshot().await;
         let snapshot = match looked {
             Ok(snapshot) => snapshot,
@@ -186,7 +186,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn read_files(&mut self) -> Result<(), Refusal> {
+    async fn read_files(&mut self) -> Result<(), CallError> {
         let Some(files) = &mut self.files else { return Ok(()) };
         match files.rows.next().await {
             // The client's position moves only after all files are read.
@@ -226,14 +226,14 @@ impl Follower {
         Ok(())
     }
 
-    fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), Refusal> {
+    fn send(&mut self, range: OffsetRange, rows: &RecordBatch) -> Result<(), CallError> {
         self.messages.extend(encode_upserts(&self.symbols.select(rows)?, range)?);
         self.cursor.advance(range);
         Ok(())
     }
 
     /// Sends an empty batch with the position of a partition.
-    fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), Refusal> {
+    fn stand_at(&mut self, partition: i32, next: i64) -> Result<(), CallError> {
         let nothing = RecordBatch::new_empty(schema::gold::schema());
         self.messages.extend(encode_upserts(&nothing, OffsetRange { partition, first: next, next })?);
         Ok(())
@@ -253,9 +253,9 @@ impl Follower {
         self.until.as_ref().is_some_and(|until| until.iter().all(reached))
     }
 
-    async fn wait(&mut self) -> Result<(), Refusal> {
+    async fn wait(&mut self) -> Result<(), CallError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.shutdown.cancelled() => Err(CallError::Stopping),
             // A follower that waits for the files takes nothing from the ring.
             _ = self.changes.changed(), if !self.is_behind => Ok(()),
             () = tokio::time::sleep_until(self.look_at.min(self.quiet_until)) => {
@@ -264,15 +264,15 @@ impl Follower {
         }
     }
 
-    async fn wait_for_turn(&mut self) -> Result<(), Refusal> {
+    async fn wait_for_turn(&mut self) -> Result<(), CallError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.shutdown.cancelled() => Err(CallError::Stopping),
             () = self.turn.take() => Ok(()),
             () = tokio::time::sleep_until(self.quiet_until) => self.keep_alive(),
         }
     }
 
-    fn keep_alive(&mut self) -> Result<(), Refusal> {
+    fn keep_alive(&mut self) -> Result<(), CallError> {
         let partition = self.some_partition();
         self.stand_at(partition, self.next_of(partition))
     }

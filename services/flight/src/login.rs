@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::health;
 use crate::metrics::Metrics;
 use crate::status::status;
@@ -74,7 +74,7 @@ where
                 Ok(admitted) => admitted,
                 Err(denied) => {
                     layer.metrics.denied.inc();
-                    return Ok(status(&Refusal::Denied(denied)).into_http());
+                    return Ok(status(&CallError::Denied(denied)).into_http());
                 }
             };
             request.extensions_mut().insert(admitted.caller);
@@ -107,11 +107,11 @@ pub(crate) fn caller(extensions: &Extensions) -> Caller {
 ///
 /// # Errors
 ///
-/// [`Refusal::Forbidden`].
-pub(crate) fn require(extensions: &Extensions, role: Role) -> Result<(), Refusal> {
+/// [`CallError::Forbidden`].
+pub(crate) fn require(extensions: &Extensions, role: Role) -> Result<(), CallError> {
     let caller = caller(extensions);
     if caller.role >= role {
         return Ok(());
     }
-    Err(Refusal::Forbidden { user: caller.user.to_string(), role: caller.role, needed: role })
+    Err(CallError::Forbidden { user: caller.user.to_string(), role: caller.role, needed: role })
 }

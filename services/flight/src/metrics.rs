@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 
 /// Offsets by partition.
 type Offsets = Family<[(&'static str, i32); 1], Gauge>;
@@ -111,7 +111,7 @@ impl Metrics {
     }
 
     /// Records the size of the hot buffer.
-    pub(crate) fn observe_hot(&self, hot: &Hot) {
+    pub(crate) fn observe_hot(&self, hot: &HotBuffer) {
         let size = hot.size();
         self.hot_rows.set(gauge_value(size.rows));
         self.hot_bytes.set(gauge_value(size.bytes));

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::error::Refusal;
-use crate::hot::Hot;
+use crate::error::CallError;
+use crate::hot::HotBuffer;
 use crate::ipc::Decoder;
 use crate::metrics::Metrics;
 
@@ -32,14 +32,14 @@ const OFFSETS_MAX: i64 = 1 << 53;
 ///
 /// # Errors
 ///
-/// [`Refusal`], once, as the last item: a batch would leave a gap or is not bronze, or the server is stopping.
+/// [`CallError`], once, as the last item: a batch would leave a gap or is not bronze, or the server is stopping.
 pub(crate) fn put(
-    hot: Arc<Hot>,
+    hot: Arc<HotBuffer>,
     hot_bytes_max: usize,
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     metrics: Metrics,
     shutdown: CancellationToken,
-) -> impl Stream<Item = Result<Progress, Refusal>> + Send {
+) -> impl Stream<Item = Result<Progress, CallError>> + Send {
     let changes = hot.changes();
     let put = Put {
         hot,
@@ -56,7 +56,7 @@ pub(crate) fn put(
 }
 
 struct Put {
-    hot: Arc<Hot>,
+    hot: Arc<HotBuffer>,
     hot_bytes_max: usize,
     /// `None` once the client has sent everything.
     messages: Option<BoxStream<'static, Result<FlightData, Status>>>,
@@ -71,7 +71,7 @@ struct Put {
 }
 
 impl Put {
-    async fn next(&mut self) -> Result<Option<Progress>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Progress>, CallError> {
         loop {
             let progress = self.hot.progress();
             if progress.durable != self.told.durable {
@@ -85,12 +85,12 @@ impl Put {
                 continue;
             };
             tokio::select! {
-                () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
+                () = self.shutdown.cancelled() => return Err(CallError::Stopping),
                 // The sender of the changes lives as long as `self.hot`.
                 _ = self.changes.changed() => {}
                 message = messages.next() => match message {
                     None => self.messages = None,
-                    Some(Err(broken)) => return Err(Refusal::Broken(broken)),
+                    Some(Err(broken)) => return Err(CallError::Broken(broken)),
                     Some(Ok(message)) => {
                         if self.take(message).await? {
                             let progress = self.hot.progress();
@@ -103,10 +103,12 @@ impl Put {
     }
 
     /// Decodes and buffers one message. Returns true if it held a batch.
-    async fn take(&mut self, message: FlightData) -> Result<bool, Refusal> {
-        let Some(rows) = self.decoder.decode(&message).map_err(Refusal::BadBatch)? else { return Ok(false) };
-        let range = range_of(&message).map_err(Refusal::BadBatch)?;
-        validate(range, &rows).map_err(Refusal::BadBatch)?;
+    async fn take(&mut self, message: FlightData) -> Result<bool, CallError> {
+        let Some(rows) = self.decoder.decode(&message).map_err(CallError::BadBatch)? else {
+            return Ok(false);
+        };
+        let range = range_of(&message).map_err(CallError::BadBatch)?;
+        validate(range, &rows).map_err(CallError::BadBatch)?;
         while self.hot.size().bytes >= self.hot_bytes_max {
             self.changed().await?;
         }
@@ -118,9 +120,9 @@ impl Put {
         Ok(true)
     }
 
-    async fn changed(&mut self) -> Result<(), Refusal> {
+    async fn changed(&mut self) -> Result<(), CallError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refusal::Stopping),
+            () = self.shutdown.cancelled() => Err(CallError::Stopping),
             _ = self.changes.changed() => Ok(()),
         }
     }

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use self::engine::Engine;
 use self::running::{Place, Places};
 use self::watch::Watch;
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::follow::turn::Turns;
 use crate::metrics::Metrics;
 use crate::sql::names;
@@ -96,7 +96,7 @@ pub(crate) struct Queries {
 }
 
 /// Future that plans a query.
-pub(crate) type Plan = BoxFuture<'static, Result<Planned, Refusal>>;
+pub(crate) type Plan = BoxFuture<'static, Result<Planned, CallError>>;
 
 /// Planned query, and the parameters of each execution. The executions run one after the other.
 pub(crate) struct Planned {
@@ -107,7 +107,7 @@ pub(crate) struct Planned {
 /// Result of a query that has started.
 pub(crate) struct Answer {
     pub(crate) schema: SchemaRef,
-    pub(crate) batches: BoxStream<'static, Result<RecordBatch, Refusal>>,
+    pub(crate) batches: BoxStream<'static, Result<RecordBatch, CallError>>,
 }
 
 /// Message from a running query to the call that waits for it.
@@ -137,7 +137,7 @@ impl Queries {
     /// # Errors
     ///
     /// The caller has no free place.
-    pub(crate) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
+    pub(crate) fn follow(&self, caller: &Caller) -> Result<Following, CallError> {
         self.places.follow(caller)
     }
 
@@ -154,8 +154,8 @@ impl Queries {
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
         caller: &Caller,
-        plan: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        plan: impl Future<Output = Result<T, CallError>> + Send + 'static,
+    ) -> Result<T, CallError> {
         let place = self.places.plan(caller).await?;
         self.prepare(async move {
             // The work keeps its place while it computes, even if no caller waits for it any more.
@@ -172,12 +172,12 @@ impl Queries {
     /// The work took too long or failed.
     pub(crate) async fn prepare<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        work: impl Future<Output = Result<T, CallError>> + Send + 'static,
+    ) -> Result<T, CallError> {
         let working = AbortOnDropHandle::new(self.engine.spawn(work));
         match timeout(PLANNING_MAX, working).await {
-            Ok(done) => done.map_err(|_| Refusal::Panicked)?,
-            Err(_) => Err(Refusal::TooLong { limit: PLANNING_MAX }),
+            Ok(done) => done.map_err(|_| CallError::Panicked)?,
+            Err(_) => Err(CallError::TooLong { limit: PLANNING_MAX }),
         }
     }
 
@@ -186,9 +186,9 @@ impl Queries {
     /// # Errors
     ///
     /// The text is too long.
-    pub(crate) fn check_text(&self, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) fn check_text(&self, bytes: usize) -> Result<(), CallError> {
         let limit = self.limits.query_text_max;
-        if bytes > limit { Err(Refusal::TooLongText { bytes, limit }) } else { Ok(()) }
+        if bytes > limit { Err(CallError::TooLongText { bytes, limit }) } else { Ok(()) }
     }
 
     /// Runs a query of `caller` as soon as a place is free. Returns once the query has started.
@@ -203,7 +203,7 @@ impl Queries {
         id: Uuid,
         text: &str,
         plan: Plan,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, CallError> {
         let place = self.places.take(purpose, caller, id, text).await?;
         self.metrics.queries.inc();
         let (sender, receiver) = mpsc::channel(BATCHES_READY_MAX);
@@ -226,7 +226,7 @@ impl Queries {
                 Ok(Answer { schema, batches: batches.boxed() })
             }
             Some(Err(refusal)) => Err(refusal),
-            Some(Ok(Piece::Rows(_))) | None => Err(Refusal::Panicked),
+            Some(Ok(Piece::Rows(_))) | None => Err(CallError::Panicked),
         }
     }
 
@@ -236,7 +236,7 @@ impl Queries {
     }
 
     /// Creates the environment of one query: the shared one with its own memory.
-    fn environment(&self, watch: &Watch) -> Result<Arc<RuntimeEnv>, Refusal> {
+    fn environment(&self, watch: &Watch) -> Result<Arc<RuntimeEnv>, CallError> {
         let pool = TrackConsumersPool::new(FairSpillPool::new(self.limits.query_memory_max), CONSUMERS_NAMED);
         let builder = RuntimeEnvBuilder::from_runtime_env(&self.shared);
         Ok(builder.with_memory_pool(watch.pool(pool)).build_arc()?)
@@ -245,7 +245,7 @@ impl Queries {
 
 /// Pieces of a running query, as the call takes them. The call ends in time whatever the query computes, and then stops the query.
 struct Pieces {
-    receiver: mpsc::Receiver<Result<Piece, Refusal>>,
+    receiver: mpsc::Receiver<Result<Piece, CallError>>,
     /// Task of the query. Dropping this value aborts it wherever it waits.
     working: AbortOnDropHandle<()>,
     running: Arc<Running>,
@@ -255,18 +255,18 @@ struct Pieces {
 }
 
 impl Pieces {
-    async fn next(&mut self) -> Option<Result<Piece, Refusal>> {
+    async fn next(&mut self) -> Option<Result<Piece, CallError>> {
         let begun = Instant::now();
         let piece = tokio::select! {
             piece = timeout(self.left, self.receiver.recv()) => piece,
-            () = self.running.cancelled() => return Some(Err(Refusal::Cancelled)),
+            () = self.running.cancelled() => return Some(Err(CallError::Cancelled)),
         };
         self.left = self.left.saturating_sub(begun.elapsed());
         match piece {
             Ok(Some(piece)) => Some(piece),
             // The result is complete only if the query's task ended without an error.
-            Ok(None) => (&mut self.working).await.err().map(|_| Err(Refusal::Panicked)),
-            Err(_) => Some(Err(Refusal::TooLong { limit: self.limit })),
+            Ok(None) => (&mut self.working).await.err().map(|_| Err(CallError::Panicked)),
+            Err(_) => Some(Err(CallError::TooLong { limit: self.limit })),
         }
     }
 }
@@ -283,7 +283,7 @@ struct Query {
     environment: Arc<RuntimeEnv>,
     result_bytes_max: usize,
     place: Place,
-    sender: mpsc::Sender<Result<Piece, Refusal>>,
+    sender: mpsc::Sender<Result<Piece, CallError>>,
 }
 
 impl Query {
@@ -294,7 +294,7 @@ impl Query {
         }
     }
 
-    async fn execute(&self, plan: Plan) -> Result<(), Refusal> {
+    async fn execute(&self, plan: Plan) -> Result<(), CallError> {
         let mut is_described = false;
         let Planned { query, executions } = plan.await?;
         for parameters in executions {
@@ -310,7 +310,7 @@ impl Query {
             while let Some(batch) = batches.next().await.transpose()? {
                 let batch = names::rename(batch)?;
                 if self.place.running.count(&batch)? > self.result_bytes_max {
-                    return Err(Refusal::TooLarge { limit: self.result_bytes_max });
+                    return Err(CallError::TooLarge { limit: self.result_bytes_max });
                 }
                 self.send(Piece::Rows(batch)).await?;
             }
@@ -318,10 +318,10 @@ impl Query {
         Ok(())
     }
 
-    async fn send(&self, piece: Piece) -> Result<(), Refusal> {
+    async fn send(&self, piece: Piece) -> Result<(), CallError> {
         match timeout(UNTAKEN_MAX, self.sender.send(Ok(piece))).await {
-            Ok(sent) => sent.map_err(|_| Refusal::Cancelled),
-            Err(_) => Err(Refusal::Untaken { limit: UNTAKEN_MAX }),
+            Ok(sent) => sent.map_err(|_| CallError::Cancelled),
+            Err(_) => Err(CallError::Untaken { limit: UNTAKEN_MAX }),
         }
     }
 }
@@ -345,7 +345,7 @@ impl Answer {
     /// Returns the schema and the batches. `map` converts each error.
     pub(crate) fn map_err<E>(
         self,
-        map: impl Fn(Refusal) -> E + Send + 'static,
+        map: impl Fn(CallError) -> E + Send + 'static,
     ) -> (SchemaRef, impl Stream<Item = Result<RecordBatch, E>> + Send) {
         (self.schema, self.batches.map(move |batch| batch.map_err(&map)))
     }

@@ -25,17 +25,17 @@ use transport::stream::{encode_batch, encode_schema};
 
 use crate::actions::{self, Done};
 use crate::catalog::{Catalog, PUBLIC};
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::follow::follow;
 use crate::follow::untaken::Watched;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::live;
-use crate::live::ring::Ring;
+use crate::live::ring::ChangeBuffer;
 use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
 use crate::queries::UNTAKEN_MAX;
-use crate::sql::{Asker, Sql};
+use crate::sql::{RequestContext, Sql};
 use crate::start;
 use crate::status::status;
 
@@ -50,9 +50,9 @@ pub(crate) const TABLES: [&str; 2] = ["bronze", "gold"];
 /// The Flight service.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    pub(crate) hot: Arc<Hot>,
+    pub(crate) hot: Arc<HotBuffer>,
     pub(crate) hot_bytes_max: usize,
-    pub(crate) ring: Arc<Ring>,
+    pub(crate) ring: Arc<ChangeBuffer>,
     pub(crate) sql: Sql,
     pub(crate) metrics: Metrics,
     pub(crate) known: service::status::Status,
@@ -60,10 +60,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    async fn read(&self, request: &Request<Ticket>) -> Result<Messages, Refusal> {
+    async fn read(&self, request: &Request<Ticket>) -> Result<Messages, CallError> {
         let encoding = Encoding::of(&request.get_ref().ticket);
         let ticket = proto::ticket::Ticket::decode(&request.get_ref().ticket)
-            .map_err(|error| Refusal::BadRequest(error.to_string()))?;
+            .map_err(|error| CallError::BadRequest(error.to_string()))?;
         let messages = match ticket {
             proto::ticket::Ticket::Bronze(ticket) => {
                 let caller = login::caller(request.extensions());
@@ -91,15 +91,15 @@ impl Server {
     }
 
     /// Records a process's report and returns the reports of all processes.
-    fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, Refusal> {
-        let report = Report::decode(body).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+    fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, CallError> {
+        let report = Report::decode(body).map_err(|error| CallError::BadRequest(error.to_string()))?;
         self.known.hear(report);
         let encode = |report: &Report| report.encode(Encoding::of(body));
         let results = self.known.reports();
         Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report) }).collect())
     }
 
-    async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, Refusal> {
+    async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, CallError> {
         start::check_table(ticket.table.as_ref(), &self.hot)?;
         self.received(&ticket.below).await?;
         // The rows come from several partitions, so the range stands for none of them.
@@ -107,14 +107,14 @@ impl Server {
         let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
         let messages = batches.map(move |batch| {
-            let messages = encode_batch(&batch?, range).map_err(Refusal::from)?;
-            Ok::<_, Refusal>(futures::stream::iter(messages.into_iter().map(Ok)))
+            let messages = encode_batch(&batch?, range).map_err(CallError::from)?;
+            Ok::<_, CallError>(futures::stream::iter(messages.into_iter().map(Ok)))
         });
         Ok(Box::pin(schema.chain(messages.map_err(|refusal| status(&refusal)).try_flatten())))
     }
 
     /// Waits until bronze has received all offsets below `below`.
-    async fn received(&self, below: &Position) -> Result<(), Refusal> {
+    async fn received(&self, below: &Position) -> Result<(), CallError> {
         let mut changes = self.hot.changes();
         let is_received = || {
             let received = self.hot.progress().received;
@@ -122,16 +122,16 @@ impl Server {
         };
         while !is_received() {
             tokio::select! {
-                () = self.shutdown.cancelled() => return Err(Refusal::Stopping),
+                () = self.shutdown.cancelled() => return Err(CallError::Stopping),
                 _ = changes.changed() => {}
             }
         }
         Ok(())
     }
 
-    fn table_info(table: &str) -> Result<FlightInfo, Refusal> {
+    fn table_info(table: &str) -> Result<FlightInfo, CallError> {
         let schema = Catalog::schema(table).ok_or_else(|| {
-            Refusal::BadRequest(format!("there is no table {table:?}: the tables are bronze and gold"))
+            CallError::BadRequest(format!("there is no table {table:?}: the tables are bronze and gold"))
         })?;
         // The ticket describes a query, whose result ends. A client that follows a table writes its own ticket.
         let ticket = Sql::ticket(&format!("SELECT * FROM {PUBLIC}.{table}"));
@@ -148,13 +148,13 @@ impl Server {
 /// server.
 fn check_command(command: &[u8]) -> Result<(), Status> {
     let Some(Err(error)) = Any::decode(command).ok().map(Command::try_from) else { return Ok(()) };
-    Err(status(&Refusal::BadRequest(error.to_string())))
+    Err(status(&CallError::BadRequest(error.to_string())))
 }
 
 /// Streams the messages of a follower. Its place is free again when the stream is dropped, or when its client takes nothing for too long.
 fn held(
     place: impl Send + 'static,
-    messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
+    messages: impl Stream<Item = Result<FlightData, CallError>> + Send + 'static,
 ) -> Messages {
     let messages = messages.inspect(move |_| {
         let _held = &place;
@@ -163,7 +163,7 @@ fn held(
 }
 
 /// Checks that a put is for bronze's topic, if its descriptor names a topic.
-fn check_topic(topic: Option<Topic>, hot: &Hot) -> Result<(), Refusal> {
+fn check_topic(topic: Option<Topic>, hot: &HotBuffer) -> Result<(), CallError> {
     match topic {
         Some(topic) => Ok(hot.admit(&topic)?),
         None => Ok(()),
@@ -259,11 +259,11 @@ impl FlightService for Server {
             Some(Err(broken)) => return Err(broken.clone()),
             None => {
                 let missing = "the put ended before its first message, which holds the descriptor";
-                return Err(status(&Refusal::BadRequest(missing.to_owned())));
+                return Err(status(&CallError::BadRequest(missing.to_owned())));
             }
         };
         let opened = transport::descriptor::put_of(&descriptor);
-        let encoding = match opened.map_err(|reason| status(&Refusal::BadRequest(reason)))? {
+        let encoding = match opened.map_err(|reason| status(&CallError::BadRequest(reason)))? {
             Some((Put::Bronze { topic }, encoding)) => {
                 require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
                 check_topic(topic, &self.hot).map_err(|refusal| status(&refusal))?;
@@ -279,7 +279,7 @@ impl FlightService for Server {
             }
             None => {
                 if let Some(table) = table_of(&descriptor) {
-                    return Err(status(&Refusal::Unsupported(format!("a put to {table:?}"))));
+                    return Err(status(&CallError::Unsupported(format!("a put to {table:?}"))));
                 }
                 let bound =
                     self.sql.put(&descriptor.cmd, messages).await.map_err(|refusal| status(&refusal))?;
@@ -310,7 +310,7 @@ impl FlightService for Server {
             let results = self.report(&request.get_ref().body).map_err(|refusal| status(&refusal))?;
             return Ok(Response::new(Box::pin(futures::stream::iter(results.into_iter().map(Ok)))));
         }
-        let done = actions::run(&self.sql, Asker::of(&request), request.get_ref());
+        let done = actions::run(&self.sql, RequestContext::of(&request), request.get_ref());
         let Some(Done { body, cookie }) = done.map_err(|refusal| status(&refusal))? else {
             check_command(&request.get_ref().body)?;
             return self.sql.do_action(request).await;
@@ -336,6 +336,6 @@ impl FlightService for Server {
         _request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         let what = "DoExchange (DoPut takes bronze, DoGet answers queries)".to_owned();
-        Err(status(&Refusal::Unsupported(what)))
+        Err(status(&CallError::Unsupported(what)))
     }
 }

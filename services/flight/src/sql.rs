@@ -47,7 +47,7 @@ use self::prepared::Prepared;
 use self::session::Session;
 use self::ticket::QueryTicket;
 use crate::catalog::Catalog;
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::login;
 use crate::queries::{Plan, Planned, Purpose, Queries, bind};
 use crate::server::Messages;
@@ -62,15 +62,18 @@ pub(crate) struct Sql {
 
 /// Caller of a request, and its session.
 #[derive(Clone, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct RequestContext {
     pub(crate) caller: Caller,
     pub(crate) session: Session,
 }
 
-impl Asker {
+impl RequestContext {
     /// Returns the caller and the session of a request.
-    pub(crate) fn of<T>(request: &Request<T>) -> Asker {
-        Asker { caller: login::caller(request.extensions()), session: Session::of(request.metadata()) }
+    pub(crate) fn of<T>(request: &Request<T>) -> RequestContext {
+        RequestContext {
+            caller: login::caller(request.extensions()),
+            session: Session::of(request.metadata()),
+        }
     }
 }
 
@@ -88,10 +91,10 @@ impl Sql {
         &self,
         command: &[u8],
         messages: impl Stream<Item = Result<FlightData, Status>> + Send,
-    ) -> Result<DoPutPreparedStatementResult, Refusal> {
+    ) -> Result<DoPutPreparedStatementResult, CallError> {
         let command = Any::decode(command).ok().and_then(|command| Command::try_from(command).ok());
         let Some(Command::CommandPreparedStatementQuery(query)) = command else {
-            return Err(Refusal::Unsupported("an update (tables are read-only to SQL)".to_owned()));
+            return Err(CallError::Unsupported("an update (tables are read-only to SQL)".to_owned()));
         };
         let prepared = Prepared::decode(&query.prepared_statement_handle)?;
         self.check_text(&prepared.query)?;
@@ -103,10 +106,10 @@ impl Sql {
     /// query thread.
     async fn plan<T: Send + 'static>(
         &self,
-        asker: &Asker,
+        asker: &RequestContext,
         query: &Prepared,
-        look: impl FnOnce(DataFrame) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        look: impl FnOnce(DataFrame) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
         let planning = self.planning(asker, query);
         let plan = async move {
             let Planned { query, executions } = planning.await?;
@@ -117,7 +120,7 @@ impl Sql {
     }
 
     /// Plans a query. All its executions read one snapshot.
-    fn planning(&self, asker: &Asker, prepared: &Prepared) -> Plan {
+    fn planning(&self, asker: &RequestContext, prepared: &Prepared) -> Plan {
         let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
         Box::pin(async move {
             let query = catalog.plan(&asker, &prepared.query).await?;
@@ -125,7 +128,7 @@ impl Sql {
         })
     }
 
-    async fn execute(&self, asker: &Asker, ticket: QueryTicket) -> Result<Messages, Refusal> {
+    async fn execute(&self, asker: &RequestContext, ticket: QueryTicket) -> Result<Messages, CallError> {
         let QueryTicket { id, prepared } = ticket;
         self.check_text(&prepared.query)?;
         let plan = self.planning(asker, &prepared);
@@ -141,18 +144,18 @@ impl Sql {
         &self,
         prepared: Prepared,
         request: Request<FlightDescriptor>,
-    ) -> Result<Response<FlightInfo>, Refusal> {
+    ) -> Result<Response<FlightInfo>, CallError> {
         self.check_text(&prepared.query)?;
         let look = |plan: DataFrame| Ok(names::given(plan.schema().inner()));
-        let schema = self.plan(&Asker::of(&request), &prepared, look).await?;
+        let schema = self.plan(&RequestContext::of(&request), &prepared, look).await?;
         Ok(info(&schema, QueryTicket::new(prepared).encode()?, request.into_inner())?)
     }
 
     async fn prepare(
         &self,
-        asker: &Asker,
+        asker: &RequestContext,
         query: Query,
-    ) -> Result<ActionCreatePreparedStatementResult, Refusal> {
+    ) -> Result<ActionCreatePreparedStatementResult, CallError> {
         self.check_text(&query)?;
         let (catalog, planned_for) = (Arc::clone(&self.catalog), asker.clone());
         let prepare = async move {
@@ -175,7 +178,7 @@ impl Sql {
         self.queries.plan(&asker.caller, prepare).await
     }
 
-    fn check_text(&self, query: &Query) -> Result<(), Refusal> {
+    fn check_text(&self, query: &Query) -> Result<(), CallError> {
         self.queries.check_text(match query {
             Query::Sql(text) => text.len(),
             Query::Substrait(plan) => plan.len(),
@@ -183,13 +186,13 @@ impl Sql {
     }
 
     /// Cancels the running executions that `info` describes, if they are open to the caller. Returns true if any was running.
-    pub(crate) fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, Refusal> {
+    pub(crate) fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, CallError> {
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
         let ids: Vec<_> = tickets.filter_map(|ticket| QueryTicket::read_id(&ticket.ticket)).collect();
         let mut found = false;
         for running in self.queries.running().iter().filter(|running| ids.contains(&running.id)) {
             if !running.is_open_to(caller) {
-                return Err(Refusal::Forbidden {
+                return Err(CallError::Forbidden {
                     user: caller.user.to_string(),
                     role: caller.role,
                     needed: Role::Admin,
@@ -202,8 +205,8 @@ impl Sql {
     }
 }
 
-fn substrait(plan: Option<SubstraitPlan>) -> Result<Query, Refusal> {
-    let plan = plan.ok_or_else(|| Refusal::BadRequest("the command holds no plan".to_owned()))?;
+fn substrait(plan: Option<SubstraitPlan>) -> Result<Query, CallError> {
+    let plan = plan.ok_or_else(|| CallError::BadRequest("the command holds no plan".to_owned()))?;
     Ok(Query::Substrait(plan.plan))
 }
 
@@ -239,7 +242,7 @@ fn answer(batch: RecordBatch) -> Response<Messages> {
     Response::new(Box::pin(messages.map_err(Status::from)))
 }
 
-fn refused(error: impl Into<Refusal>) -> Status {
+fn refused(error: impl Into<CallError>) -> Status {
     status(&error.into())
 }
 
@@ -264,7 +267,7 @@ impl FlightSqlService for Sql {
         request: Request<Ticket>,
     ) -> Result<SqlStream, Status> {
         let ticket = QueryTicket::decode(&ticket.statement_handle).map_err(refused)?;
-        self.execute(&Asker::of(&request), ticket).await.map(Response::new).map_err(refused)
+        self.execute(&RequestContext::of(&request), ticket).await.map(Response::new).map_err(refused)
     }
 
     async fn do_action_create_prepared_statement(
@@ -272,7 +275,7 @@ impl FlightSqlService for Sql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        self.prepare(&Asker::of(&request), Query::Sql(query.query)).await.map_err(refused)
+        self.prepare(&RequestContext::of(&request), Query::Sql(query.query)).await.map_err(refused)
     }
 
     async fn get_flight_info_substrait_plan(
@@ -289,7 +292,7 @@ impl FlightSqlService for Sql {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let query = substrait(query.plan).map_err(refused)?;
-        self.prepare(&Asker::of(&request), query).await.map_err(refused)
+        self.prepare(&RequestContext::of(&request), query).await.map_err(refused)
     }
 
     async fn do_action_close_prepared_statement(
@@ -317,7 +320,7 @@ impl FlightSqlService for Sql {
     ) -> Result<SqlStream, Status> {
         let prepared = Prepared::decode(&query.prepared_statement_handle).map_err(refused)?;
         let ticket = QueryTicket::new(prepared);
-        self.execute(&Asker::of(&request), ticket).await.map(Response::new).map_err(refused)
+        self.execute(&RequestContext::of(&request), ticket).await.map(Response::new).map_err(refused)
     }
 
     async fn get_flight_info_catalogs(

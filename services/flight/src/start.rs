@@ -4,10 +4,10 @@ use access::Caller;
 use position::Position;
 use proto::ticket::{Follow, Start};
 
-use crate::error::Refusal;
-use crate::follow::Wanted;
-use crate::hot::Hot;
-use crate::live::ring::Ring;
+use crate::error::CallError;
+use crate::follow::FollowRequest;
+use crate::hot::HotBuffer;
+use crate::live::ring::ChangeBuffer;
 use crate::sql::Sql;
 use crate::symbols::Symbols;
 
@@ -16,7 +16,12 @@ use crate::symbols::Symbols;
 /// # Errors
 ///
 /// The ticket names another bronze table, or the query for the ticket's time fails.
-pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Wanted, Refusal> {
+pub(crate) async fn bronze(
+    ticket: Follow,
+    caller: &Caller,
+    hot: &HotBuffer,
+    sql: &Sql,
+) -> Result<FollowRequest, CallError> {
     check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
         Start::Position(position) => position,
@@ -24,7 +29,7 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
     let turn = sql.queries.turns().of(caller);
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
+    Ok(FollowRequest { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 /// Resolves a ticket for gold. Its position also counts bronze's offsets.
@@ -35,10 +40,10 @@ pub(crate) async fn bronze(ticket: Follow, caller: &Caller, hot: &Hot, sql: &Sql
 pub(crate) async fn gold(
     ticket: Follow,
     caller: &Caller,
-    hot: &Hot,
-    ring: &Ring,
+    hot: &HotBuffer,
+    ring: &ChangeBuffer,
     sql: &Sql,
-) -> Result<Wanted, Refusal> {
+) -> Result<FollowRequest, CallError> {
     check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
         Start::Position(position) => position,
@@ -51,23 +56,23 @@ pub(crate) async fn gold(
         Start::Time(micros) => at(micros, caller, hot, sql).await?,
     };
     let turn = sql.queries.turns().of(caller);
-    Ok(Wanted { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
+    Ok(FollowRequest { from, until: ticket.until, symbols: Symbols::new(ticket.symbols), turn })
 }
 
 /// Checks that a ticket's positions belong to this bronze table, if the ticket names a table.
 ///
 /// # Errors
 ///
-/// [`Refusal::OtherTable`].
-pub(crate) fn check_table(table: Option<&String>, hot: &Hot) -> Result<(), Refusal> {
+/// [`CallError::OtherTable`].
+pub(crate) fn check_table(table: Option<&String>, hot: &HotBuffer) -> Result<(), CallError> {
     let ours = hot.origin().table;
     match table {
-        Some(theirs) if *theirs != ours => Err(Refusal::OtherTable { ours, theirs: theirs.clone() }),
+        Some(theirs) if *theirs != ours => Err(CallError::OtherTable { ours, theirs: theirs.clone() }),
         _ => Ok(()),
     }
 }
 
-async fn at(micros: i64, caller: &Caller, hot: &Hot, sql: &Sql) -> Result<Position, Refusal> {
+async fn at(micros: i64, caller: &Caller, hot: &HotBuffer, sql: &Sql) -> Result<Position, CallError> {
     // Read before the query, so that rows that arrive during the query are not skipped.
     let mut position = hot.progress().received;
     for (partition, next) in sql.offsets_at(caller, micros).await?.iter() {

@@ -1,4 +1,4 @@
-//! Mapping from a [`Refusal`] to a gRPC status. The status shows a client whether to correct the call, retry it or give up.
+//! Mapping from a [`CallError`] to a gRPC status. The status shows a client whether to correct the call, retry it or give up.
 
 use std::error::Error;
 
@@ -8,30 +8,32 @@ use datafusion::parquet::errors::ParquetError;
 use lake::LakeError;
 use tonic::{Code, Status};
 
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Maps a refusal to its status. Details for operators, such as a store's address and its response, go to the log. The caller receives a
 /// general sentence instead.
-pub(crate) fn status(refusal: &Refusal) -> Status {
+pub(crate) fn status(refusal: &CallError) -> Status {
     let (code, told) = match refusal {
-        Refusal::Broken(status) => return status.clone(),
-        Refusal::Stopping | Refusal::Ahead { .. } => (Code::Unavailable, None),
-        Refusal::Denied(Denied::TooMany { .. }) => (Code::ResourceExhausted, None),
-        Refusal::Denied(_) => (Code::Unauthenticated, None),
-        Refusal::Forbidden { .. } => (Code::PermissionDenied, None),
-        Refusal::Busy(_) | Refusal::TooLarge { .. } | Refusal::NoMemory(_) => (Code::ResourceExhausted, None),
-        Refusal::TooLong { .. } | Refusal::Untaken { .. } => (Code::DeadlineExceeded, None),
-        Refusal::Cancelled => (Code::Cancelled, None),
-        Refusal::Gap(_) | Refusal::OtherTopic(_) | Refusal::OtherTable { .. } => {
+        CallError::Broken(status) => return status.clone(),
+        CallError::Stopping | CallError::Ahead { .. } => (Code::Unavailable, None),
+        CallError::Denied(Denied::TooMany { .. }) => (Code::ResourceExhausted, None),
+        CallError::Denied(_) => (Code::Unauthenticated, None),
+        CallError::Forbidden { .. } => (Code::PermissionDenied, None),
+        CallError::Busy(_) | CallError::TooLarge { .. } | CallError::NoMemory(_) => {
+            (Code::ResourceExhausted, None)
+        }
+        CallError::TooLong { .. } | CallError::Untaken { .. } => (Code::DeadlineExceeded, None),
+        CallError::Cancelled => (Code::Cancelled, None),
+        CallError::Gap(_) | CallError::OtherTopic(_) | CallError::OtherTable { .. } => {
             (Code::FailedPrecondition, None)
         }
-        Refusal::BadBatch(_) | Refusal::BadRequest(_) | Refusal::TooLongText { .. } => {
+        CallError::BadBatch(_) | CallError::BadRequest(_) | CallError::TooLongText { .. } => {
             (Code::InvalidArgument, None)
         }
-        Refusal::Query(error) => of_query(error),
-        Refusal::Lake(error) => of_lake(error),
-        Refusal::Encode(_) | Refusal::Panicked => (Code::Internal, None),
-        Refusal::Unsupported(_) => (Code::Unimplemented, None),
+        CallError::Query(error) => of_query(error),
+        CallError::Lake(error) => of_lake(error),
+        CallError::Encode(_) | CallError::Panicked => (Code::Internal, None),
+        CallError::Unsupported(_) => (Code::Unimplemented, None),
     };
     let Some(told) = told else { return Status::new(code, sentence(refusal)) };
     match code {

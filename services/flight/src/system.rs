@@ -16,10 +16,10 @@ use lake::LakeError;
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::metrics::Samples;
-use service::status::{Report, Said, Status, View};
+use service::status::{ProcessEvent, Report, Status, View};
 
 use crate::gold::Gold;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::queries::{Queries, Running};
 
 /// Name of the schema.
@@ -211,7 +211,7 @@ fn history(System { status, .. }: &System) -> Vec<Value> {
 fn events(System { status, caller, .. }: &System) -> Vec<Value> {
     // The causes of an error contain addresses of stores and brokers, and their responses.
     let is_shown = caller.role >= Role::Writer;
-    let row = |Said { process, event }: &Said| {
+    let row = |ProcessEvent { process, event }: &ProcessEvent| {
         let detail: Vec<String> =
             event.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
         json!({
@@ -227,7 +227,7 @@ fn events(System { status, caller, .. }: &System) -> Vec<Value> {
 }
 
 fn dead_letters(System { status, .. }: &System) -> Vec<Value> {
-    let row = |Said { process, event }: &Said| {
+    let row = |ProcessEvent { process, event }: &ProcessEvent| {
         let mut row = object(&event.fields);
         for whole in ["partition", "offset", "count"] {
             row[whole] = event.fields.get(whole).and_then(|text| text.parse::<i64>().ok()).into();
@@ -357,7 +357,7 @@ pub(crate) struct SystemSchema {
 /// The tables of the lake.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
-    pub(crate) hot: Arc<Hot>,
+    pub(crate) hot: Arc<HotBuffer>,
     pub(crate) gold: Arc<Gold>,
 }
 

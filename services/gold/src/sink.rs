@@ -40,16 +40,16 @@ pub struct State {
     /// Offsets that its rows were computed from.
     pub position: Position,
     /// The event time of each symbol's newest row, or a later time. No row is later than this time.
-    pub newest: Newest,
+    pub newest: NewestBySymbol,
 }
 
 /// The newest event time of each symbol in a table. The table has no later rows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Newest(HashMap<String, i64>);
+pub struct NewestBySymbol(HashMap<String, i64>);
 
 /// Partitions of each symbol's candles. There is one, unless producers use different partitioners or partitions were added.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Partitions(HashMap<String, BTreeSet<i32>>);
+pub struct SymbolPartitions(HashMap<String, BTreeSet<i32>>);
 
 /// Gold rows, split by whether a table may already contain them.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Computed {
     }
 }
 
-impl Newest {
+impl NewestBySymbol {
     /// Returns the newest event time of `symbol`, in microseconds.
     pub fn get(&self, symbol: &str) -> Option<i64> {
         self.0.get(symbol).copied()
@@ -84,10 +84,10 @@ impl Newest {
     }
 
     /// Returns, for each symbol in both, the lesser event time. A symbol that is missing on one side was not in that table at its position.
-    pub fn lesser(&self, other: &Newest) -> Newest {
+    pub fn lesser(&self, other: &NewestBySymbol) -> NewestBySymbol {
         let both =
             |(symbol, newest): (&String, &i64)| Some((symbol.clone(), other.get(symbol)?.min(*newest)));
-        Newest(self.0.iter().filter_map(both).collect())
+        NewestBySymbol(self.0.iter().filter_map(both).collect())
     }
 
     /// Splits batches in the order in which they were computed, and advances to the newest rows.
@@ -128,7 +128,7 @@ impl Newest {
     }
 }
 
-impl Partitions {
+impl SymbolPartitions {
     /// Returns the known partitions of `symbol`, if any.
     pub(crate) fn get(&self, symbol: &str) -> Option<&BTreeSet<i32>> {
         self.0.get(symbol)
@@ -151,8 +151,8 @@ impl Partitions {
     }
 
     /// Returns the symbols of `computed` whose partition is missing here.
-    pub(crate) fn missing(&self, computed: &[&Computed]) -> Partitions {
-        let mut missing = Partitions::default();
+    pub(crate) fn missing(&self, computed: &[&Computed]) -> SymbolPartitions {
+        let mut missing = SymbolPartitions::default();
         for Computed { range, rows, .. } in computed {
             for (symbol, _) in stretches(rows) {
                 if !self.get(symbol).is_some_and(|known| known.contains(&range.partition)) {
@@ -164,16 +164,16 @@ impl Partitions {
     }
 
     /// Adds the symbols of `other`.
-    pub(crate) fn extend(&mut self, other: &Partitions) {
+    pub(crate) fn extend(&mut self, other: &SymbolPartitions) {
         for (symbol, partition) in other.iter() {
             self.insert(symbol, partition);
         }
     }
 }
 
-impl FromIterator<(String, i32)> for Partitions {
+impl FromIterator<(String, i32)> for SymbolPartitions {
     fn from_iter<I: IntoIterator<Item = (String, i32)>>(pairs: I) -> Self {
-        let mut partitions = Partitions::default();
+        let mut partitions = SymbolPartitions::default();
         for (symbol, partition) in pairs {
             partitions.insert(&symbol, partition);
         }
@@ -195,9 +195,9 @@ fn stretches(batch: &RecordBatch) -> impl Iterator<Item = (&str, Range<usize>)> 
     })
 }
 
-impl FromIterator<(String, i64)> for Newest {
+impl FromIterator<(String, i64)> for NewestBySymbol {
     fn from_iter<I: IntoIterator<Item = (String, i64)>>(pairs: I) -> Self {
-        Newest(pairs.into_iter().collect())
+        NewestBySymbol(pairs.into_iter().collect())
     }
 }
 

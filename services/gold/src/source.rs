@@ -29,7 +29,7 @@ pub(crate) type Batch = (OffsetRange, RecordBatch);
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: String,
-    identity: access::Client,
+    identity: access::Identity,
     client: Option<Client>,
 }
 
@@ -49,7 +49,7 @@ enum Ended {
 }
 
 impl Connection {
-    pub(crate) fn new(address: &str, identity: &access::Client) -> Self {
+    pub(crate) fn new(address: &str, identity: &access::Identity) -> Self {
         Connection { address: address.to_owned(), identity: identity.clone(), client: None }
     }
 

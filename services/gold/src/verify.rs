@@ -66,7 +66,7 @@ pub struct Config {
     pub patience: Duration,
     /// Credentials for the Flight server.
     #[command(flatten)]
-    pub access: access::Client,
+    pub access: access::Identity,
 }
 
 /// Compares bronze with the topic, and PostgreSQL and the lake with the gold that follows from bronze.

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{self, Computed, Newest, Partitions, State};
+use crate::sink::{self, Computed, NewestBySymbol, State, SymbolPartitions};
 use crate::source::{self, Connection, Histories, Source};
 use crate::window::Window;
 
@@ -44,7 +44,7 @@ pub(crate) struct Walk<'a> {
     /// Position of PostgreSQL.
     reached: watch::Sender<Position>,
     /// Partitions of the symbols, at the position of PostgreSQL or later.
-    partitions: Partitions,
+    partitions: SymbolPartitions,
     /// The window of the last walk.
     pieces: Option<Pieces>,
 }
@@ -174,9 +174,10 @@ impl<'a> Walk<'a> {
 }
 
 /// Returns the position from which all sinks can continue, and the newest event times that all of them have there.
-fn common(sinks: &[Stage]) -> (Position, Newest) {
+fn common(sinks: &[Stage]) -> (Position, NewestBySymbol) {
     let states = sinks.iter().map(|sink| (sink.state().position.clone(), sink.state().newest.clone()));
-    let lesser = |(position, newest): (Position, Newest), (other, others): (Position, Newest)| {
+    let lesser = |(position, newest): (Position, NewestBySymbol),
+                  (other, others): (Position, NewestBySymbol)| {
         (position.lesser(&other), newest.lesser(&others))
     };
     states.reduce(lesser).unwrap_or_default()

@@ -28,7 +28,7 @@ use crate::candle::{self, Candle};
 use crate::kernel::{Frame, WIDEST};
 use crate::rows::Rows;
 use crate::run::Run;
-use crate::sink::{Newest, Partitions};
+use crate::sink::{NewestBySymbol, SymbolPartitions};
 
 /// Widest window in microseconds: a candle changes later rows within this distance, and a row needs candles within it.
 const REACH_MICROS: i64 = WIDEST as i64 * MINUTE_MICROS;
@@ -80,8 +80,8 @@ pub(crate) struct Window {
     /// Cursor: the position that has been applied.
     reached: Position,
     /// Symbols that bronze has below the cursor and that are not in memory yet.
-    newest: Newest,
-    partitions: Partitions,
+    newest: NewestBySymbol,
+    partitions: SymbolPartitions,
     /// Symbols with a new partition, until the caller takes them.
     split: Vec<String>,
     symbols: HashMap<String, Memory>,
@@ -127,7 +127,12 @@ impl Change {
 impl Window {
     /// Starts at the cursor `reached`, below which bronze has the symbols of `newest`. No symbol has a later event time than `newest`
     /// contains. Each symbol is only in the partitions that `partitions` lists for it; without an entry it may be in any.
-    pub(crate) fn new(frame: Frame, reached: Position, newest: Newest, partitions: Partitions) -> Self {
+    pub(crate) fn new(
+        frame: Frame,
+        reached: Position,
+        newest: NewestBySymbol,
+        partitions: SymbolPartitions,
+    ) -> Self {
         Window { frame, reached, newest, partitions, split: Vec::new(), symbols: HashMap::new() }
     }
 

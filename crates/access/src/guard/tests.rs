@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::{Denied, Guard};
 use crate::users::Users;
-use crate::{Args, Client, Role, Secret};
+use crate::{Args, Identity, Role, Secret};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -20,8 +20,10 @@ fn bearer(token: &str) -> HeaderValue {
 }
 
 fn guard(users: &Path, password: Option<&str>) -> Guard {
-    let client =
-        Client { password: password.map(|password| Secret::from(password.to_owned())), ..Client::default() };
+    let client = Identity {
+        password: password.map(|password| Secret::from(password.to_owned())),
+        ..Identity::default()
+    };
     Guard::open(&Args { client, users: Some(users.to_owned()), ..Args::default() }).unwrap()
 }
 

@@ -20,16 +20,16 @@ pub struct View {
     /// Samples of the last minutes, one a second, oldest first.
     pub history: Vec<Sample>,
     /// All processes, the one that returns this view first.
-    pub processes: Vec<Seen>,
+    pub processes: Vec<ProcessStatus>,
     /// The latest warnings and errors of all processes, newest first.
-    pub events: Vec<Said>,
+    pub events: Vec<ProcessEvent>,
     /// The latest dead letters of all processes, newest first.
-    pub dead_letters: Vec<Said>,
+    pub dead_letters: Vec<ProcessEvent>,
 }
 
 /// State of a process according to its last report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ProcessStatus {
     /// The process.
     #[serde(flatten)]
     pub process: Process,
@@ -43,7 +43,7 @@ pub struct Seen {
 
 /// An event and the process that reported it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Said {
+pub struct ProcessEvent {
     /// Name of the process.
     pub process: String,
     /// The event.
@@ -56,7 +56,7 @@ impl View {
     pub(super) fn new(reports: &[Report], history: &History) -> View {
         let Some(own) = reports.first() else { return View::default() };
         let numbers = Numbers::of(reports);
-        let seen = |report: &Report| Seen {
+        let seen = |report: &Report| ProcessStatus {
             process: report.process.clone(),
             heard_micros: report.at_micros,
             is_silent: report.is_silent(own.at_micros),
@@ -74,10 +74,10 @@ impl View {
     }
 }
 
-fn newest_first(reports: &[Report], events: fn(&Report) -> &[Event]) -> Vec<Said> {
+fn newest_first(reports: &[Report], events: fn(&Report) -> &[Event]) -> Vec<ProcessEvent> {
     let mut all = Vec::new();
     for report in reports {
-        let said = |event: &Event| Said { process: report.process.id.clone(), event: event.clone() };
+        let said = |event: &Event| ProcessEvent { process: report.process.id.clone(), event: event.clone() };
         all.extend(events(report).iter().map(said));
     }
     all.sort_by_key(|said| std::cmp::Reverse(said.event.at_micros));

@@ -172,7 +172,7 @@ async fn until_healthy(address: &str) {
     let mut looks = tokio::time::interval(super::child::HEALTH_INTERVAL);
     loop {
         looks.tick().await;
-        if http::get(address, "/health", &access::Client::default())
+        if http::get(address, "/health", &access::Identity::default())
             .await
             .is_ok_and(|(status, _)| status == 200)
         {

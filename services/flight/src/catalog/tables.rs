@@ -1,6 +1,6 @@
 //! The SQL tables `bronze` and `gold`.
 //!
-//! They hold no rows: a scan reads the [`Seen`] of its session. So a logical plan depends on no snapshot and can be kept.
+//! They hold no rows: a scan reads the [`QuerySnapshot`] of its session. So a logical plan depends on no snapshot and can be kept.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use crate::server::TABLES;
 
 /// Snapshots of the tables for one query, as an extension of its session. Every reference to a table reads the same snapshot.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct QuerySnapshot {
     bronze: Arc<dyn TableProvider>,
     /// Empty until a scan needs it, because reading gold's version costs a request to the lake.
     gold: OnceCell<Arc<dyn TableProvider>>,
     gold_log: Arc<Gold>,
 }
 
-impl Seen {
+impl QuerySnapshot {
     pub(super) fn new(bronze: Arc<dyn TableProvider>, gold_log: Arc<Gold>) -> Self {
-        Seen { bronze, gold: OnceCell::new(), gold_log }
+        QuerySnapshot { bronze, gold: OnceCell::new(), gold_log }
     }
 
     async fn gold(&self) -> Result<&Arc<dyn TableProvider>, DataFusionError> {
@@ -72,7 +72,7 @@ impl TableProvider for PublicTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let seen = state.config().get_extension::<Seen>();
+        let seen = state.config().get_extension::<QuerySnapshot>();
         let seen =
             seen.ok_or_else(|| internal_datafusion_err!("the session has no snapshots of the tables"))?;
         let table = if self.is_gold { seen.gold().await? } else { &seen.bronze };

@@ -12,14 +12,14 @@ use service::status::Status;
 use uuid::Uuid;
 
 use super::Catalog;
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::gold::Gold;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::hot::tests::{rows, table};
 use crate::metrics::Metrics;
 use crate::queries::{Purpose, Queries};
 use crate::sql::session::Session;
-use crate::sql::{Asker, Query, Sql, names};
+use crate::sql::{Query, RequestContext, Sql, names};
 
 /// A server with three candles in bronze and none in gold.
 pub(crate) struct Server {
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn new() -> Server {
         let folder = tempfile::tempdir().unwrap();
-        let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+        let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
         hot.push(OffsetRange { partition: 0, first: 0, next: 3 }, &rows(0, &[0, 1, 2])).unwrap();
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
         let gold = Arc::new(Gold::new(lake, "candles".to_owned()));
@@ -41,9 +41,9 @@ impl Server {
         Server { _folder: folder, sql: Sql { catalog, queries } }
     }
 
-    async fn query(&self, text: &str) -> Result<(Vec<String>, Vec<RecordBatch>), Refusal> {
+    async fn query(&self, text: &str) -> Result<(Vec<String>, Vec<RecordBatch>), CallError> {
         let caller = Caller { user: "ada".into(), role: Role::Reader };
-        let asker = Asker { caller: caller.clone(), session: Session::default() };
+        let asker = RequestContext { caller: caller.clone(), session: Session::default() };
         let (catalog, query) = (Arc::clone(&self.sql.catalog), Query::Sql(text.to_owned()));
         let plan = Box::pin(async move { Ok(catalog.plan(&asker, &query).await?.into()) });
         let answer = self.sql.queries.run(Purpose::Query, &caller, Uuid::new_v4(), text, plan).await?;

@@ -9,8 +9,8 @@ use proto::metadata::BatchMetadata;
 use tokio_util::sync::CancellationToken;
 
 use super::turn::{Turn, Turns};
-use super::{Wanted, follow, in_turn};
-use crate::hot::Hot;
+use super::{FollowRequest, follow, in_turn};
+use crate::hot::HotBuffer;
 use crate::hot::tests::{rows, table};
 use crate::symbols::Symbols;
 
@@ -19,14 +19,18 @@ fn turn(turns: &Turns) -> Turn {
 }
 
 /// Follows all of bronze and describes each batch by its range.
-fn ranges(hot: &Arc<Hot>, turns: &Turns) -> impl Stream<Item = String> + use<> {
-    let wanted =
-        Wanted { from: Position::default(), until: None, symbols: Symbols::new(None), turn: turn(turns) };
+fn ranges(hot: &Arc<HotBuffer>, turns: &Turns) -> impl Stream<Item = String> + use<> {
+    let wanted = FollowRequest {
+        from: Position::default(),
+        until: None,
+        symbols: Symbols::new(None),
+        turn: turn(turns),
+    };
     let messages = follow(Arc::clone(hot), wanted, CancellationToken::new()).skip(1);
     messages.map(|message| BatchMetadata::decode(&message.unwrap().app_metadata).unwrap().range.to_string())
 }
 
-fn push(hot: &Hot, partition: i32, first: i64, next: i64) {
+fn push(hot: &HotBuffer, partition: i32, first: i64, next: i64) {
     let offsets: Vec<i64> = (first..next).collect();
     hot.push(OffsetRange { partition, first, next }, &rows(partition, &offsets)).unwrap();
 }
@@ -40,7 +44,7 @@ async fn take(follower: &mut (impl Stream<Item = String> + Unpin), expected: &[&
 #[tokio::test]
 async fn no_partition_waits_for_all_of_another_and_no_more_is_taken_than_is_sent_next() {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
     push(&hot, 0, 0, 20_000);
     push(&hot, 7, 0, 5);
     let mut follower = pin!(ranges(&hot, &Turns::new(usize::MAX)));
@@ -54,7 +58,7 @@ async fn no_partition_waits_for_all_of_another_and_no_more_is_taken_than_is_sent
 async fn files_are_read_in_turns_and_hot_rows_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Arc::new(Hot::new(table.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table.snapshot()));
     push(&hot, 0, 0, 10);
     let (batches, position) = hot.to_flush().unwrap();
     hot.set_durable(table.append(&batches, &position).await.unwrap());

@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Stream with a task that checks how long its last message waits.
 pub(crate) struct Watched {
@@ -24,7 +24,7 @@ pub(crate) struct Watched {
 
 struct Shared {
     /// `None` once the stream is closed for the client.
-    messages: Option<BoxStream<'static, Result<FlightData, Refusal>>>,
+    messages: Option<BoxStream<'static, Result<FlightData, CallError>>>,
     /// Time when the last message was handed out. `None` while the client waits for the next one.
     untaken_since: Option<Instant>,
 }
@@ -32,7 +32,7 @@ struct Shared {
 impl Watched {
     /// Streams `messages` until one stays untaken for `limit`. Then an error replaces the rest.
     pub(crate) fn new(
-        messages: impl Stream<Item = Result<FlightData, Refusal>> + Send + 'static,
+        messages: impl Stream<Item = Result<FlightData, CallError>> + Send + 'static,
         limit: Duration,
     ) -> Self {
         let shared = Shared { messages: Some(messages.boxed()), untaken_since: Some(Instant::now()) };
@@ -43,7 +43,7 @@ impl Watched {
 }
 
 impl Stream for Watched {
-    type Item = Result<FlightData, Refusal>;
+    type Item = Result<FlightData, CallError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.is_over {
@@ -53,7 +53,7 @@ impl Stream for Watched {
         let mut shared = locked(&shared);
         let Some(messages) = &mut shared.messages else {
             self.is_over = true;
-            return Poll::Ready(Some(Err(Refusal::Untaken { limit: self.limit })));
+            return Poll::Ready(Some(Err(CallError::Untaken { limit: self.limit })));
         };
         let polled = messages.poll_next_unpin(context);
         shared.untaken_since = polled.is_ready().then(Instant::now);
@@ -94,7 +94,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::Watched;
-    use crate::error::Refusal;
+    use crate::error::CallError;
 
     #[tokio::test]
     async fn what_a_client_leaves_untaken_is_let_go_of() {
@@ -106,7 +106,7 @@ mod tests {
         let mut messages = Watched::new(endless, Duration::from_millis(1));
         messages.next().await.unwrap().unwrap();
         is_let_go.await.unwrap_err();
-        assert!(matches!(messages.next().await, Some(Err(Refusal::Untaken { .. }))));
+        assert!(matches!(messages.next().await, Some(Err(CallError::Untaken { .. }))));
         assert!(messages.next().await.is_none());
     }
 

@@ -9,7 +9,7 @@ use position::{OffsetRange, Position};
 use proptest::prelude::{Strategy, prop_assert_eq, proptest};
 use transport::stream::offset_at;
 
-use super::{Gap, Hot, Next};
+use super::{Gap, HotBuffer, Next};
 
 /// Returns candles at the given offsets, one a minute.
 pub(crate) fn rows(partition: i32, offsets: &[i64]) -> RecordBatch {
@@ -49,7 +49,7 @@ pub(crate) async fn table(folder: &tempfile::TempDir) -> Table {
     Table::open(&lake, lake::bronze("candles")).await.unwrap()
 }
 
-fn push(hot: &Hot, (range, rows): (OffsetRange, RecordBatch)) -> Result<usize, Gap> {
+fn push(hot: &HotBuffer, (range, rows): (OffsetRange, RecordBatch)) -> Result<usize, Gap> {
     hot.push(range, &rows)
 }
 
@@ -60,7 +60,7 @@ fn offsets(batches: &[RecordBatch]) -> Vec<i64> {
 #[tokio::test]
 async fn a_batch_that_would_leave_a_gap_is_refused_with_the_offset_that_is_expected() {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Hot::new(table(&folder).await.snapshot());
+    let hot = HotBuffer::new(table(&folder).await.snapshot());
     assert_eq!(push(&hot, whole(0, 100, 110)), Ok(10));
     assert_eq!(push(&hot, whole(0, 111, 120)), Err(Gap { partition: 0, expected: 110, found: 111 }));
 }
@@ -68,7 +68,7 @@ async fn a_batch_that_would_leave_a_gap_is_refused_with_the_offset_that_is_expec
 #[tokio::test]
 async fn what_is_already_held_is_trimmed() {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Hot::new(table(&folder).await.snapshot());
+    let hot = HotBuffer::new(table(&folder).await.snapshot());
     assert_eq!(push(&hot, whole(0, 0, 10)), Ok(10));
     assert_eq!(push(&hot, whole(0, 5, 12)), Ok(2));
     assert_eq!(push(&hot, whole(0, 3, 12)), Ok(0));
@@ -79,7 +79,7 @@ async fn what_is_already_held_is_trimmed() {
 async fn a_flush_takes_what_is_hot_and_leaves_what_came_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Hot::new(table.snapshot());
+    let hot = HotBuffer::new(table.snapshot());
     push(&hot, whole(0, 0, 10)).unwrap();
     let (batches, position) = hot.to_flush().unwrap();
     push(&hot, whole(0, 10, 13)).unwrap();
@@ -93,7 +93,7 @@ async fn a_flush_takes_what_is_hot_and_leaves_what_came_meanwhile() {
 async fn dead_letters_alone_move_the_durable_position() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Hot::new(table.snapshot());
+    let hot = HotBuffer::new(table.snapshot());
     push(&hot, (range(0, 0, 7), rows(0, &[]))).unwrap();
     let (batches, position) = hot.to_flush().unwrap();
     hot.set_durable(table.append(&batches, &position).await.unwrap());
@@ -105,17 +105,17 @@ async fn dead_letters_alone_move_the_durable_position() {
 async fn a_restarted_buffer_goes_on_at_the_table_s_position() {
     let folder = tempfile::tempdir().unwrap();
     table(&folder).await.append(&[rows(0, &[0, 1])], &Position::from_iter([(0, 2)])).await.unwrap();
-    let hot = Hot::new(table(&folder).await.snapshot());
+    let hot = HotBuffer::new(table(&folder).await.snapshot());
     assert_eq!(push(&hot, whole(0, 3, 4)), Err(Gap { partition: 0, expected: 2, found: 3 }));
     assert_eq!(push(&hot, whole(0, 0, 4)), Ok(2));
 }
 
 /// Reads partition 0 from `from` to the end, as a follower does.
-fn read_all(hot: &Hot, mut from: i64) -> (Vec<i64>, i64) {
+fn read_all(hot: &HotBuffer, mut from: i64) -> (Vec<i64>, i64) {
     let mut seen = Vec::new();
     loop {
         match hot.read(0, Some(from), None) {
-            Next::Hot(batches) => {
+            Next::HotBuffer(batches) => {
                 for batch in batches {
                     assert_eq!(batch.range.first, from, "ranges join");
                     from = batch.range.next;
@@ -143,7 +143,7 @@ proptest! {
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let mut table = table(&folder).await;
-            let hot = Hot::new(table.snapshot());
+            let hot = HotBuffer::new(table.snapshot());
             let mut next = 0;
             for (index, (length, back)) in cuts.iter().enumerate() {
                 let first = (next - back).max(0);

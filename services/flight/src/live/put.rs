@@ -7,10 +7,10 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::error::Refusal;
-use crate::hot::Hot;
+use crate::error::CallError;
+use crate::hot::HotBuffer;
 use crate::ipc::Decoder;
-use crate::live::ring::{GoldBatch, Ring};
+use crate::live::ring::{ChangeBuffer, GoldBatch};
 use crate::put::range_of;
 
 /// Receives batches until the client ends or the server stops. Nothing here is durable or acknowledged: followers read missing rows from
@@ -18,23 +18,23 @@ use crate::put::range_of;
 ///
 /// # Errors
 ///
-/// [`Refusal`] if a batch is not gold, if bronze has not received its offsets, or if the server is stopping.
+/// [`CallError`] if a batch is not gold, if bronze has not received its offsets, or if the server is stopping.
 pub(crate) async fn put(
-    hot: Arc<Hot>,
-    ring: Arc<Ring>,
+    hot: Arc<HotBuffer>,
+    ring: Arc<ChangeBuffer>,
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     shutdown: CancellationToken,
-) -> Result<(), Refusal> {
+) -> Result<(), CallError> {
     let mut messages = messages.boxed();
     let mut decoder = Decoder::of(proto::GOLD, schema::gold::schema());
     loop {
-        let message = shutdown.run_until_cancelled(messages.next()).await.ok_or(Refusal::Stopping)?;
-        let Some(message) = message.transpose().map_err(Refusal::Broken)? else { return Ok(()) };
+        let message = shutdown.run_until_cancelled(messages.next()).await.ok_or(CallError::Stopping)?;
+        let Some(message) = message.transpose().map_err(CallError::Broken)? else { return Ok(()) };
         if let Some(batch) = batch_of(&mut decoder, &message).map_err(|reason| bad(&reason))? {
             // Gold is made of bronze. A position beyond bronze would block the followers until bronze has reached it.
             let received = hot.received(batch.range.partition);
             if batch.range.next > received {
-                return Err(Refusal::Ahead { found: batch.range, received });
+                return Err(CallError::Ahead { found: batch.range, received });
             }
             ring.push(batch);
         }
@@ -51,6 +51,6 @@ fn batch_of(decoder: &mut Decoder, message: &FlightData) -> Result<Option<GoldBa
     Ok(Some(GoldBatch { range, rows }))
 }
 
-fn bad(reason: &str) -> Refusal {
-    Refusal::BadRequest(format!("put gold: {reason}"))
+fn bad(reason: &str) -> CallError {
+    CallError::BadRequest(format!("put gold: {reason}"))
 }

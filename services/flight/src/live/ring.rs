@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// Most bytes of the kept batches: about 150,000 rows, more than gold commits to the lake at a time.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Most batches that one [`Ring::read`] returns, so that a slow follower holds little memory.
+/// Most batches that one [`ChangeBuffer::read`] returns, so that a slow follower holds little memory.
 const READ_BATCHES_MAX: usize = 4;
 
 /// Gold rows that a range of offsets changed, with their values after that range.
@@ -33,7 +33,7 @@ pub(crate) enum Kept {
 
 /// Ring of gold batches. Gold's puts and the followers share it.
 #[derive(Debug)]
-pub(crate) struct Ring {
+pub(crate) struct ChangeBuffer {
     state: Mutex<State>,
     bytes_max: usize,
     /// Number of changes of `state`. Followers wait for a change.
@@ -56,15 +56,15 @@ struct Run {
     next: i64,
 }
 
-impl Default for Ring {
+impl Default for ChangeBuffer {
     fn default() -> Self {
-        Ring::new(BYTES_MAX)
+        ChangeBuffer::new(BYTES_MAX)
     }
 }
 
-impl Ring {
+impl ChangeBuffer {
     fn new(bytes_max: usize) -> Self {
-        Ring { state: Mutex::default(), bytes_max, changes: watch::Sender::new(0) }
+        ChangeBuffer { state: Mutex::default(), bytes_max, changes: watch::Sender::new(0) }
     }
 
     /// Adds a batch, without the offsets that the ring already holds. A batch after a gap replaces all batches before it.
@@ -154,7 +154,7 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use position::OffsetRange;
 
-    use super::{GoldBatch, Kept, Ring, bytes_of};
+    use super::{ChangeBuffer, GoldBatch, Kept, bytes_of};
 
     /// Returns a batch for a range of offsets. The ring counts only the bytes of its rows.
     fn batch(partition: i32, first: i64, next: i64) -> GoldBatch {
@@ -166,7 +166,7 @@ mod tests {
     /// Pushes batches of partition 0, reads from an offset, and compares the description of the result.
     #[track_caller]
     fn check(pushed: &[(i64, i64)], from: i64, expected: &str) {
-        let ring = Ring::default();
+        let ring = ChangeBuffer::default();
         for (first, next) in pushed {
             ring.push(batch(0, *first, *next));
         }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_full_ring_drops_the_oldest_of_all_partitions() {
         let bytes = bytes_of(&batch(0, 0, 100));
-        let ring = Ring::new(2 * bytes);
+        let ring = ChangeBuffer::new(2 * bytes);
         ring.push(batch(0, 0, 100));
         ring.push(batch(1, 0, 100));
         assert_eq!(describe(ring.read(0, 0)), "0:0..100");

@@ -19,12 +19,12 @@ use transport::stream::{encode_schema, encode_upserts};
 
 use super::follow;
 use super::put::put;
-use super::ring::{GoldBatch, Ring};
-use crate::error::Refusal;
-use crate::follow::Wanted;
+use super::ring::{ChangeBuffer, GoldBatch};
+use crate::error::CallError;
+use crate::follow::FollowRequest;
 use crate::follow::turn::{Turn, Turns};
 use crate::gold::Gold;
-use crate::hot::Hot;
+use crate::hot::HotBuffer;
 use crate::hot::tests::{rows, table};
 use crate::symbols::Symbols;
 
@@ -63,7 +63,7 @@ struct Server {
     _folder: tempfile::TempDir,
     table: Table,
     gold: Arc<Gold>,
-    ring: Arc<Ring>,
+    ring: Arc<ChangeBuffer>,
 }
 
 impl Server {
@@ -94,7 +94,7 @@ impl Server {
         symbols: Option<Vec<String>>,
     ) -> impl Stream<Item = String> + use<> {
         let wanted =
-            Wanted { from: position(from), until: None, symbols: Symbols::new(symbols), turn: turn() };
+            FollowRequest { from: position(from), until: None, symbols: Symbols::new(symbols), turn: turn() };
         let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(&self.gold));
         let messages = follow(ring, gold, wanted, CancellationToken::new());
         let messages =
@@ -187,8 +187,8 @@ async fn refusal(messages: Vec<FlightData>) -> String {
         .to_string()
 }
 
-async fn received(folder: &tempfile::TempDir) -> Arc<Hot> {
-    let hot = Hot::new(table(folder).await.snapshot());
+async fn received(folder: &tempfile::TempDir) -> Arc<HotBuffer> {
+    let hot = HotBuffer::new(table(folder).await.snapshot());
     hot.push(range(0, 0, 6), &rows(0, &[0, 1, 2, 3, 4, 5])).unwrap();
     Arc::new(hot)
 }
@@ -235,5 +235,5 @@ async fn a_put_of_gold_ends_when_the_server_stops() {
     let stopped = CancellationToken::new();
     stopped.cancel();
     let stopped = put(received(&folder).await, Arc::default(), futures::stream::pending(), stopped).await;
-    assert!(matches!(stopped, Err(Refusal::Stopping)));
+    assert!(matches!(stopped, Err(CallError::Stopping)));
 }

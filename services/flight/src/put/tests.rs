@@ -12,8 +12,8 @@ use tonic::Status;
 use transport::stream::{batch_bytes, encode_batch, encode_schema};
 
 use super::{OFFSETS_MAX, PARTITIONS_MAX, put};
-use crate::error::Refusal;
-use crate::hot::Hot;
+use crate::error::CallError;
+use crate::hot::HotBuffer;
 use crate::hot::tests::{rows, table};
 use crate::metrics::Metrics;
 
@@ -35,7 +35,7 @@ fn metrics() -> Metrics {
 /// Puts `messages` and returns the server's error.
 async fn refusal(messages: Messages) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
     let mut answers =
         Box::pin(put(hot, usize::MAX, futures::stream::iter(messages), metrics(), CancellationToken::new()));
     loop {
@@ -48,7 +48,7 @@ async fn refusal(messages: Messages) -> String {
 #[tokio::test]
 async fn rows_that_came_as_one_message_count_once_and_not_for_each_column() {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
     let offsets: Vec<i64> = (0..1000).collect();
     let messages = futures::stream::iter(messages(&[(0, &offsets, 1000)]));
     let messages = messages.chain(futures::stream::pending());
@@ -63,7 +63,7 @@ async fn rows_that_came_as_one_message_count_once_and_not_for_each_column() {
 async fn a_full_buffer_makes_puts_wait_for_the_flush() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Arc::new(Hot::new(table.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table.snapshot()));
     let messages = futures::stream::iter(messages(&[(0, &[0, 1], 2), (2, &[2], 3)]));
     let messages = messages.chain(futures::stream::pending());
     let mut answers = Box::pin(put(Arc::clone(&hot), 1, messages, metrics(), CancellationToken::new()));
@@ -79,7 +79,7 @@ async fn a_full_buffer_makes_puts_wait_for_the_flush() {
 async fn a_put_ends_once_all_of_it_is_durable() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Arc::new(Hot::new(table.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table.snapshot()));
     let messages = futures::stream::iter(messages(&[(0, &[0, 1], 2)]));
     let mut answers =
         Box::pin(put(Arc::clone(&hot), usize::MAX, messages, metrics(), CancellationToken::new()));
@@ -142,7 +142,7 @@ async fn a_row_that_no_message_can_hold_is_refused() {
 async fn a_schema_with_metadata_is_put_and_flushed() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
-    let hot = Arc::new(Hot::new(table.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table.snapshot()));
     let metadata = [("pandas".to_owned(), "{}".to_owned())].into();
     let schema = schema::bronze::schema().as_ref().clone().with_metadata(metadata);
     let rows = rows(0, &[0, 1]).with_schema(Arc::new(schema)).unwrap();
@@ -163,10 +163,10 @@ async fn a_stream_that_breaks_ends_with_its_own_status() {
 #[tokio::test]
 async fn a_stopping_server_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let hot = Arc::new(Hot::new(table(&folder).await.snapshot()));
+    let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
     let shutdown = CancellationToken::new();
     let mut answers = Box::pin(put(hot, usize::MAX, futures::stream::pending(), metrics(), shutdown.clone()));
     assert!(poll!(answers.next()).is_pending());
     shutdown.cancel();
-    assert!(matches!(answers.next().await, Some(Err(Refusal::Stopping))));
+    assert!(matches!(answers.next().await, Some(Err(CallError::Stopping))));
 }

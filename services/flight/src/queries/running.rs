@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use transport::stream::batch_bytes;
 use uuid::Uuid;
 
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::queries::Limits;
 use crate::queries::watch::Watch;
@@ -141,14 +141,14 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`] if none became free in time.
+    /// [`CallError::Busy`] if none became free in time.
     pub(super) async fn take(
         &self,
         purpose: Purpose,
         caller: &Caller,
         id: Uuid,
         text: &str,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Place, CallError> {
         let lane = match purpose {
             Purpose::Query => &self.0.queries,
             Purpose::History => &self.0.histories,
@@ -175,12 +175,12 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`] if none became free in time.
-    pub(super) async fn plan(&self, caller: &Caller) -> Result<Permits, Refusal> {
+    /// [`CallError::Busy`] if none became free in time.
+    pub(super) async fn plan(&self, caller: &Caller) -> Result<Permits, CallError> {
         self.permits(&self.0.plans, caller).await
     }
 
-    async fn permits(&self, lane: &Lane, caller: &Caller) -> Result<Permits, Refusal> {
+    async fn permits(&self, lane: &Lane, caller: &Caller) -> Result<Permits, CallError> {
         lane.acquire(caller).await.inspect_err(|_| _ = self.0.metrics.queries_refused.inc())
     }
 
@@ -193,10 +193,10 @@ impl Places {
     }
 
     /// Takes one of the caller's places for followers. Does not wait for one, because followers rarely end.
-    pub(super) fn follow(&self, caller: &Caller) -> Result<Following, Refusal> {
+    pub(super) fn follow(&self, caller: &Caller) -> Result<Following, CallError> {
         let Shared { followers, metrics, .. } = &*self.0;
         let permit = followers.of(caller).try_acquire_owned().map_err(|_| {
-            Refusal::Busy(format!(
+            CallError::Busy(format!(
                 "{} followers of user {:?} (--user-followers-max)",
                 followers.max, caller.user
             ))
@@ -207,13 +207,13 @@ impl Places {
 }
 
 impl Lane {
-    async fn acquire(&self, caller: &Caller) -> Result<Permits, Refusal> {
+    async fn acquire(&self, caller: &Caller) -> Result<Permits, CallError> {
         let (what, max, [flag, user_flag]) = (self.what, self.all_max, self.flags);
         let until = Instant::now() + WAIT_MAX;
         let acquire = async |semaphore: Arc<Semaphore>, limit: String| {
             let permit = tokio::time::timeout_at(until, semaphore.acquire_owned()).await;
-            let permit = permit.map_err(|_| Refusal::Busy(limit))?;
-            Ok::<_, Refusal>(permit.expect("the semaphore is never closed"))
+            let permit = permit.map_err(|_| CallError::Busy(limit))?;
+            Ok::<_, CallError>(permit.expect("the semaphore is never closed"))
         };
         // Without authentication all callers are one user, and that user has no share.
         let own = match self.users.as_ref().filter(|_| !caller.is_anyone()) {

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Most operators of one query. The stack of a query thread has room for many times as many. The parser itself limits the depth of
 /// brackets.
@@ -16,14 +16,14 @@ const OPERATORS_MAX: usize = 2_000;
 /// # Errors
 ///
 /// The text has too many operators, or is not SQL.
-pub(crate) fn check_depth(query: &str) -> Result<(), Refusal> {
+pub(crate) fn check_depth(query: &str) -> Result<(), CallError> {
     let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize();
-    let tokens = tokens.map_err(|error| Refusal::BadRequest(format!("the query is not SQL: {error}")))?;
+    let tokens = tokens.map_err(|error| CallError::BadRequest(format!("the query is not SQL: {error}")))?;
     let count = tokens.iter().filter(|token| deepens(token)).count();
     if count <= OPERATORS_MAX {
         return Ok(());
     }
-    Err(Refusal::BadRequest(format!(
+    Err(CallError::BadRequest(format!(
         "the query has {count} operators and keywords; at most {OPERATORS_MAX} can be planned: use IN or VALUES for long lists"
     )))
 }

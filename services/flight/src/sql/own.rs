@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::Sql;
 use crate::catalog::OFFSETS_AT;
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::queries::{Answer, Purpose};
 
 impl Sql {
     /// Finds the first offset of each partition whose `kafka_time` is at or after a time. Partitions without such a row are absent. The
     /// query may read all of bronze, so it counts as a query of `caller`.
-    pub(crate) async fn offsets_at(&self, caller: &Caller, micros: i64) -> Result<Position, Refusal> {
+    pub(crate) async fn offsets_at(&self, caller: &Caller, micros: i64) -> Result<Position, CallError> {
         let catalog = Arc::clone(&self.catalog);
         let plan = Box::pin(async move { Ok(catalog.offsets_at(micros).await?.into()) });
         let answer = self.queries.run(Purpose::Query, caller, Uuid::new_v4(), OFFSETS_AT, plan).await?;
@@ -35,7 +35,7 @@ impl Sql {
     }
 
     /// Reads a history for another service of the pipeline, within the limits of a query.
-    pub(crate) async fn history(&self, caller: &Caller, history: History) -> Result<Answer, Refusal> {
+    pub(crate) async fn history(&self, caller: &Caller, history: History) -> Result<Answer, CallError> {
         let catalog = Arc::clone(&self.catalog);
         let text = format!("history of {:?}", history.symbol);
         let plan = Box::pin(async move { Ok(catalog.history(&history).await?.into()) });

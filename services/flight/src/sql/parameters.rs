@@ -6,7 +6,7 @@ use arrow_flight::FlightData;
 use futures::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::ipc::Decoder;
 
 /// Most rows of parameters in one execution: each is a query of its own.
@@ -20,15 +20,15 @@ const BYTES_MAX: usize = 2 * 1024 * 1024;
 ///
 /// # Errors
 ///
-/// [`Refusal`] if there are too many rows or none, or if the values are not plain.
+/// [`CallError`] if there are too many rows or none, or if the values are not plain.
 pub(super) async fn read(
     messages: impl Stream<Item = Result<FlightData, Status>> + Send,
-) -> Result<RecordBatch, Refusal> {
+) -> Result<RecordBatch, CallError> {
     let mut messages = std::pin::pin!(messages);
     let (mut decoder, mut batches) = (Decoder::default(), Vec::<RecordBatch>::new());
     let (mut bytes, mut rows) = (0, 0);
     while let Some(message) = messages.next().await {
-        let message = message.map_err(Refusal::Broken)?;
+        let message = message.map_err(CallError::Broken)?;
         bytes += message.data_header.len() + message.data_body.len();
         if bytes > BYTES_MAX {
             return Err(bad(&format!("parameters of more than {BYTES_MAX} bytes were bound")));
@@ -47,8 +47,8 @@ pub(super) async fn read(
 ///
 /// # Errors
 ///
-/// [`Refusal::BadRequest`].
-pub(super) fn check(parameters: &RecordBatch) -> Result<(), Refusal> {
+/// [`CallError::BadRequest`].
+pub(super) fn check(parameters: &RecordBatch) -> Result<(), CallError> {
     let (rows, columns) = (parameters.num_rows(), parameters.num_columns());
     if rows == 0 {
         return Err(bad("no row of parameters was bound"));
@@ -62,15 +62,15 @@ pub(super) fn check(parameters: &RecordBatch) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_rows(rows: usize) -> Result<(), Refusal> {
+fn check_rows(rows: usize) -> Result<(), CallError> {
     if rows <= ROWS_MAX {
         return Ok(());
     }
     Err(bad(&format!("{rows} rows of parameters were bound; at most {ROWS_MAX} are executed together")))
 }
 
-fn bad(reason: &str) -> Refusal {
-    Refusal::BadRequest(reason.to_owned())
+fn bad(reason: &str) -> CallError {
+    CallError::BadRequest(reason.to_owned())
 }
 
 #[cfg(test)]

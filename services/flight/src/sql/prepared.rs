@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::parameters;
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::ipc;
 
 /// Byte that marks the query of a handle as SQL.
@@ -49,9 +49,10 @@ impl Prepared {
     /// # Errors
     ///
     /// The query is not SQL.
-    pub(crate) fn new(query: &str) -> Result<Prepared, Refusal> {
+    pub(crate) fn new(query: &str) -> Result<Prepared, CallError> {
         let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location();
-        let tokens = tokens.map_err(|error| Refusal::BadRequest(format!("the query is not SQL: {error}")))?;
+        let tokens =
+            tokens.map_err(|error| CallError::BadRequest(format!("the query is not SQL: {error}")))?;
         let is_mark = |token: &TokenWithSpan| token.token == Token::Placeholder("?".to_owned());
         // Replaced in the text at their positions, because tokens do not keep their quotes.
         let marks = tokens.iter().filter(|token| is_mark(token));
@@ -76,13 +77,13 @@ impl Prepared {
     /// # Errors
     ///
     /// The parameters cannot be written.
-    pub(crate) fn encode(&self) -> Result<Bytes, Refusal> {
+    pub(crate) fn encode(&self) -> Result<Bytes, CallError> {
         let (kind, query) = match &self.query {
             Query::Sql(text) => (SQL, text.as_bytes()),
             Query::Substrait(plan) => (SUBSTRAIT, &plan[..]),
         };
         let length = u32::try_from(query.len());
-        let length = length.map_err(|_| Refusal::BadRequest("the query is too long".to_owned()))?;
+        let length = length.map_err(|_| CallError::BadRequest("the query is too long".to_owned()))?;
         let mut bytes = [&[kind][..], &length.to_le_bytes(), query].concat();
         if let Some(parameters) = &self.parameters {
             let mut writer = StreamWriter::try_new(&mut bytes, &parameters.schema())?;
@@ -97,8 +98,8 @@ impl Prepared {
     /// # Errors
     ///
     /// The bytes are not a handle of this server.
-    pub(crate) fn decode(handle: &[u8]) -> Result<Prepared, Refusal> {
-        let bad = || Refusal::BadRequest("this is not a handle of a prepared statement".to_owned());
+    pub(crate) fn decode(handle: &[u8]) -> Result<Prepared, CallError> {
+        let bad = || CallError::BadRequest("this is not a handle of a prepared statement".to_owned());
         let (kind, rest) = handle.split_first().ok_or_else(bad)?;
         let (length, rest) = rest.split_first_chunk().ok_or_else(bad)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| bad())?;
@@ -113,7 +114,7 @@ impl Prepared {
             return Ok(prepared);
         }
         let parameters = ipc::first_batch(parameters).map_err(|error| {
-            Refusal::BadRequest(format!("the parameters in the handle of a prepared statement: {error}"))
+            CallError::BadRequest(format!("the parameters in the handle of a prepared statement: {error}"))
         })?;
         prepared.bind(parameters)
     }
@@ -123,7 +124,7 @@ impl Prepared {
     /// # Errors
     ///
     /// There are too many rows, or none.
-    pub(crate) fn bind(self, parameters: RecordBatch) -> Result<Prepared, Refusal> {
+    pub(crate) fn bind(self, parameters: RecordBatch) -> Result<Prepared, CallError> {
         parameters::check(&parameters)?;
         Ok(Prepared { parameters: Some(parameters), ..self })
     }
@@ -133,7 +134,7 @@ impl Prepared {
     /// # Errors
     ///
     /// The engine does not support the type of a parameter.
-    pub(crate) fn executions(&self) -> Result<Vec<Vec<ScalarValue>>, Refusal> {
+    pub(crate) fn executions(&self) -> Result<Vec<Vec<ScalarValue>>, CallError> {
         let Some(parameters) = &self.parameters else { return Ok(vec![Vec::new()]) };
         let row = |row| {
             let columns = parameters.columns().iter();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use crate::catalog::{CATALOG, PUBLIC};
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::system;
 
 /// Name of the cookie, as the protocol recommends it.
@@ -112,9 +112,9 @@ impl Session {
     }
 
     /// Answers `SetSessionOptions` with the new session and the options that could not be set.
-    pub(crate) fn set(mut self, action: &Action) -> Result<(Session, SetResult), Refusal> {
+    pub(crate) fn set(mut self, action: &Action) -> Result<(Session, SetResult), CallError> {
         let request =
-            Options::decode(action.body.clone()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+            Options::decode(action.body.clone()).map_err(|error| CallError::BadRequest(error.to_string()))?;
         let mut errors = HashMap::new();
         for (name, OptionValue { value }) in request.options {
             let error = match (name.as_str(), value) {

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     Query, Select, SelectItem, Statement, TableFactor, Visit as _, Visitor,
 };
 
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Most tables, subqueries and functions that a text reads from.
 const TABLES_MAX: usize = 300;
@@ -30,8 +30,8 @@ const GROUPINGS_MAX: usize = 512;
 ///
 /// # Errors
 ///
-/// [`Refusal::BadRequest`] if there are too many.
-pub(crate) fn check_statement(statement: &Statement) -> Result<(), Refusal> {
+/// [`CallError::BadRequest`] if there are too many.
+pub(crate) fn check_statement(statement: &Statement) -> Result<(), CallError> {
     let mut size = Size::default();
     let ControlFlow::Continue(()) = statement.visit(&mut size);
     check("tables and subqueries", size.tables, TABLES_MAX)?;
@@ -42,8 +42,8 @@ pub(crate) fn check_statement(statement: &Statement) -> Result<(), Refusal> {
 ///
 /// # Errors
 ///
-/// [`Refusal::BadRequest`] if the plan is too large.
-pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), Refusal> {
+/// [`CallError::BadRequest`] if the plan is too large.
+pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), CallError> {
     let (mut nodes, mut columns, mut groupings) = (0, 0, 0);
     plan.apply_with_subqueries(|node| {
         nodes += 1;
@@ -77,11 +77,11 @@ fn sets(group: &Expr) -> usize {
     }
 }
 
-fn check(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
+fn check(what: &str, count: usize, max: usize) -> Result<(), CallError> {
     if count <= max {
         return Ok(());
     }
-    Err(Refusal::BadRequest(format!("the query has more than {max} {what}: split it into several queries")))
+    Err(CallError::BadRequest(format!("the query has more than {max} {what}: split it into several queries")))
 }
 
 /// Numbers of tables and columns that a text reads. Each name of a `WITH` counts as everything that it stands for.

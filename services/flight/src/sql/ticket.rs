@@ -6,7 +6,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::prepared::Prepared;
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Length of the id at the start of a ticket's handle, in bytes.
 const ID_BYTES: usize = 16;
@@ -24,7 +24,7 @@ impl QueryTicket {
         QueryTicket { id: Uuid::new_v4(), prepared }
     }
 
-    pub(super) fn encode(&self) -> Result<Ticket, Refusal> {
+    pub(super) fn encode(&self) -> Result<Ticket, CallError> {
         let handle = [&self.id.as_bytes()[..], &self.prepared.encode()?].concat();
         let ticket = TicketStatementQuery { statement_handle: handle.into() };
         Ok(Ticket::new(ticket.as_any().encode_to_vec()))
@@ -35,10 +35,10 @@ impl QueryTicket {
     /// # Errors
     ///
     /// The handle is not one of this server.
-    pub(super) fn decode(handle: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn decode(handle: &[u8]) -> Result<Self, CallError> {
         let (id, prepared) = handle
             .split_at_checked(ID_BYTES)
-            .ok_or_else(|| Refusal::BadRequest("this server did not issue this ticket".to_owned()))?;
+            .ok_or_else(|| CallError::BadRequest("this server did not issue this ticket".to_owned()))?;
         Ok(QueryTicket {
             id: Uuid::from_slice(id).expect("the id has this length"),
             prepared: Prepared::decode(prepared)?,

@@ -7,7 +7,7 @@ use lake::LakeError;
 use tonic::Code;
 
 use super::status;
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// Parts of a store's error text that no caller may receive.
 const SECRETS: [&str; 3] = ["10.0.0.7:9000", "secret-bucket", "<Error><Code>"];
@@ -18,7 +18,7 @@ fn store() -> LakeError {
     LakeError::Store { doing: "read the file streaming_raw/date=2024-01-01/1.parquet".to_owned(), source }
 }
 
-fn external(error: LakeError) -> Refusal {
+fn external(error: LakeError) -> CallError {
     DataFusionError::External(Box::new(error)).into()
 }
 
@@ -31,7 +31,7 @@ fn protocol() -> LakeError {
 }
 
 #[track_caller]
-fn check(refusal: Refusal, code: Code) {
+fn check(refusal: CallError, code: Code) {
     let status = status(&refusal);
     assert_eq!(status.code(), code, "{status}");
     for secret in SECRETS {
@@ -55,14 +55,14 @@ fn a_code_says_whether_the_same_call_may_succeed_later() {
     check(protocol().into(), Code::FailedPrecondition);
     check(version().into(), Code::InvalidArgument);
     check(DataFusionError::Plan("no such column".to_owned()).into(), Code::InvalidArgument);
-    check(Refusal::Denied(Denied::Wrong), Code::Unauthenticated);
-    check(Refusal::Denied(Denied::TooMany { pause: Duration::from_secs(2) }), Code::ResourceExhausted);
-    check(Refusal::Broken(tonic::Status::out_of_range("too large")), Code::OutOfRange);
+    check(CallError::Denied(Denied::Wrong), Code::Unauthenticated);
+    check(CallError::Denied(Denied::TooMany { pause: Duration::from_secs(2) }), Code::ResourceExhausted);
+    check(CallError::Broken(tonic::Status::out_of_range("too large")), Code::OutOfRange);
 }
 
 #[test]
 fn a_caller_reads_what_concerns_the_call() {
-    let message = |refusal: Refusal| status(&refusal).message().to_owned();
+    let message = |refusal: CallError| status(&refusal).message().to_owned();
     assert_eq!(
         message(version().into()),
         "read the lake: the gold table has no version 9: there are versions 2 to 5"

@@ -8,7 +8,7 @@ use position::{OffsetRange, Position};
 use super::Aside;
 use crate::kernel::Frame;
 use crate::run::Run;
-use crate::sink::{Newest, Partitions};
+use crate::sink::{NewestBySymbol, SymbolPartitions};
 use crate::window::{Arrivals, Window};
 
 const MINUTE: i64 = schema::MINUTE_MICROS;
@@ -91,7 +91,8 @@ fn a_row_that_is_set_aside_replaces_none() {
     let rows = [("A", MINUTE, [1.0; 5], 0), ("A", MINUTE, [f64::NAN; 5], 1), ("A\0", MINUTE, [1.0; 5], 2)];
     let range = OffsetRange { partition: 3, first: 100, next: 103 };
     let arrivals = Arrivals::of(&Run { range, batches: vec![bronze(&rows)] });
-    let mut window = Window::new(Frame::Time, Position::default(), Newest::default(), Partitions::default());
+    let mut window =
+        Window::new(Frame::Time, Position::default(), NewestBySymbol::default(), SymbolPartitions::default());
     let mut gold = crate::rows::Rows::default();
     for change in window.apply(arrivals) {
         window.compute(&change, &[], &mut gold);

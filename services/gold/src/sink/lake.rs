@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Newest, State};
+use crate::sink::{Computed, NewestBySymbol, State};
 
 /// Fewest rows that are flushed as soon as no more arrive for [`QUIET`]. They are a processed backlog, whose end need not wait for the
 /// interval.
@@ -193,7 +193,7 @@ pub(crate) fn session(snapshot: Snapshot) -> Result<(SessionContext, &'static st
 ///
 /// If PostgreSQL is at or past the position of the lake, it has all symbols of the lake. The log then gives an upper bound for their event
 /// times, and no file is read.
-async fn newest(snapshot: Snapshot, postgres: &State) -> Result<Newest, Error> {
+async fn newest(snapshot: Snapshot, postgres: &State) -> Result<NewestBySymbol, Error> {
     if !postgres.position.covers(snapshot.position()) {
         return read_newest(snapshot).await;
     }
@@ -205,7 +205,7 @@ async fn newest(snapshot: Snapshot, postgres: &State) -> Result<Newest, Error> {
 }
 
 /// Reads the newest event time of each symbol from two columns of the whole table.
-async fn read_newest(snapshot: Snapshot) -> Result<Newest, Error> {
+async fn read_newest(snapshot: Snapshot) -> Result<NewestBySymbol, Error> {
     let (session, table) = session(snapshot)?;
     let (symbol, event_time) = (schema::SYMBOL, schema::EVENT_TIME);
     let query = format!("SELECT arrow_cast({symbol}, 'Utf8'), max({event_time}) FROM {table} GROUP BY 1");

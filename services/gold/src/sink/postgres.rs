@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Partitions, Split, State, live};
+use crate::sink::{Computed, Split, State, SymbolPartitions, live};
 
 pub(crate) use encode::Micros;
 pub(crate) use read::{read_position, snapshot};
@@ -73,7 +73,7 @@ pub struct Sink {
     pool: Pool,
     topic: String,
     state: State,
-    partitions: Partitions,
+    partitions: SymbolPartitions,
     statements: Statements,
     statement_time_max: Duration,
     metrics: Metrics,
@@ -91,7 +91,7 @@ struct Statements {
 struct Work {
     moves: Vec<Move>,
     /// Symbols whose partition is not in the table yet.
-    placed: Partitions,
+    placed: SymbolPartitions,
     asides: Vec<Aside>,
     rows: Split,
     fresh_count: usize,
@@ -162,7 +162,7 @@ impl Sink {
     }
 
     /// Returns the partitions of each symbol's rows.
-    pub fn partitions(&self) -> &Partitions {
+    pub fn partitions(&self) -> &SymbolPartitions {
         &self.partitions
     }
 
@@ -447,7 +447,13 @@ impl Statements {
 }
 
 impl Work {
-    fn new(from: &Position, to: &Position, placed: Partitions, asides: Vec<Aside>, rows: Split) -> Self {
+    fn new(
+        from: &Position,
+        to: &Position,
+        placed: SymbolPartitions,
+        asides: Vec<Aside>,
+        rows: Split,
+    ) -> Self {
         let moves = to.iter().map(|(partition, to)| Move { partition, from: from.next(partition), to });
         let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
         Work {

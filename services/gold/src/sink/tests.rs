@@ -2,7 +2,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use schema::MINUTE_MICROS;
 
-use super::{EVENT_TIME, Newest, SYMBOL};
+use super::{EVENT_TIME, NewestBySymbol, SYMBOL};
 use crate::candle::Candle;
 use crate::kernel::Frame;
 use crate::rows::Rows;
@@ -36,7 +36,7 @@ fn keys(batches: &[RecordBatch]) -> Vec<Vec<(String, i64)>> {
     batches.iter().map(keys).collect()
 }
 
-fn newest(pairs: &[(&str, i64)]) -> Newest {
+fn newest(pairs: &[(&str, i64)]) -> NewestBySymbol {
     pairs.iter().map(|(symbol, minute)| ((*symbol).to_owned(), minute * MINUTE_MICROS)).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::compute::{CHANGED_ROWS_MAX, Pieces};
 use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
-use crate::sink::{Newest, Partitions};
+use crate::sink::{NewestBySymbol, SymbolPartitions};
 use crate::verify;
 use crate::verify::reference::Reference;
 
@@ -121,7 +121,7 @@ fn upsert(gold: &mut Gold, rows: &RecordBatch) {
     }
 }
 
-fn newest(gold: &Gold) -> Newest {
+fn newest(gold: &Gold) -> NewestBySymbol {
     let mut newest = BTreeMap::new();
     for (symbol, event_time) in gold.keys() {
         newest.insert(symbol.clone(), *event_time);
@@ -132,8 +132,8 @@ fn newest(gold: &Gold) -> Newest {
 /// Runs `bronze` through a window and restarts from gold at each restart. Returns gold and the number of histories read.
 fn run(bronze: &[Message], frame: Frame, cuts: &Cuts) -> (Gold, u64) {
     let (mut gold, reads) = (Gold::new(), Counter::default());
-    let (mut position, mut partitions) = (Position::default(), Partitions::default());
-    let start = |position: &Position, gold: &Gold, partitions: &Partitions| {
+    let (mut position, mut partitions) = (Position::default(), SymbolPartitions::default());
+    let start = |position: &Position, gold: &Gold, partitions: &SymbolPartitions| {
         let window = Window::new(frame, position.clone(), newest(gold), partitions.clone());
         Pieces::new(window, cuts.changed_rows_max)
     };
@@ -293,7 +293,8 @@ fn scattered_late_candles_are_computed_in_pieces_that_change_few_rows() {
 #[test]
 fn memory_stays_small_however_long_the_stream() {
     let bronze = minutes(0..10_000);
-    let mut window = Window::new(Frame::Time, Position::default(), Newest::default(), Partitions::default());
+    let mut window =
+        Window::new(Frame::Time, Position::default(), NewestBySymbol::default(), SymbolPartitions::default());
     for messages in bronze.chunks(2000) {
         let range = OffsetRange { partition: 0, first: messages[0].offset, next: messages[0].offset + 2000 };
         let arrivals =

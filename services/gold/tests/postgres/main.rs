@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
-use gold::sink::{Computed, Partitions};
+use gold::sink::{Computed, SymbolPartitions};
 use gold::{Aside, Error, Postgres};
 use position::{OffsetRange, Origin, Position, Topic};
 use tokio_postgres::{Client, NoTls};
@@ -202,7 +202,7 @@ async fn a_symbols_partitions_are_known_after_its_first_rows_from_each() -> Resu
     ];
     sink.write(&work, &shutdown).await?;
     let expected = [("BTC-USD", 1), ("BTC-USD", 3), ("ETH-USD", 0)];
-    let expected: Partitions =
+    let expected: SymbolPartitions =
         expected.into_iter().map(|(symbol, partition)| (symbol.to_owned(), partition)).collect();
     assert_eq!(*sink.partitions(), expected);
     assert_eq!(*database.open().await?.partitions(), expected);
@@ -335,7 +335,7 @@ async fn gold_of_another_bronze_is_refused_and_a_rebuild_begins_again() -> Resul
     assert!(matches!(&refused, Err(Error::OtherBronze { found, .. }) if found == "second"), "{refused:?}");
     assert_eq!(database.rows().await?, ["BTC-USD 1 1"]);
     let mut sink = database.open_from("third", true, Frame::Time).await?;
-    assert!(sink.state().position.is_empty() && *sink.partitions() == Partitions::default());
+    assert!(sink.state().position.is_empty() && *sink.partitions() == SymbolPartitions::default());
     assert_eq!(database.row_count().await?, 0);
     sink.write(&[computed(1, 0, 1, gold("BTC-USD", &[(2, 2.0)]))], &shutdown).await?;
     assert_eq!(database.open_from("third", false, Frame::Time).await?.state().position, position(&[(1, 1)]));
@@ -392,7 +392,7 @@ async fn a_symbol_of_an_older_version_may_be_in_any_partition_that_was_read() ->
     database.client.batch_execute(VERSION_6).await?;
     database.client.execute("DELETE FROM candleflight_symbol WHERE symbol = 'BTC-USD'", &[]).await?;
     let expected = [("BTC-USD", 0), ("BTC-USD", 1), ("ETH-USD", 0)];
-    let expected: Partitions =
+    let expected: SymbolPartitions =
         expected.into_iter().map(|(symbol, partition)| (symbol.to_owned(), partition)).collect();
     assert_eq!(*database.open().await?.partitions(), expected);
     assert_eq!(database.rows().await?, ["BTC-USD 1 0.5", "ETH-USD 1 2.5"]);

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::catalog::{CATALOG, PUBLIC, template};
-use crate::error::Refusal;
+use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::queries::{Plan, Purpose, Queries};
 
@@ -144,7 +144,7 @@ const SHAPES: [(usize, &str, &str); 22] = [
 ];
 
 /// Runs a query to its end.
-async fn drain(queries: Queries, session: SessionContext, text: &'static str) -> Result<(), Refusal> {
+async fn drain(queries: Queries, session: SessionContext, text: &'static str) -> Result<(), CallError> {
     let plan = plan(session, text);
     let answer = queries.run(Purpose::Query, &caller(), Uuid::new_v4(), text, plan).await?;
     answer.batches.try_for_each(async |_| Ok(())).await
@@ -158,8 +158,8 @@ async fn stop(batches: usize, name: &str, text: &'static str) {
     begun.unwrap_or_else(|_| panic!("{name}: its tables are not read")).unwrap();
     let begun = Instant::now();
     queries.running().first().unwrap_or_else(|| panic!("{name}: it has ended by itself")).cancel();
-    let ended: Result<(), Refusal> = running.join().await.unwrap();
-    assert!(matches!(ended, Err(Refusal::Cancelled)), "{name}: {ended:?}");
+    let ended: Result<(), CallError> = running.join().await.unwrap();
+    assert!(matches!(ended, Err(CallError::Cancelled)), "{name}: {ended:?}");
     let free = async {
         while queries.engine.tasks() > 0 {
             tokio::task::yield_now().await;
@@ -206,6 +206,6 @@ async fn rows_that_a_window_collects_count_as_memory() {
     ] {
         let (session, _) = session(&queries);
         let ended = drain(queries.clone(), session, text).await;
-        assert!(matches!(ended, Err(Refusal::NoMemory(_))), "{text}: {ended:?}");
+        assert!(matches!(ended, Err(CallError::NoMemory(_))), "{text}: {ended:?}");
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use crate::error::Error;
 use crate::sink::postgres::{Micros, TABLE};
-use crate::sink::{Newest, Partitions};
+use crate::sink::{NewestBySymbol, SymbolPartitions};
 
 /// Checks that the database can store every character, since a symbol may contain any.
 pub(super) async fn check_encoding(client: &Object) -> Result<(), Error> {
@@ -41,7 +41,7 @@ pub(crate) async fn read_position(transaction: &Transaction<'_>, topic: &str) ->
 }
 
 /// Reads the newest event time of each symbol. It takes two steps in the primary key's index for each symbol, for a table of any length.
-pub(super) async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest, Error> {
+pub(super) async fn read_newest(transaction: &Transaction<'_>) -> Result<NewestBySymbol, Error> {
     let query = format!(
         "WITH RECURSIVE symbols AS (
              (SELECT symbol FROM {TABLE} ORDER BY symbol LIMIT 1)
@@ -57,7 +57,10 @@ pub(super) async fn read_newest(transaction: &Transaction<'_>) -> Result<Newest,
 }
 
 /// Reads the partitions of each symbol of `topic`.
-pub(super) async fn read_partitions(transaction: &Transaction<'_>, topic: &str) -> Result<Partitions, Error> {
+pub(super) async fn read_partitions(
+    transaction: &Transaction<'_>,
+    topic: &str,
+) -> Result<SymbolPartitions, Error> {
     let query = "SELECT symbol, partition FROM candleflight_symbol WHERE topic = $1";
     let failed = Error::postgres("read the partitions of symbols");
     let rows = transaction.query_typed(query, &[(&topic, Type::TEXT)]).await.map_err(failed)?;

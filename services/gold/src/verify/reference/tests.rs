@@ -11,7 +11,7 @@ use super::Reference;
 use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
-use crate::sink::{Newest, Partitions};
+use crate::sink::{NewestBySymbol, SymbolPartitions};
 use crate::verify::project;
 use crate::window::{Arrivals, Window};
 
@@ -62,8 +62,12 @@ fn the_definition_gives_what_a_person_computes() {
 fn the_service_gives_what_a_person_computes() {
     let range = OffsetRange { partition: 7, first: 70, next: 72 };
     let arrivals = Arrivals::of(&Run { range, batches: vec![bronze()] });
-    let mut window =
-        Window::new(Frame::Time, position::Position::default(), Newest::default(), Partitions::default());
+    let mut window = Window::new(
+        Frame::Time,
+        position::Position::default(),
+        NewestBySymbol::default(),
+        SymbolPartitions::default(),
+    );
     let mut rows = Rows::default();
     for change in window.apply(arrivals) {
         window.compute(&change, &[], &mut rows);
