@@ -27,7 +27,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Start with `candleflight up`. Every flag has an environment variable CANDLEFLIGHT_…"
+    after_help = "Start with `candleflight up`. `candleflight COMMAND --help` shows each flag and its environment variable"
 )]
 struct Cli {
     #[command(subcommand)]
