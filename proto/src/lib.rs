@@ -33,6 +33,8 @@ pub use crate::message::{DecodeError, Encoding, Message};
 pub const BRONZE: &str = "bronze";
 /// Path of the DoPut descriptor that takes gold batches, for the followers of gold.
 pub const GOLD: &str = "gold";
+/// Names of the tables that tickets, puts and queries can name.
+pub const TABLES: [&str; 2] = [BRONZE, GOLD];
 /// DoAction type that returns a [`metadata::Progress`].
 pub const PROGRESS_ACTION: &str = "progress";
 /// DoAction type that takes a process's report of itself and returns the reports of all processes, one a result.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::attempts::{Attempts, Who};
 use crate::token::{Claim, Key};
-use crate::users::{NAME_BYTES_MAX, Users};
+use crate::users::{ANYONE, NAME_BYTES_MAX, Users};
 use crate::{Args, Error, Role, Secret, named, password, token};
 
 /// Interval at which the users file is checked for changes.
@@ -36,9 +36,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// User name of anonymous callers, when authentication is off.
-pub(crate) const ANYONE: &str = "anyone";
 
 /// Hash that is checked for an unknown user, so that the time of the answer does not reveal which users exist.
 static NOBODY: LazyLock<String> =

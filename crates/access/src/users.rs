@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Role, Secret, guard, password, token};
+use crate::{Error, Role, Secret, password, token};
 
+/// User name of anonymous callers, when authentication is off.
+pub(crate) const ANYONE: &str = "anyone";
 /// Longest name of a user, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 
@@ -139,7 +141,7 @@ fn unknown(name: &str) -> Error {
 fn check_name(name: &str) -> Result<(), Error> {
     // A colon ends the name in HTTP's Basic scheme.
     let is_name = !name.is_empty()
-        && name != guard::ANYONE
+        && name != ANYONE
         && name.len() <= NAME_BYTES_MAX
         && !name.contains(':')
         && !name.contains(char::is_control);

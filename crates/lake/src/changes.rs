@@ -12,8 +12,9 @@ use object_store::path::Path;
 use position::Position;
 
 use crate::LakeError;
+use crate::entry::read_entry;
 use crate::file::DataFile;
-use crate::log::{self, data_file};
+use crate::log::data_file;
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 use crate::transactions::partition_of;
@@ -91,7 +92,7 @@ async fn written_since(snapshot: &Snapshot, position: &Position) -> Result<Optio
     if ahead.is_empty() {
         return Ok(Some(written));
     }
-    let entries = (1..=*version).rev().map(|version| log::read_entry(spec, store, version));
+    let entries = (1..=*version).rev().map(|version| read_entry(spec, store, version));
     let mut entries = futures::stream::iter(entries).buffered(ENTRIES_AT_ONCE);
     while let Some(actions) = entries.try_next().await? {
         let Some(actions) = actions else { return Ok(None) };

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use deltalake_core::DeltaTableError;
 use position::Position;
 
-use crate::table::TableSpec;
-use crate::verdict::{Verdict, cause, verdict};
+use crate::causes::cause;
+use crate::outcome::Verdict;
+use crate::spec::TableSpec;
+use crate::verdict::verdict;
 
 /// An error of an operation on the lake.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,9 @@ use object_store::ObjectStoreExt;
 use position::Position;
 
 use crate::LakeError;
+use crate::entry::read_entry;
 use crate::file::DataFile;
-use crate::log::{self, read_entry};
+use crate::log;
 use crate::snapshot::{Snapshot, State};
 
 /// Requests to the store that run at once.

@@ -31,18 +31,24 @@
 //! # }
 //! ```
 
+mod causes;
 mod changes;
+mod checkpoint;
+mod clock;
 mod encoders;
+mod entry;
 mod error;
 mod file;
 mod history;
 mod log;
 mod maintain;
+mod outcome;
 mod properties;
 mod provider;
 mod read;
 mod scan;
 mod snapshot;
+mod spec;
 mod store;
 mod table;
 mod transactions;
@@ -56,5 +62,6 @@ pub use history::Version;
 pub use maintain::Maintenance;
 pub use provider::provider;
 pub use snapshot::Snapshot;
+pub use spec::{Order, TableSpec, bronze, gold};
 pub use store::Lake;
-pub use table::{Order, Table, TableSpec, bronze, gold};
+pub use table::Table;

@@ -9,7 +9,7 @@ use deltalake_core::arrow::datatypes::Schema;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::kernel::{Action, Add, StructType};
-use deltalake_core::logstore::{commit_uri_from_version, get_actions};
+use deltalake_core::logstore::commit_uri_from_version;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::table::config::TablePropertiesExt as _;
@@ -20,10 +20,12 @@ use object_store::{ObjectStoreExt, PutMode};
 use schema::DATE;
 
 use crate::LakeError;
+use crate::entry::read_entry;
 use crate::file::DataFile;
 use crate::snapshot::{Snapshot, State};
+use crate::spec::{Order, TableSpec};
 use crate::store::TableStore;
-use crate::table::{Order, TableSpec, committable};
+use crate::transactions::committable;
 use crate::verdict::verdict;
 use crate::{properties, transactions};
 
@@ -145,19 +147,6 @@ pub(crate) async fn advance(snapshot: &Snapshot) -> Result<Snapshot, LakeError> 
         }
     }
     Ok(snapshot)
-}
-
-/// Reads the actions of a log entry. Returns `None` if the entry was cleaned up.
-pub(crate) async fn read_entry(
-    spec: &TableSpec,
-    store: &TableStore,
-    version: u64,
-) -> Result<Option<Vec<Action>>, LakeError> {
-    let entry = async {
-        let entry = store.log.read_commit_entry(version).await?;
-        entry.map(|entry| get_actions(version, &entry)).transpose()
-    };
-    entry.await.map_err(LakeError::delta(format!("read version {version} of the {} table", spec.name)))
 }
 
 /// Puts a commit as `version`. The result shows whether the entry of that version is this commit, whatever the store answered.

@@ -1,11 +1,10 @@
-//! Maintenance that keeps a table fast and small: compaction, vacuum, checkpoints.
+//! Maintenance that keeps a table fast and small: compaction and vacuum.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use deltalake_core::checkpoints::cleanup_expired_logs_for;
 use deltalake_core::kernel::Add;
 use deltalake_core::protocol::DeltaOperation;
 use deltalake_core::table::config::TablePropertiesExt as _;
@@ -16,11 +15,13 @@ use object_store::path::Path;
 use tokio::time::Instant;
 
 use crate::LakeError;
+use crate::clock::now_millis;
 use crate::file::DataFile;
-use crate::log::{CHECKPOINT_INTERVAL, load_table};
+use crate::log::load_table;
 use crate::read::read_files;
 use crate::snapshot::Snapshot;
-use crate::table::{Change, Order, Table, now_millis};
+use crate::spec::Order;
+use crate::table::{Change, Table};
 use crate::write::{is_ours, put_files, split};
 
 /// Greatest number of rows in a file that compaction writes: two row groups, so that a merge needs little memory.
@@ -39,9 +40,6 @@ const OPEN_FILES_MIN: usize = 32;
 const FILES_AT_ONCE: usize = 8;
 /// Age at which a file that no log entry names is removed. Another engine may be about to commit a younger file. This is Delta's default.
 const UNKNOWN_RETENTION: Duration = Duration::from_hours(7 * 24);
-
-/// Retention of log entries if the table does not set one: Delta's default.
-const LOG_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// Time between two passes of [`Maintenance`].
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
@@ -186,44 +184,6 @@ impl Table {
         let files = split(&self.spec, &batches, false)?;
         put_files(&self.spec, &self.store, batches, files, false).await
     }
-}
-
-/// Writes a checkpoint and drops expired log entries if enough commits were made. A failure only makes readers slower.
-pub(crate) async fn checkpoint_if_due(snapshot: &Snapshot) {
-    let (version, table) = (snapshot.version(), snapshot.0.spec.name);
-    if !version.is_multiple_of(CHECKPOINT_INTERVAL) {
-        return;
-    }
-    // The checkpoint writer blocks its thread on requests that the runtime's threads must drive.
-    let (runtime, snapshot) = (tokio::runtime::Handle::current(), snapshot.clone());
-    let written = tokio::task::spawn_blocking(move || runtime.block_on(checkpoint(&snapshot)));
-    let error = match written.await {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error,
-        Err(error) => DeltaTableError::GenericError { source: error.into() },
-    };
-    let error = &error as &dyn std::error::Error;
-    tracing::warn!(
-        table,
-        version,
-        error,
-        "cannot write a checkpoint; the next attempt follows after {CHECKPOINT_INTERVAL} commits"
-    );
-}
-
-async fn checkpoint(snapshot: &Snapshot) -> Result<(), DeltaTableError> {
-    let (store, version) = (&snapshot.0.store, snapshot.version());
-    let engine = store.log.engine(None);
-    // This avoids a table of `deltalake-core`, which would hold all files with their statistics. The checkpoint writer streams them.
-    let log = delta_kernel::Snapshot::builder_for(store.log.root_url())
-        .at_version(version)
-        .build(engine.as_ref())?;
-    log.checkpoint(engine.as_ref(), None)?;
-    let retention = log.table_properties().log_retention_duration.unwrap_or(LOG_RETENTION);
-    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    let oldest = now_millis().saturating_sub(retention);
-    cleanup_expired_logs_for(version, store.log.as_ref(), oldest, None).await?;
-    Ok(())
 }
 
 /// The files that the log names.

@@ -6,7 +6,7 @@ use deltalake_core::kernel::{Metadata, MetadataExt as _};
 use deltalake_core::{DeltaTableError, TableProperty};
 
 use crate::LakeError;
-use crate::table::TableSpec;
+use crate::spec::TableSpec;
 
 /// Property that holds the name of the Kafka topic.
 pub(crate) const TOPIC: &str = "candleflight.topic";

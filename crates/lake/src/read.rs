@@ -23,8 +23,8 @@ use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 
 use crate::LakeError;
 use crate::file::DataFile;
+use crate::spec::TableSpec;
 use crate::store::TableStore;
-use crate::table::TableSpec;
 
 /// Bytes that the first request fetches from the end of a file if only some rows are wanted. They contain the footer of any file, and all
 /// of most files.

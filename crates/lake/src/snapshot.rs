@@ -9,8 +9,8 @@ use position::{Position, Topic};
 
 use crate::file::DataFile;
 use crate::properties::{BRONZE, TOPIC_ID};
+use crate::spec::TableSpec;
 use crate::store::TableStore;
-use crate::table::TableSpec;
 
 /// One version of a table. Clones share it. Its files stay readable until vacuum deletes them. Vacuum keeps replaced files for its
 /// retention.

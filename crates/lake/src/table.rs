@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::CommitData;
@@ -17,13 +16,15 @@ use schema::DATE;
 use uuid::Uuid;
 
 use crate::LakeError;
+use crate::checkpoint;
+use crate::clock::now_millis;
 use crate::file::DataFile;
 use crate::log::{self, PutCommit};
-use crate::maintain;
 use crate::properties::{BRONZE, Claims, FILE_RETENTION, TOPIC_ID, with_claims};
 use crate::snapshot::Snapshot;
+use crate::spec::TableSpec;
 use crate::store::{Lake, TableStore};
-use crate::transactions::{check_files, transactions};
+use crate::transactions::{check_files, committable, transactions};
 use crate::write::{put_files, split};
 
 /// Greatest number of times that one change is put again on top of a newer version. Another engine's maintenance makes such a version
@@ -31,54 +32,6 @@ use crate::write::{put_files, split};
 const REBASES_MAX: usize = 10;
 /// Mean time between two of these puts.
 const REBASE_PAUSE: Duration = Duration::from_millis(50);
-
-/// The name, the place and the contents of a table.
-#[derive(Clone, Debug)]
-pub struct TableSpec {
-    /// `bronze` or `gold`: the name in errors and failpoints.
-    pub name: &'static str,
-    /// The table's folder in the lake.
-    pub prefix: &'static str,
-    /// The schema of its rows.
-    pub schema: SchemaRef,
-    /// The Kafka topic whose offsets the table's position counts.
-    pub topic: String,
-    /// The order of the rows, and their division into files.
-    pub order: Order,
-}
-
-/// The order of the rows in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// A file holds one date and one Kafka partition, ordered by offset. The log's statistics then show which offsets it holds.
-    Offset,
-    /// A file holds one date, ordered by symbol and event time.
-    Key,
-}
-
-/// Returns the bronze table of `topic`: `streaming_raw`.
-pub fn bronze(topic: &str) -> TableSpec {
-    let topic = topic.to_owned();
-    TableSpec {
-        name: "bronze",
-        prefix: "streaming_raw",
-        schema: schema::bronze::schema(),
-        topic,
-        order: Order::Offset,
-    }
-}
-
-/// Returns the gold table of `topic`: `gold_aggregates`.
-pub fn gold(topic: &str) -> TableSpec {
-    let topic = topic.to_owned();
-    TableSpec {
-        name: "gold",
-        prefix: "gold_aggregates",
-        schema: schema::gold::schema(),
-        topic,
-        order: Order::Key,
-    }
-}
 
 /// A table, for its only writer or for a reader.
 ///
@@ -269,7 +222,7 @@ impl Table {
         if moves {
             failpoint::pass(&format!("{}.committed", self.spec.name));
         }
-        maintain::checkpoint_if_due(&self.snapshot).await;
+        checkpoint::checkpoint_if_due(&self.snapshot).await;
         Ok(true)
     }
 
@@ -348,18 +301,6 @@ impl Table {
     fn entry_failed(&self) -> impl FnOnce(DeltaTableError) -> LakeError + use<> {
         LakeError::delta(format!("write a log entry of the {} table", self.spec.name))
     }
-}
-
-/// Reads the clock for the time stamps of the Delta format: log entries, files and tombstones. Only maintenance and the renewal of
-/// credentials base decisions on it.
-#[expect(clippy::disallowed_methods, reason = "the lake does I/O")]
-pub(crate) fn now_millis() -> i64 {
-    chrono::Utc::now().timestamp_millis()
-}
-
-/// Removes partitions that have not been read, because the log cannot express them.
-pub(crate) fn committable(position: &Position) -> Position {
-    position.iter().filter(|(_, next)| *next > 0).collect()
 }
 
 fn write_operation() -> DeltaOperation {

@@ -13,10 +13,11 @@ use deltalake_core::kernel::{Action, CommitInfo, Transaction};
 use position::Position;
 
 use crate::LakeError;
+use crate::clock::now_millis;
+use crate::entry::read_entry;
 use crate::file::DataFile;
-use crate::log::read_entry;
+use crate::spec::{Order, TableSpec};
 use crate::store::TableStore;
-use crate::table::{Order, TableSpec, now_millis};
 
 /// First part of the names of our application transactions.
 const APPLICATION: &str = "kafka";
@@ -118,6 +119,11 @@ pub(crate) fn check_files<'a>(
         }
     }
     Ok(())
+}
+
+/// Removes partitions that have not been read, because the log cannot express them.
+pub(crate) fn committable(position: &Position) -> Position {
+    position.iter().filter(|(_, next)| *next > 0).collect()
 }
 
 /// Returns the application transactions that move one position to another. A partition that is absent from `to` moves to its beginning.

@@ -12,40 +12,15 @@
 //! A service that waits reports the failure and the advice in its log and in `/ready`. A person may then correct the cause without touching
 //! the service.
 
-use std::error::Error;
 use std::io;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::causes::{cause, in_full};
+use crate::outcome::Verdict;
 use crate::store::folder::{FileError, Step};
 use crate::store::refusal::Refusal;
 use crate::store::renewal::NoCredentials;
-
-/// The meaning of a failure for the service, and for the person who runs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// True if the same call may succeed later without a change of the service's configuration.
-    pub(crate) passes: bool,
-    /// The failure in plain words and what to do, if that is known.
-    pub(crate) advice: Option<String>,
-}
-
-impl Verdict {
-    /// Returns the verdict on a failure that passes by itself.
-    pub(crate) fn passes() -> Verdict {
-        Verdict { passes: true, advice: None }
-    }
-
-    /// Returns the verdict on a failure that passes once a person has acted outside the service.
-    pub(crate) fn waits(advice: impl Into<String>) -> Verdict {
-        Verdict { passes: true, advice: Some(advice.into()) }
-    }
-
-    /// Returns the verdict on a failure that stays until a person changes the configuration.
-    pub(crate) fn ends(advice: impl Into<String>) -> Verdict {
-        Verdict { passes: false, advice: Some(advice.into()) }
-    }
-}
 
 /// Returns the meaning of an error of the store.
 pub(crate) fn verdict(error: &object_store::Error) -> Verdict {
@@ -76,15 +51,6 @@ pub(crate) fn with_advice(error: object_store::Error) -> String {
         Some(advice) => format!("{text}: {advice}"),
         None => text,
     }
-}
-
-/// Returns an error and its causes as one text.
-pub(crate) fn in_full(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).fold(String::new(), |text, next| match text.as_str() {
-        "" => next,
-        _ if text.contains(&next) => text,
-        _ => format!("{text}: {next}"),
-    })
 }
 
 /// Returns the meaning of a request without an answer.
@@ -187,29 +153,6 @@ fn of_file(step: Option<Step>, error: &io::Error) -> Verdict {
             "the file system does not support this operation: put the lake on another file system",
         ),
         _ => Verdict::passes(),
-    }
-}
-
-/// Returns the first cause of type `T`. The error itself counts as a cause.
-pub(crate) fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    causes(error).find_map(<dyn Error>::downcast_ref)
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| next_cause(*error))
-}
-
-/// Returns the cause of an error. Delta's log reader and the standard library do not report every cause as a source.
-fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    if let Some(delta_kernel::Error::ObjectStore(source)) = error.downcast_ref() {
-        return Some(source);
-    }
-    if let Some(delta_kernel::Error::Backtraced { source, .. }) = error.downcast_ref() {
-        return Some(source.as_ref());
-    }
-    match error.downcast_ref::<io::Error>() {
-        Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-        None => error.source(),
     }
 }
 

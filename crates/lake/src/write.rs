@@ -22,10 +22,11 @@ use schema::{DATE, EVENT_TIME, SYMBOL};
 use uuid::Uuid;
 
 use crate::LakeError;
+use crate::clock::now_millis;
 use crate::encoders;
 use crate::file::{add_action, date_text};
+use crate::spec::{Order, TableSpec};
 use crate::store::TableStore;
-use crate::table::{Order, TableSpec, now_millis};
 
 /// Rows of a row group, the unit that a reader decodes: about 6 MiB of bronze.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;

@@ -9,8 +9,9 @@ use prost::Message;
 use tonic::metadata::AsciiMetadataValue;
 
 use crate::error::CallError;
+use crate::request::RequestContext;
+use crate::sql::Sql;
 use crate::sql::session::Session;
-use crate::sql::{RequestContext, Sql};
 
 /// Actions of the protocol and of this server, with their descriptions.
 const ACTIONS: [(&str, &str); 10] = [

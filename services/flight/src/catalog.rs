@@ -1,6 +1,7 @@
 //! Catalog for SQL: the tables `bronze` and `gold`, and the schema `system`. Each query reads one snapshot of both tables.
 
 mod plans;
+pub(crate) mod schemas;
 mod tables;
 
 use std::fmt::Display;
@@ -32,19 +33,18 @@ use schema::{KAFKA_TIME, bronze};
 use service::status::Status;
 
 use self::plans::Plans;
+use self::schemas::{CATALOG, PUBLIC};
 use self::tables::{PublicSchema, QuerySnapshot};
 use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use crate::error::CallError;
 use crate::gold::Gold;
 use crate::hot::HotBuffer;
 use crate::queries::{Queries, bound_functions};
-use crate::sql::{Query, RequestContext, check_depth, names, size};
+use crate::request::RequestContext;
+use crate::sql::depth::check_depth;
+use crate::sql::prepared::Query;
+use crate::sql::{names, size};
 use crate::system::{self, Logs, System, SystemSchema};
-
-/// Name of the only catalog.
-pub(crate) const CATALOG: &str = "candleflight";
-/// Name of the schema of `bronze` and `gold`.
-pub(crate) const PUBLIC: &str = "public";
 
 /// Parallel parts of a query for each core. While one part waits for a file, another decodes its own.
 const PARTITIONS_PER_CORE: usize = 2;

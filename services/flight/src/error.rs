@@ -8,7 +8,7 @@ use datafusion::error::DataFusionError;
 use lake::LakeError;
 use position::OffsetRange;
 
-use crate::queries::Stopped;
+use crate::queries::watch::Stopped;
 
 /// Error that stops the Flight server.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,6 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::server::Server;
 
-/// Path of the health calls. They need no login: an orchestrator has no credentials, and the answer is only one of two words.
-pub(crate) const PATH: &str = "/grpc.health.v1.Health/";
 /// Service names that have a health status: the whole server, and its one service.
 const NAMES: [&str; 2] = ["", <FlightServiceServer<Server> as NamedService>::NAME];
 

@@ -2,9 +2,11 @@
 //! query reads one snapshot of the durable and the hot rows.
 
 mod actions;
+mod answers;
 mod config;
 mod health;
 mod login;
+mod request;
 mod server;
 mod sizes;
 mod status;

@@ -14,9 +14,11 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 
 use crate::error::CallError;
-use crate::health;
 use crate::metrics::Metrics;
 use crate::status::status;
+
+/// Path of the health calls. They need no login: an orchestrator has no credentials, and the answer is only one of two words.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 
 /// New token of the caller. A handshake repeats it in its payload.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ where
         // `poll_ready` ran on this service, so the call goes to it and not to its clone.
         let waiting = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, waiting);
-        if request.uri().path().starts_with(health::PATH) {
+        if request.uri().path().starts_with(HEALTH_PATH) {
             return Box::pin(async move { service.call(request).await });
         }
         let layer = self.layer.clone();

@@ -5,7 +5,7 @@
 
 mod engine;
 mod running;
-mod watch;
+pub(crate) mod watch;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::sql::names;
 
 pub(crate) use self::running::{Following, Purpose, Running};
-pub(crate) use self::watch::{Stopped, bound_functions};
+pub(crate) use self::watch::bound_functions;
 
 /// Most batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;

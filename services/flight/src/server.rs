@@ -24,7 +24,9 @@ use tonic::{Request, Response, Status, Streaming};
 use transport::stream::{encode_batch, encode_schema};
 
 use crate::actions::{self, Done};
-use crate::catalog::{Catalog, PUBLIC};
+use crate::answers::{Answers, Messages};
+use crate::catalog::Catalog;
+use crate::catalog::schemas::PUBLIC;
 use crate::error::CallError;
 use crate::follow::follow;
 use crate::follow::untaken::Watched;
@@ -35,17 +37,10 @@ use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
 use crate::put::put;
 use crate::queries::UNTAKEN_MAX;
-use crate::sql::{RequestContext, Sql};
+use crate::request::RequestContext;
+use crate::sql::Sql;
 use crate::start;
 use crate::status::status;
-
-/// Stream of answers.
-pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-/// Stream of Arrow data.
-pub(crate) type Messages = Answers<FlightData>;
-
-/// Tables with their own Flight path, for clients that do not use SQL.
-pub(crate) const TABLES: [&str; 2] = ["bronze", "gold"];
 
 /// The Flight service.
 #[derive(Clone, Debug)]
@@ -209,7 +204,7 @@ impl FlightService for Server {
         &self,
         _request: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let infos = TABLES.map(|table| Self::table_info(table).map_err(|refusal| status(&refusal)));
+        let infos = proto::TABLES.map(|table| Self::table_info(table).map_err(|refusal| status(&refusal)));
         Ok(Response::new(Box::pin(futures::stream::iter(infos))))
     }
 

@@ -1,12 +1,12 @@
 //! Flight SQL on the catalog: read-only queries, plain and prepared, and the metadata that clients request before a query. The server keeps
 //! no state: tickets and handles hold everything that is needed, so they survive a restart.
 
-mod depth;
+pub(crate) mod depth;
 mod metadata;
 pub(crate) mod names;
 mod own;
 mod parameters;
-mod prepared;
+pub(crate) mod prepared;
 pub(crate) mod session;
 pub(crate) mod size;
 mod ticket;
@@ -40,17 +40,13 @@ use futures::{Stream, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-pub(crate) use self::depth::check_depth;
-pub(crate) use self::prepared::Query;
-
-use self::prepared::Prepared;
-use self::session::Session;
+use self::prepared::{Prepared, Query};
 use self::ticket::QueryTicket;
+use crate::answers::Messages;
 use crate::catalog::Catalog;
 use crate::error::CallError;
-use crate::login;
 use crate::queries::{Plan, Planned, Purpose, Queries, bind};
-use crate::server::Messages;
+use crate::request::RequestContext;
 use crate::status::status;
 
 /// Handler of the Flight SQL commands.
@@ -58,23 +54,6 @@ use crate::status::status;
 pub(crate) struct Sql {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) queries: Queries,
-}
-
-/// Caller of a request, and its session.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestContext {
-    pub(crate) caller: Caller,
-    pub(crate) session: Session,
-}
-
-impl RequestContext {
-    /// Returns the caller and the session of a request.
-    pub(crate) fn of<T>(request: &Request<T>) -> RequestContext {
-        RequestContext {
-            caller: login::caller(request.extensions()),
-            session: Session::of(request.metadata()),
-        }
-    }
 }
 
 impl Sql {

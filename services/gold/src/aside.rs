@@ -55,6 +55,11 @@ impl Aside {
     }
 }
 
+/// Iterates over the rows of a bronze batch that gold can store.
+pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)> {
+    decode_all(batch).filter(|(symbol, candle)| reason(symbol, candle).is_none())
+}
+
 /// Returns the stable name of the reason why gold cannot store a row; `None` if it can.
 pub(crate) fn reason(symbol: &str, candle: &Candle) -> Option<&'static str> {
     let Candle { event_time, open, high, low, close, volume, kafka_time, .. } = candle;

@@ -6,8 +6,6 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, TimestampMicrosecondType};
 use schema::bronze::column;
 
-use crate::aside;
-
 /// Values of a bronze row that gold needs, except the symbol.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candle {
@@ -19,11 +17,6 @@ pub(crate) struct Candle {
     pub(crate) volume: f64,
     pub(crate) kafka_time: i64,
     pub(crate) partition: i32,
-}
-
-/// Iterates over the rows of a bronze batch that gold can store.
-pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)> {
-    decode_all(batch).filter(|(symbol, candle)| aside::reason(symbol, candle).is_none())
 }
 
 /// Iterates over all rows of a bronze batch.

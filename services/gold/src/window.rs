@@ -24,6 +24,7 @@ use position::{OffsetRange, Position};
 use proto::ticket::{History, Margin};
 use schema::MINUTE_MICROS;
 
+use crate::aside;
 use crate::candle::{self, Candle};
 use crate::kernel::{Frame, WIDEST};
 use crate::rows::Rows;
@@ -99,7 +100,7 @@ impl Arrivals {
     pub(crate) fn of(run: &Run) -> Self {
         let mut by_symbol: BTreeMap<String, Vec<Candle>> = BTreeMap::new();
         for batch in &run.batches {
-            let mut rows = candle::decode(batch).peekable();
+            let mut rows = aside::decode(batch).peekable();
             // A loop over rows, but with one look-up for each stretch of a symbol.
             while let Some((symbol, first)) = rows.next() {
                 if !by_symbol.contains_key(symbol) {
@@ -339,7 +340,7 @@ fn rows_margin(rows: usize) -> Margin {
 }
 
 fn decode_history(batches: &[RecordBatch]) -> Vec<Candle> {
-    batches.iter().flat_map(|batch| candle::decode(batch).map(|(_, candle)| candle)).collect()
+    batches.iter().flat_map(|batch| aside::decode(batch).map(|(_, candle)| candle)).collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::refusal::{Connector, Refusal};
 use super::renewal::Provider;
 use super::variables::Variables;
 use crate::LakeError;
-use crate::verdict::cause;
+use crate::causes::cause;
 
 /// Longest time for a connection to the store. A running store answers in milliseconds.
 const CONNECT_MAX: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use object_store::client::{
     ReqwestConnector,
 };
 
-use crate::verdict::Verdict;
+use crate::outcome::Verdict;
 
 /// Greatest number of bytes that are read of such an answer's body. S3's bodies have a few hundred bytes.
 const BODY_BYTES_MAX: usize = 16_384;

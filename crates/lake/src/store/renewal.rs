@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::credentials::Origin;
 use super::profile::Profile;
-use crate::table::now_millis;
+use crate::clock::now_millis;
 
 /// Time before their expiry at which credentials are renewed.
 const RENEWED_BEFORE: Duration = Duration::from_mins(5);
@@ -111,7 +111,7 @@ impl Provider {
             request = request.header(AUTHORIZATION, token);
         }
         let request = request.body(HttpRequestBody::empty()).map_err(|error| error.to_string())?;
-        let answer = self.client.execute(request).await.map_err(|error| crate::verdict::in_full(&error))?;
+        let answer = self.client.execute(request).await.map_err(|error| crate::causes::in_full(&error))?;
         let status = answer.status();
         if !status.is_success() {
             return Err(format!("it answers {status}"));

@@ -19,8 +19,9 @@ use object_store::{
 use position::Position;
 use tempfile::TempDir;
 
-use super::{Table, bronze};
+use super::Table;
 use crate::{Lake, LakeError};
+use crate::{bronze, gold};
 
 /// A store with faults. It can lose the answers to the next puts of log entries, which arrive or not. It can reject puts as S3 does while
 /// another put is in progress. It can let another engine's entries come first, or fail all requests.
@@ -235,7 +236,7 @@ async fn an_outage_is_transient_in_every_call_and_the_table_works_on_after_it() 
         table.vacuum(Duration::ZERO).await.unwrap_err(),
         table.snapshot().read(range).next().await.unwrap().unwrap_err(),
         Table::open(&lake, bronze("candles")).await.unwrap_err(),
-        Table::open(&lake, super::gold("candles")).await.unwrap_err(),
+        Table::open(&lake, gold("candles")).await.unwrap_err(),
         crate::log::load(&table.spec, &table.store).await.unwrap_err(),
         lake.probe().await.unwrap_err(),
     ];

@@ -15,7 +15,6 @@ use tokio::sync::OnceCell;
 
 use super::Catalog;
 use crate::gold::Gold;
-use crate::server::TABLES;
 
 /// Snapshots of the tables for one query, as an extension of its session. Every reference to a table reads the same snapshot.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ pub(super) struct PublicSchema;
 #[async_trait]
 impl SchemaProvider for PublicSchema {
     fn table_names(&self) -> Vec<String> {
-        TABLES.map(str::to_owned).to_vec()
+        proto::TABLES.map(str::to_owned).to_vec()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
@@ -100,6 +99,6 @@ impl SchemaProvider for PublicSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        TABLES.contains(&name)
+        proto::TABLES.contains(&name)
     }
 }

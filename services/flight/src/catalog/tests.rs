@@ -18,8 +18,10 @@ use crate::hot::HotBuffer;
 use crate::hot::tests::{rows, table};
 use crate::metrics::Metrics;
 use crate::queries::{Purpose, Queries};
+use crate::request::RequestContext;
+use crate::sql::prepared::Query;
 use crate::sql::session::Session;
-use crate::sql::{Query, RequestContext, Sql, names};
+use crate::sql::{Sql, names};
 
 /// A server with three candles in bronze and none in gold.
 pub(crate) struct Server {

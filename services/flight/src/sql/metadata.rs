@@ -16,7 +16,8 @@ use arrow_flight::sql::{
     XdbcDatetimeSubcode,
 };
 
-use crate::catalog::{CATALOG, Catalog, PUBLIC};
+use crate::catalog::Catalog;
+use crate::catalog::schemas::{CATALOG, PUBLIC};
 use crate::system;
 
 /// Type of all tables: the word that every client supports.
@@ -53,7 +54,7 @@ static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Returns every table: its schema, its name and its columns.
 fn all_tables() -> impl Iterator<Item = (&'static str, &'static str, SchemaRef)> {
-    let public = crate::server::TABLES
+    let public = proto::TABLES
         .into_iter()
         .map(|table| (PUBLIC, table, Catalog::schema(table).expect("every table has a schema")));
     public.chain(system::tables().map(|(table, columns)| (system::SCHEMA, table, columns)))

@@ -9,7 +9,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::catalog::{CATALOG, PUBLIC};
+use crate::catalog::schemas::{CATALOG, PUBLIC};
 use crate::error::CallError;
 use crate::system;
 

@@ -90,7 +90,7 @@ fn answer(request: &Request, token: Option<&str>, key: &str, secret: &str) -> An
             if request.authorization.as_deref() == token =>
         {
             let end =
-                chrono::DateTime::from_timestamp_millis(crate::table::now_millis() + LIFE_SECONDS * 1000);
+                chrono::DateTime::from_timestamp_millis(crate::clock::now_millis() + LIFE_SECONDS * 1000);
             let end = end.unwrap().to_rfc3339();
             text(&format!(
                 r#"{{"AccessKeyId":"{key}","SecretAccessKey":"{secret}","Token":"","Expiration":"{end}"}}"#

@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::catalog::{CATALOG, PUBLIC, template};
+use crate::catalog::schemas::{CATALOG, PUBLIC};
+use crate::catalog::template;
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::queries::{Plan, Purpose, Queries};
