@@ -23,7 +23,7 @@ impl Process {
         Some(Process { id, started: start_time(&stat)?, boot })
     }
 
-    /// Parses the output of [`Process::to_string`].
+    /// Parses the output of `Process::to_string`.
     pub(super) fn parse(text: &str) -> Option<Process> {
         let mut words = text.split_whitespace();
         let (id, started, boot) = (words.next()?, words.next()?, words.next()?);
