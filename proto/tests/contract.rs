@@ -2,6 +2,8 @@
 //!
 //! `CANDLEFLIGHT_UPDATE=1 cargo test -p proto --test contract` writes both files again.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

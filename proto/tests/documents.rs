@@ -1,13 +1,18 @@
 //! Each message that a document shows in JSON is one of the contract.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 
 use proto::metadata::{BatchMetadata, Progress};
 use proto::put::Put;
 use proto::ticket::Ticket;
 
-/// Messages by their first key.
-const KINDS: [(&str, fn(&[u8]) -> Result<(), String>); 4] = [
+/// Reads a message; returns the reason if it is none of the contract.
+type Read = fn(&[u8]) -> Result<(), String>;
+
+/// The beginnings of the messages in JSON.
+const KINDS: [(&str, Read); 4] = [
     ("{\"read\":", read::<Ticket>),
     ("{\"put\":", read::<Put>),
     ("{\"range\":", read::<BatchMetadata>),

@@ -103,10 +103,11 @@ fn a_message_that_lacks_a_part_is_rejected_with_what_is_missing() {
         let cause = Ticket::decode(bytes).unwrap_err().to_string();
         assert!(cause.contains(reason), "{cause}");
     };
-    let history = crate::v1::Ticket { read: Some(crate::v1::ticket::Read::History(Default::default())) };
+    let history =
+        crate::v1::Ticket { read: Some(crate::v1::ticket::Read::History(crate::v1::History::default())) };
     check(&history.encode_to_vec(), "margin");
     let negative = crate::v1::Position { next: [(0, -1)].into() };
-    let follow = crate::v1::Follow { until: Some(negative), ..Default::default() };
+    let follow = crate::v1::Follow { until: Some(negative), ..crate::v1::Follow::default() };
     let bronze = crate::v1::Ticket { read: Some(crate::v1::ticket::Read::Bronze(follow)) };
     check(&bronze.encode_to_vec(), "negative");
     check(b"\x12\xff", "as Protobuf");
