@@ -36,7 +36,7 @@ async fn a_self_signed_certificate_works_as_advised() -> anyhow::Result<()> {
     let refused = pipeline.run(&[&["flight"], &own[..]].concat()).await?;
     let text = error(&refused);
     ensure!(!refused.status.success() && text.contains("CA:TRUE"), "{text}");
-    let (_, advice) = text.trim().split_once("make one with: ").context("advice")?;
+    let (_, advice) = text.trim().split_once("create one with: ").context("advice")?;
     shell(&pipeline, &advice.replace("HOST", "localhost")).await?;
 
     let trusted = ["--tls-ca", &certificate];
