@@ -17,7 +17,7 @@
 //! A process without a password listens on loopback only:
 //!
 //! ```
-//! use access::{Access, Args, Client, Secret};
+//! use access::{Access, Args, Identity, Secret};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let open = Access::default();
@@ -25,7 +25,7 @@
 //! assert!(open.check_listen("127.0.0.1:50051".parse()?).is_ok());
 //! assert!(open.check_listen("0.0.0.0:50051".parse()?).is_err());
 //!
-//! let client = Client { password: Some(Secret::from("a long password".to_owned())), ..Client::default() };
+//! let client = Identity { password: Some(Secret::from("a long password".to_owned())), ..Identity::default() };
 //! let guarded = Access::open(&Args { client, ..Args::default() })?;
 //! assert!(guarded.check_listen("0.0.0.0:50051".parse()?).is_ok());
 //! # Ok(())
