@@ -58,10 +58,8 @@ impl Message for Progress {
     const NAME: &'static str = "progress";
 
     fn to_protobuf(&self) -> v1::Progress {
-        let origin = self.origin.clone().map(|Origin { topic: Topic { name, id }, table }| v1::Origin {
-            topic: Some(v1::Topic { name, id }),
-            table,
-        });
+        let origin = self.origin.clone();
+        let origin = origin.map(|Origin { topic, table }| v1::Origin { topic: Some(topic.into()), table });
         v1::Progress {
             received: Some((&self.received).into()),
             durable: Some((&self.durable).into()),
@@ -75,8 +73,8 @@ impl TryFrom<v1::Progress> for Progress {
 
     fn try_from(progress: v1::Progress) -> Result<Self, String> {
         let origin = |v1::Origin { topic, table }| {
-            let v1::Topic { name, id } = topic.ok_or("the origin has no topic")?;
-            Ok::<_, String>(Origin { topic: Topic { name, id }, table })
+            let topic = topic.ok_or("the origin has no topic")?.into();
+            Ok::<_, String>(Origin { topic, table })
         };
         Ok(Progress {
             received: position_of(progress.received.ok_or("the progress has no position `received`")?)?,
@@ -89,6 +87,18 @@ impl TryFrom<v1::Progress> for Progress {
 impl From<&Position> for v1::Position {
     fn from(position: &Position) -> Self {
         v1::Position { next: position.iter().collect() }
+    }
+}
+
+impl From<Topic> for v1::Topic {
+    fn from(Topic { name, id }: Topic) -> Self {
+        v1::Topic { name, id }
+    }
+}
+
+impl From<v1::Topic> for Topic {
+    fn from(v1::Topic { name, id }: v1::Topic) -> Self {
+        Topic { name, id }
     }
 }
 

@@ -39,10 +39,7 @@ impl Message for Put {
     fn to_protobuf(&self) -> v1::Put {
         use v1::put::Table;
         let table = match self {
-            Put::Bronze { topic } => {
-                let topic = topic.clone().map(|Topic { name, id }| v1::Topic { name, id });
-                Table::Bronze(v1::PutBronze { topic })
-            }
+            Put::Bronze { topic } => Table::Bronze(v1::PutBronze { topic: topic.clone().map(Into::into) }),
             Put::Gold {} => Table::Gold(v1::PutGold {}),
         };
         v1::Put { table: Some(table) }
@@ -55,9 +52,7 @@ impl TryFrom<v1::Put> for Put {
     fn try_from(put: v1::Put) -> Result<Self, String> {
         use v1::put::Table;
         Ok(match put.table.ok_or("the put names no table: it has neither bronze nor gold")? {
-            Table::Bronze(v1::PutBronze { topic }) => {
-                Put::Bronze { topic: topic.map(|v1::Topic { name, id }| Topic { name, id }) }
-            }
+            Table::Bronze(v1::PutBronze { topic }) => Put::Bronze { topic: topic.map(Into::into) },
             Table::Gold(v1::PutGold {}) => Put::Gold {},
         })
     }

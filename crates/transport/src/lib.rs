@@ -1,6 +1,6 @@
 //! The client side of our tickets: connections to a Flight server, and record batches with their offsets as Flight messages.
 //!
-//! The messages themselves are in [`proto`]; this crate only carries them. It is no general Flight client: it reads and puts the two
+//! The messages themselves are in [`proto`]; this crate only carries them. It is not a general Flight client: it reads and puts the two
 //! tables of Candleflight.
 
 pub mod client;
