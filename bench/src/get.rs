@@ -23,6 +23,7 @@ use position::{OffsetRange, Position};
 use proto::Message as _;
 use proto::metadata::Progress;
 use proto::ticket::{Follow, Ticket};
+use schema::RangedBatch;
 use tokio::time::Instant;
 use transport::client::{Client, connect, progress, put, read};
 
@@ -184,7 +185,8 @@ async fn put_all(
     for batch in batches {
         let first = next;
         next += i64::try_from(batch.num_rows())?;
-        messages.extend(transport::stream::encode_batch(batch, OffsetRange { partition: 0, first, next })?);
+        let range = OffsetRange { partition: 0, first, next };
+        messages.extend(transport::stream::encode_batch(&RangedBatch { range, rows: batch.clone() })?);
     }
     let end: Position = [(0, next)].into_iter().collect();
     let mut answers = put(client, futures::stream::iter(messages)).await?;
@@ -210,8 +212,8 @@ async fn get(pipeline: &Pipeline, rows: usize) -> anyhow::Result<f64> {
     let started = Instant::now();
     let mut stream = pin!(read(&mut client, &ticket).await?);
     let mut count = 0;
-    while let Some((_, batch)) = stream.try_next().await? {
-        count += batch.num_rows();
+    while let Some(batch) = stream.try_next().await? {
+        count += batch.rows.num_rows();
     }
     ensure!(count == rows, "{count} of {rows} rows came");
     Ok(started.elapsed().as_secs_f64())

@@ -9,8 +9,8 @@ use anyhow::{Context as _, ensure};
 use arrow::array::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use ingest::batch::Batch;
-use ingest::messages::Message;
+use ingest::decoded_batch::DecodedBatch;
+use ingest::raw_batch::Message;
 use position::OffsetRange;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -80,7 +80,7 @@ impl Messages {
 /// A message is rejected. No message of [`Messages`] should be.
 pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
     let range = OffsetRange { partition: 0, first: 0, next: i64::try_from(messages.len())? };
-    let batch = Batch::read(
+    let decoded = DecodedBatch::decode(
         range,
         (0..).zip(messages).map(|(offset, payload)| Message {
             offset,
@@ -89,8 +89,8 @@ pub fn read(messages: &[&[u8]]) -> anyhow::Result<RecordBatch> {
             payload: Some(payload),
         }),
     );
-    ensure!(batch.dead_letters.is_empty(), "a message was rejected: {:?}", batch.dead_letters[0]);
-    Ok(batch.rows)
+    ensure!(decoded.dead_letters.is_empty(), "a message was rejected: {:?}", decoded.dead_letters[0]);
+    Ok(decoded.batch.rows)
 }
 
 /// Measures every reader in turn. All must read the same prices.

@@ -19,6 +19,7 @@ use futures::future::LocalBoxFuture;
 use integration_tests::process::{Process, free_port};
 use lake::{Lake, Table};
 use position::{OffsetRange, Position};
+use schema::RangedBatch;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -171,11 +172,12 @@ impl Bronze {
     /// Puts the hot rows and waits until they have arrived.
     fn put_hot<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
-            let batch = self.hot()?;
-            let (first, next) = (i64::try_from(self.rows)?, i64::try_from(self.rows + batch.num_rows())?);
+            let rows = self.hot()?;
+            let (first, next) = (i64::try_from(self.rows)?, i64::try_from(self.rows + rows.num_rows())?);
             let descriptor = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
-            let mut messages = vec![encode_schema(&batch.schema()).with_descriptor(descriptor)];
-            messages.extend(encode_batch(&batch, OffsetRange { partition: 0, first, next })?);
+            let mut messages = vec![encode_schema(&rows.schema()).with_descriptor(descriptor)];
+            let range = OffsetRange { partition: 0, first, next };
+            messages.extend(encode_batch(&RangedBatch { range, rows })?);
             let _answers = transport::client::put(client, futures::stream::iter(messages)).await?;
             let deadline = Instant::now() + DEADLINE;
             while transport::client::progress(client).await?.received.next(0) != Some(next) {

@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::TryStreamExt as _;
 use position::OffsetRange;
+use schema::RangedBatch;
 use tonic::Status;
 use transport::client::Client;
 use transport::stream::{encode_batch, encode_schema};
@@ -78,7 +79,8 @@ pub async fn put(
 ///
 /// Never: the batch can be encoded.
 pub async fn put_run(client: &mut Client, rows: &RecordBatch, range: OffsetRange) -> Result<(), Status> {
-    let batch = encode_batch(rows, range).expect("a batch of bronze can be encoded");
+    let batch =
+        encode_batch(&RangedBatch { range, rows: rows.clone() }).expect("a batch of bronze can be encoded");
     let bronze = FlightDescriptor::new_path(vec![proto::BRONZE.to_owned()]);
     put(client, bronze, [vec![encode_schema(&rows.schema())], batch].concat()).await
 }

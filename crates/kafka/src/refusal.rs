@@ -83,7 +83,7 @@ fn probing(args: &Args) -> ClientConfig {
 struct Probe(Mutex<Option<String>>);
 
 impl Probe {
-    fn look(&self, text: &str) {
+    fn read(&self, text: &str) {
         if let Some(reason) = refusal(text) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
@@ -94,11 +94,11 @@ impl ClientContext for Probe {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "{message}");
         // The message begins with the name of a thread.
-        self.look(message.split_once("]: ").map_or(message, |(_, text)| text));
+        self.read(message.split_once("]: ").map_or(message, |(_, text)| text));
     }
 
     fn error(&self, _error: KafkaError, reason: &str) {
-        self.look(reason);
+        self.read(reason);
     }
 }
 

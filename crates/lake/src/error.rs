@@ -42,7 +42,7 @@ pub enum LakeError {
     },
     /// The table exists with another schema.
     #[error(
-        "the {table} table has another schema: column {column} is {found} but must be {wanted}; move the table away or use another lake"
+        "the {table} table has another schema: column {column} is {found} but must be {expected}; move the table away or use another lake"
     )]
     Schema {
         /// Name of the table.
@@ -52,7 +52,7 @@ pub enum LakeError {
         /// The column in the table.
         found: String,
         /// The expected column.
-        wanted: String,
+        expected: String,
     },
     /// The table uses Delta features that this crate does not support, such as deletion vectors or column mapping.
     #[error(
@@ -77,7 +77,7 @@ pub enum LakeError {
     },
     /// The table holds the rows of another topic.
     #[error(
-        "the {table} table holds topic {found}, not {wanted}: use the lake of {wanted}, give another --lake, or give --topic {found}. \
+        "the {table} table holds topic {found}, not {expected}: use the lake of {expected}, give another --lake, or give --topic {found}. \
          Nothing was changed"
     )]
     OtherTopic {
@@ -86,7 +86,7 @@ pub enum LakeError {
         /// The topic whose offsets the table's position counts.
         found: String,
         /// The topic that the caller expects.
-        wanted: String,
+        expected: String,
     },
     /// A table property lets an engine drop application transactions, which hold the position.
     #[error(
@@ -145,14 +145,14 @@ pub enum LakeError {
         table: &'static str,
     },
     /// The table is already past the position of this commit. Remove the rows that the snapshot holds, and call again.
-    #[error("the {table} table is at {reached}; a commit must not move it back to {asked}")]
+    #[error("the {table} table is at {reached}; a commit must not move it back to {requested}")]
     Moved {
         /// Name of the table.
         table: &'static str,
         /// The table's position.
         reached: Position,
         /// The position of the rejected commit.
-        asked: Position,
+        requested: Position,
     },
     /// Vacuum has removed a file of the snapshot. Take a new snapshot and call again.
     #[error("the snapshot is too old: vacuum has removed its file {path}")]
@@ -164,12 +164,12 @@ pub enum LakeError {
     #[error(transparent)]
     Shared(Arc<LakeError>),
     /// The table has no such version, or its log entries were cleaned up.
-    #[error("the {table} table has no version {asked}: there are versions {first} to {last}")]
+    #[error("the {table} table has no version {requested}: there are versions {first} to {last}")]
     Version {
         /// Name of the table.
         table: &'static str,
         /// The requested version.
-        asked: u64,
+        requested: u64,
         /// The first version that can be read.
         first: u64,
         /// The last version that can be read.
@@ -234,7 +234,7 @@ impl LakeError {
     }
 
     pub(crate) fn other_topic(spec: &TableSpec, found: &str) -> LakeError {
-        LakeError::OtherTopic { table: spec.name, found: found.to_owned(), wanted: spec.topic.clone() }
+        LakeError::OtherTopic { table: spec.name, found: found.to_owned(), expected: spec.topic.clone() }
     }
 
     pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(object_store::Error) -> LakeError {

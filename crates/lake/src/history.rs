@@ -52,7 +52,7 @@ impl Snapshot {
             }
             let first = self.readable().await?.first;
             if !(first..=*last).contains(&version) {
-                return Err(LakeError::Version { table: spec.name, asked: version, first, last: *last });
+                return Err(LakeError::Version { table: spec.name, requested: version, first, last: *last });
             }
             log::load_version(spec, store, Some(version)).await
         })

@@ -244,20 +244,20 @@ fn check_protocol(spec: &TableSpec, state: &DeltaTableState) -> Result<(), LakeE
 }
 
 fn check_schema(spec: &TableSpec, found: &Schema) -> Result<(), LakeError> {
-    let differs = |column: &str, found: String, wanted: String| {
-        Err(LakeError::Schema { table: spec.name, column: column.to_owned(), found, wanted })
+    let differs = |column: &str, found: String, expected: String| {
+        Err(LakeError::Schema { table: spec.name, column: column.to_owned(), found, expected })
     };
     let describe = |field: &arrow::datatypes::Field| {
         format!("{}{}", field.data_type(), if field.is_nullable() { ", nullable" } else { "" })
     };
-    for wanted in spec.schema.fields() {
-        match found.field_with_name(wanted.name()) {
-            Err(_) => return differs(wanted.name(), "missing".to_owned(), describe(wanted)),
+    for expected in spec.schema.fields() {
+        match found.field_with_name(expected.name()) {
+            Err(_) => return differs(expected.name(), "missing".to_owned(), describe(expected)),
             Ok(column)
-                if column.data_type() != wanted.data_type()
-                    || column.is_nullable() != wanted.is_nullable() =>
+                if column.data_type() != expected.data_type()
+                    || column.is_nullable() != expected.is_nullable() =>
             {
-                return differs(wanted.name(), describe(column), describe(wanted));
+                return differs(expected.name(), describe(column), describe(expected));
             }
             Ok(_) => (),
         }

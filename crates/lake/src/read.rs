@@ -26,10 +26,10 @@ use crate::file::DataFile;
 use crate::spec::TableSpec;
 use crate::store::TableStore;
 
-/// Bytes that the first request fetches from the end of a file if only some rows are wanted. They contain the footer of any file, and all
+/// Bytes that the first request fetches from the end of a file if only some rows are ranges. They contain the footer of any file, and all
 /// of most files.
 const TAIL_BYTES: u64 = 512 * 1024;
-/// Largest size at which a file is fetched whole, by one request, if all its rows are wanted. Files of this crate with 131,072 rows are
+/// Largest size at which a file is fetched whole, by one request, if all its rows are ranges. Files of this crate with 131,072 rows are
 /// always smaller.
 const WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Rows of a decoded batch: a row group of this crate's files.
@@ -57,15 +57,15 @@ pub(crate) async fn read_file(
     loop {
         let decoded = tokio::task::spawn_blocking(move || decode(decoder));
         let decoded = decoded.await.map_err(|error| LakeError::store(source.doing())(error.into()))?;
-        let (next, rows, wanted) = decoded.map_err(source.broken())?;
+        let (next, rows, ranges) = decoded.map_err(source.broken())?;
         for batch in rows {
             let conformed = conform(&spec, &batch, file.date);
             batches.push(conformed.map_err(|source| LakeError::Rows { table: spec.name, source })?);
         }
-        let Some(wanted) = wanted else { return Ok(batches) };
-        let bytes = source.fetch(&wanted).await?;
+        let Some(ranges) = ranges else { return Ok(batches) };
+        let bytes = source.fetch(&ranges).await?;
         decoder = next;
-        decoder.push_ranges(wanted, bytes).map_err(source.broken())?;
+        decoder.push_ranges(ranges, bytes).map_err(source.broken())?;
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::runtime::SpawnedTask;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use position::OffsetRange;
-use schema::bronze::KAFKA_OFFSET;
+use schema::RangedBatch;
+use schema::bronze::column;
+use schema::ranged::offsets;
 
 use crate::LakeError;
 use crate::file::DataFile;
@@ -31,9 +33,6 @@ const FILES_AT_ONCE: usize = 8;
 /// with others.
 const PASSED_ROWS_MIN: usize = 16_384;
 
-/// Rows, and the range of offsets that they cover.
-type Piece = (OffsetRange, RecordBatch);
-
 /// A run of offsets, and the files that may hold some of its rows.
 struct Step {
     range: OffsetRange,
@@ -50,7 +49,7 @@ impl Snapshot {
     ///
     /// An item is [`LakeError::Expired`] if the snapshot is older than vacuum's retention. For other errors, see
     /// [`LakeError::is_transient`].
-    pub fn read(&self, range: OffsetRange) -> BoxStream<'static, Result<Piece, LakeError>> {
+    pub fn read(&self, range: OffsetRange) -> BoxStream<'static, Result<RangedBatch, LakeError>> {
         let state = Arc::clone(&self.0);
         let steps = steps(&state.files, range);
         let read = move |step: Step| {
@@ -67,7 +66,7 @@ impl Snapshot {
     }
 }
 
-async fn read_step(state: Arc<State>, step: Step) -> Result<Vec<Piece>, LakeError> {
+async fn read_step(state: Arc<State>, step: Step) -> Result<Vec<RangedBatch>, LakeError> {
     let range = step.range;
     let reads = step.files.into_iter().map(|file| {
         let only = (!is_within(&file, range)).then_some(range);
@@ -87,7 +86,7 @@ fn merge(
     schema: &SchemaRef,
     range: OffsetRange,
     mut batches: Vec<RecordBatch>,
-) -> Result<Vec<Piece>, ArrowError> {
+) -> Result<Vec<RangedBatch>, ArrowError> {
     batches.retain(|batch| batch.num_rows() > 0);
     batches.sort_by_key(|batch| offsets(batch)[0]);
     let follows = |pair: &[RecordBatch]| offsets(&pair[0]).last() < offsets(&pair[1]).first();
@@ -97,23 +96,15 @@ fn merge(
         let firsts: Vec<i64> = batches[1..].iter().map(|batch| offsets(batch)[0]).collect();
         let firsts = [range.first].into_iter().chain(firsts).chain([range.next]).collect::<Vec<_>>();
         let ranges = firsts.windows(2).map(|ends| OffsetRange { first: ends[0], next: ends[1], ..range });
-        return Ok(ranges.zip(batches).collect());
+        return Ok(ranges.zip(batches).map(|(range, rows)| RangedBatch { range, rows }).collect());
     }
-    let batch = concat_batches(schema, &batches)?;
+    let rows = concat_batches(schema, &batches)?;
     if in_order {
-        return Ok(vec![(range, batch)]);
+        return Ok(vec![RangedBatch { range, rows }]);
     }
     // Files of different dates interleave if candles came late. Files of another engine have no order.
-    let order = sort_to_indices(offset_column(&batch), None, None)?;
-    Ok(vec![(range, take_record_batch(&batch, &order)?)])
-}
-
-fn offsets(batch: &RecordBatch) -> &[i64] {
-    offset_column(batch).as_primitive::<Int64Type>().values()
-}
-
-fn offset_column(batch: &RecordBatch) -> &ArrayRef {
-    batch.column_by_name(KAFKA_OFFSET).expect("bronze has offsets")
+    let order = sort_to_indices(rows.column(column::KAFKA_OFFSET), None, None)?;
+    Ok(vec![RangedBatch { range, rows: take_record_batch(&rows, &order)? }])
 }
 
 /// Returns true if all rows of the file are in `range`, so that no row needs a check.

@@ -282,7 +282,7 @@ impl Table {
         if position.covers(reached) {
             return Ok(());
         }
-        Err(LakeError::Moved { table: self.spec.name, reached: reached.clone(), asked: position.clone() })
+        Err(LakeError::Moved { table: self.spec.name, reached: reached.clone(), requested: position.clone() })
     }
 
     fn entry(&self, change: Change, id: &str, claimed: Option<&Metadata>) -> Result<Bytes, LakeError> {

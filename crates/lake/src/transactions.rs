@@ -187,16 +187,16 @@ fn replay_blocking(store: &TableStore, topic: &str, version: u64) -> Result<Repl
     let log = log.at_version(version).build(engine.as_ref())?;
     let mut replayed =
         Replayed { checkpoint: log.log_segment().checkpoint_version.unwrap_or(0), ..Replayed::default() };
-    let mut seen = HashSet::new();
+    let mut replayed_ids = HashSet::new();
     for actions in log.log_segment().read_actions(engine.as_ref(), replayed_schema())? {
         let batch = ArrowEngineData::try_from_engine_data(actions?.actions)?;
-        replayed.take(batch.record_batch(), topic, &mut seen);
+        replayed.take(batch.record_batch(), topic, &mut replayed_ids);
     }
     Ok(replayed)
 }
 
 impl Replayed {
-    fn take(&mut self, batch: &RecordBatch, topic: &str, seen: &mut HashSet<String>) {
+    fn take(&mut self, batch: &RecordBatch, topic: &str, replayed_ids: &mut HashSet<String>) {
         let field = |of: &str, name: &str| batch.column_by_name(of)?.as_struct_opt()?.column_by_name(name);
         if let Some(operations) =
             field("commitInfo", "operation").and_then(|column| column.as_string_opt::<i32>())
@@ -212,7 +212,7 @@ impl Replayed {
             if of != topic {
                 self.others.push(of.to_owned());
             } else if let Some(partition) = partition
-                && seen.insert(application.to_owned())
+                && replayed_ids.insert(application.to_owned())
                 && version >= 0
             {
                 self.position.set(partition, version.saturating_add(1));

@@ -59,3 +59,11 @@ pub fn schema() -> SchemaRef {
     });
     Arc::clone(&SCHEMA)
 }
+
+/// Indexes of the first columns in [`schema`], for code that works on columns.
+pub mod column {
+    /// Index of `symbol`.
+    pub const SYMBOL: usize = 0;
+    /// Index of `event_time`.
+    pub const EVENT_TIME: usize = 1;
+}

@@ -1,7 +1,7 @@
 //! The schemas of the tables [`bronze`] and [`gold`], and the JSON [`candle`] that both come from.
 //!
 //! This crate is the only place that spells the names of columns. It also holds the rules that every candle keeps, for messages
-//! ([`candle`]) and for rows ([`rows`]).
+//! ([`candle`]) and for rows ([`rows`]), and the unit in which rows travel: a [`RangedBatch`].
 //!
 //! It does not read or write topics, files or tables, and it does not compute gold.
 //!
@@ -22,9 +22,12 @@
 pub mod bronze;
 pub mod candle;
 pub mod gold;
+pub mod ranged;
 pub mod rows;
 
 use arrow::datatypes::{DataType, TimeUnit};
+
+pub use crate::ranged::RangedBatch;
 
 /// Symbol of the instrument, such as `BTC-USD`. Never null.
 pub const SYMBOL: &str = "symbol";

@@ -1,4 +1,4 @@
-//! Pauses between retries: exponential, with jitter and bounds.
+//! Retries: whether another attempt follows, and the pause before it, which is exponential, with jitter and bounds.
 
 use std::time::Duration;
 
@@ -27,5 +27,70 @@ impl Backoff {
         self.failures += 1;
         let pause = doubled.mul_f64(rand::random_range(0.5..=1.0));
         shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
+    }
+
+    /// Pauses after a failed attempt, so that the caller's loop makes the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`GaveUp`] if `is_retried` returns false, or if `shutdown` was cancelled first.
+    pub async fn after<E>(
+        &mut self,
+        error: E,
+        is_retried: impl FnOnce(&E) -> bool,
+        shutdown: &CancellationToken,
+    ) -> Result<(), GaveUp<E>> {
+        if !is_retried(&error) {
+            return Err(GaveUp::Failed(error));
+        }
+        if self.pause(shutdown).await { Ok(()) } else { Err(GaveUp::Stopped(error)) }
+    }
+}
+
+/// The end of a loop of attempts, with the error of the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaveUp<E> {
+    /// The error is not retried.
+    Failed(E),
+    /// The service is shutting down.
+    Stopped(E),
+}
+
+impl<E> GaveUp<E> {
+    /// Returns the error of the last attempt, also after a shutdown.
+    pub fn into_error(self) -> E {
+        match self {
+            GaveUp::Failed(error) | GaveUp::Stopped(error) => error,
+        }
+    }
+
+    /// Returns `Ok(None)` after a shutdown.
+    ///
+    /// # Errors
+    ///
+    /// The error that is not retried.
+    pub fn unless_stopped<T>(self) -> Result<Option<T>, E> {
+        match self {
+            GaveUp::Failed(error) => Err(error),
+            GaveUp::Stopped(_) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Backoff, GaveUp};
+
+    #[tokio::test]
+    async fn a_loop_ends_at_shutdown_and_at_an_error_that_is_not_retried() {
+        let running = CancellationToken::new();
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.after("busy", |_| true, &running).await, Ok(()));
+        assert_eq!(backoff.after("gone", |_| false, &running).await, Err(GaveUp::Failed("gone")));
+        assert_eq!(backoff.after("busy", |_| true, &stopped).await, Err(GaveUp::Stopped("busy")));
     }
 }

@@ -6,7 +6,7 @@
 //! * [`metrics`] registers metrics and readiness, and reads samples back from Prometheus' text format;
 //! * [`status`] combines the reports of all processes into one view of the pipeline;
 //! * [`http`] serves health, readiness, metrics and the status page;
-//! * [`backoff`] paces retries, and [`clock`] reads the wall clock.
+//! * [`backoff`] repeats attempts, [`error`] writes an error as text, and [`clock`] reads the wall clock.
 //!
 //! This crate contains no logic of the pipeline: it does not use Kafka, Arrow or Flight. It does not restart a service that fails.
 //!
@@ -32,6 +32,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod error;
 pub mod http;
 pub mod metrics;
 pub mod status;

@@ -129,8 +129,8 @@ impl<'a> Samples<'a> {
         self.0.lines().filter_map(move |line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
-            let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
-            wanted.then_some((series_labels, value.parse().ok()?))
+            let is_match = series_name == name && labels.iter().all(|label| series_labels.contains(label));
+            is_match.then_some((series_labels, value.parse().ok()?))
         })
     }
 }

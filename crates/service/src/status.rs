@@ -125,7 +125,7 @@ impl Status {
     }
 
     /// Stores the report of another process, in place of its previous one.
-    pub fn hear(&self, report: Report) {
+    pub fn record(&self, report: Report) {
         if report.process.id == self.0.process.id {
             return;
         }

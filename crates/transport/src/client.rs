@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use access::Identity;
-use arrow::array::RecordBatch;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use position::OffsetRange;
+use schema::RangedBatch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -208,10 +208,9 @@ pub async fn report(client: &mut Client, report: Bytes) -> Result<Vec<Bytes>, Cl
 pub async fn read(
     client: &mut Client,
     ticket: &proto::ticket::Ticket,
-) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
+) -> Result<impl Stream<Item = Result<RangedBatch, ClientError>> + Send + use<>, ClientError> {
     let batches = follow(client, ticket).await?;
-    let has_news = |(range, batch): &(OffsetRange, RecordBatch)| !range.is_empty() || batch.num_rows() > 0;
-    Ok(batches.try_filter(move |batch| std::future::ready(has_news(batch))))
+    Ok(batches.try_filter(|batch| std::future::ready(!batch.is_empty())))
 }
 
 /// Reads a table like [`read`], and leaves nothing out: first comes the start of each partition, and later keep-alives. The ends of all
@@ -223,7 +222,7 @@ pub async fn read(
 pub async fn follow(
     client: &mut Client,
     ticket: &proto::ticket::Ticket,
-) -> Result<impl Stream<Item = Result<(OffsetRange, RecordBatch), ClientError>> + Send + use<>, ClientError> {
+) -> Result<impl Stream<Item = Result<RangedBatch, ClientError>> + Send + use<>, ClientError> {
     let messages = client
         .do_get(Ticket::new(ticket.encode(Encoding::Protobuf)))
         .await
@@ -235,8 +234,8 @@ pub async fn follow(
             Ok(decoded) => decoded,
             Err(error) => return Some(Err(ClientError::Stream(error))),
         };
-        let DecodedPayload::RecordBatch(batch) = decoded.payload else { return None };
-        Some(range_of(&decoded.inner).map(|range| (range, batch)))
+        let DecodedPayload::RecordBatch(rows) = decoded.payload else { return None };
+        Some(range_of(&decoded.inner).map(|range| RangedBatch { range, rows }))
     }))
 }
 

@@ -1,12 +1,13 @@
-//! Record batches with their ranges as Flight messages.
+//! Batches and their ranges as Flight messages.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::{FlightData, SchemaAsIpc};
 use position::OffsetRange;
-use schema::bronze::column;
+use schema::RangedBatch;
+use schema::ranged::offset_at;
 
 use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
 use proto::{Encoding, Message as _};
@@ -19,65 +20,64 @@ pub fn encode_schema(schema: &SchemaRef) -> FlightData {
     SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into()
 }
 
-/// Writes a bronze batch with its range, split where it is too large for one message. The pieces' ranges tile `range`.
+/// Writes a bronze batch, split where it is too large for one message. The pieces' ranges tile its range.
 ///
 /// # Errors
 ///
 /// [`ArrowError`] when the batch cannot be written as IPC, which no bronze batch can cause.
-pub fn encode_batch(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
-    let pieces = batch_bytes(batch)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
-    let rows_max = batch.num_rows().div_ceil(pieces).max(1);
+pub fn encode_batch(batch: &RangedBatch) -> Result<Vec<FlightData>, ArrowError> {
+    let RangedBatch { range, rows } = batch;
+    let pieces = batch_bytes(rows)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
+    let rows_max = rows.num_rows().div_ceil(pieces).max(1);
     let mut messages = Vec::with_capacity(pieces);
     let mut first = range.first;
     let mut row = 0;
     loop {
-        let rows = rows_max.min(batch.num_rows() - row);
-        let piece = batch.slice(row, rows);
-        row += rows;
-        let next = if row < batch.num_rows() { offset_at(batch, row) } else { range.next };
-        messages.push(encode_message(&piece, OffsetRange { first, next, ..range })?);
-        if row >= batch.num_rows() {
+        let count = rows_max.min(rows.num_rows() - row);
+        let piece = rows.slice(row, count);
+        row += count;
+        let next = if row < rows.num_rows() { offset_at(rows, row) } else { range.next };
+        messages.push(encode_message(&piece, OffsetRange { first, next, ..*range })?);
+        if row >= rows.num_rows() {
             return Ok(messages);
         }
         first = next;
     }
 }
 
-/// Writes a bronze batch with its range for a put: like [`encode_batch`], and no piece stands for more than [`RANGE_OFFSETS_MAX`] offsets.
+/// Writes a bronze batch for a put: like [`encode_batch`], and no piece stands for more than [`RANGE_OFFSETS_MAX`] offsets.
 ///
 /// # Errors
 ///
 /// As for [`encode_batch`].
-pub fn encode_put(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
-    let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+pub fn encode_put(batch: &RangedBatch) -> Result<Vec<FlightData>, ArrowError> {
     let mut messages = Vec::new();
-    let (mut first, mut row) = (range.first, 0);
-    loop {
-        let next = first.saturating_add(RANGE_OFFSETS_MAX).min(range.next);
-        let rows = offsets[row..].partition_point(|offset| *offset < next);
-        messages.extend(encode_batch(&batch.slice(row, rows), OffsetRange { first, next, ..range })?);
-        if next >= range.next {
-            return Ok(messages);
-        }
-        (first, row) = (next, row + rows);
+    let mut rest = Some(batch.clone());
+    while let Some(batch) = rest {
+        let next = batch.range.first.saturating_add(RANGE_OFFSETS_MAX).min(batch.range.next);
+        // An empty range has no offset below its end.
+        messages.extend(encode_batch(&batch.below(next).unwrap_or_else(|| batch.clone()))?);
+        rest = batch.above(next);
     }
+    Ok(messages)
 }
 
-/// Writes a gold batch with its range, split where it is too large for one message. Only the last piece's range moves, so that a reader
-/// can continue after any of them and loses nothing.
+/// Writes a gold batch, split where it is too large for one message. Only the last piece's range moves, so that a reader can continue
+/// after any of them and loses nothing.
 ///
 /// # Errors
 ///
 /// [`ArrowError`] when the batch cannot be written as IPC, which no gold batch can cause.
-pub fn encode_upserts(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<FlightData>, ArrowError> {
-    let pieces = batch_bytes(batch)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
-    let rows_max = batch.num_rows().div_ceil(pieces).max(1);
-    let starts = (0..batch.num_rows().max(1)).step_by(rows_max);
+pub fn encode_upserts(batch: &RangedBatch) -> Result<Vec<FlightData>, ArrowError> {
+    let RangedBatch { range, rows } = batch;
+    let pieces = batch_bytes(rows)?.div_ceil(MESSAGE_BYTES_MAX).max(1);
+    let rows_max = rows.num_rows().div_ceil(pieces).max(1);
+    let starts = (0..rows.num_rows().max(1)).step_by(rows_max);
     let piece = |start: usize| {
-        let rows = rows_max.min(batch.num_rows() - start);
-        let is_last = start + rows >= batch.num_rows();
+        let count = rows_max.min(rows.num_rows() - start);
+        let is_last = start + count >= rows.num_rows();
         let next = if is_last { range.next } else { range.first };
-        encode_message(&batch.slice(start, rows), OffsetRange { next, ..range })
+        encode_message(&rows.slice(start, count), OffsetRange { next, ..*range })
     };
     starts.map(piece).collect()
 }
@@ -89,11 +89,6 @@ pub fn encode_upserts(batch: &RecordBatch, range: OffsetRange) -> Result<Vec<Fli
 /// [`ArrowError`] for a type without a known layout, which bronze does not have.
 pub fn batch_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
     batch.columns().iter().map(|column| column.to_data().get_slice_memory_size()).sum()
-}
-
-/// Returns the Kafka offset of a bronze row.
-pub fn offset_at(batch: &RecordBatch, row: usize) -> i64 {
-    batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().value(row)
 }
 
 fn encode_message(batch: &RecordBatch, range: OffsetRange) -> Result<FlightData, ArrowError> {

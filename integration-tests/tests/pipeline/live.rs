@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use arrow::array::{AsArray as _, RecordBatch};
+use arrow::array::AsArray as _;
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use arrow_flight::FlightDescriptor;
 use futures::TryStreamExt as _;
@@ -23,6 +23,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use schema::RangedBatch;
 use tokio::process::{Child, Command};
 use transport::client::{self, connect};
 use transport::stream::{encode_batch, encode_schema};
@@ -270,17 +271,17 @@ async fn followers_have_gold_whatever_is_killed() -> anyhow::Result<()> {
 }
 
 /// Follower of a test. Reads until it has received `until`.
-async fn read(pipeline: &Pipeline, ticket: Ticket) -> anyhow::Result<Vec<(OffsetRange, RecordBatch)>> {
+async fn read(pipeline: &Pipeline, ticket: Ticket) -> anyhow::Result<Vec<RangedBatch>> {
     let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
     let batches = pin!(client::follow(&mut client, &ticket).await?);
     Ok(tokio::time::timeout(DEADLINE, batches.try_collect()).await??)
 }
 
 /// Returns the ranges of the first, empty batches, and the closes of all rows.
-fn describe(batches: &[(OffsetRange, RecordBatch)]) -> (String, Vec<f64>) {
-    let starts = batches.iter().take(SYMBOLS.len()).map(|(range, _)| range.to_string());
-    let close = |(_, rows): &(OffsetRange, RecordBatch)| {
-        let closes = rows.column_by_name("close").expect("both tables have it");
+fn describe(batches: &[RangedBatch]) -> (String, Vec<f64>) {
+    let starts = batches.iter().take(SYMBOLS.len()).map(|batch| batch.range.to_string());
+    let close = |batch: &RangedBatch| {
+        let closes = batch.rows.column_by_name("close").expect("both tables have it");
         closes.as_primitive::<Float64Type>().values().to_vec()
     };
     let mut closes: Vec<f64> = batches.iter().flat_map(close).collect();
@@ -334,7 +335,7 @@ async fn a_follower_starts_now_or_at_a_time_and_sql_sees_the_past() -> anyhow::R
     let gold = read(&pipeline, Ticket::Gold(one(Start::Time(micros)))).await?;
     let times: std::collections::BTreeSet<i64> = gold
         .iter()
-        .flat_map(|(_, rows)| rows.column(1).as_primitive::<TimestampMicrosecondType>().values().to_vec())
+        .flat_map(|batch| batch.rows.column(1).as_primitive::<TimestampMicrosecondType>().values().to_vec())
         .collect();
     ensure!(describe(&gold).0 == "0:45..45 1:45..45" && times.len() >= 15, "{gold:?}");
 
@@ -382,8 +383,8 @@ async fn refuses_what_is_not_gold(pipeline: &Pipeline) -> anyhow::Result<()> {
     let mut client = connect(&pipeline.flight, &access::Identity::default()).await?;
     let descriptor = FlightDescriptor::new_path(vec![proto::GOLD.to_owned()]);
     let schema = encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
-    let nothing = RecordBatch::new_empty(schema::bronze::schema());
-    let batch = encode_batch(&nothing, OffsetRange { partition: 0, first: 0, next: 1 })?;
+    let range = OffsetRange { partition: 0, first: 0, next: 1 };
+    let batch = encode_batch(&RangedBatch::empty(schema::bronze::schema(), range))?;
     let messages = futures::stream::iter([schema].into_iter().chain(batch));
     let answers = client::put(&mut client, messages).await?;
     let refused = answers.try_collect::<Vec<_>>().await.err().context("it must be refused")?;

@@ -12,9 +12,10 @@ use integration_tests::check::{pipeline, topic_ends};
 use integration_tests::input::{self, synthetic};
 use position::Position;
 use proto::ticket::{Follow, Ticket};
+use schema::RangedBatch;
+use schema::ranged::offsets;
 use tokio::task::JoinSet;
 use transport::client::{connect, read};
-use transport::stream::offset_at;
 
 /// Concurrent clients.
 const CLIENTS: usize = 8;
@@ -96,10 +97,11 @@ async fn follow(address: String, start: i64, ends: Position) -> anyhow::Result<(
     let mut next = from.clone();
     let ticket = Ticket::Bronze(Follow::from(from).until(ends.clone()));
     let mut batches = std::pin::pin!(read(&mut client, &ticket).await?);
-    while let Some((range, rows)) = tokio::time::timeout(START_DEADLINE, batches.try_next()).await?? {
+    while let Some(RangedBatch { range, rows }) =
+        tokio::time::timeout(START_DEADLINE, batches.try_next()).await??
+    {
         ensure!(next.next(range.partition) == Some(range.first), "{range} does not join {next}");
-        let offsets: Vec<i64> = (0..rows.num_rows()).map(|row| offset_at(&rows, row)).collect();
-        ensure!(offsets == (range.first..range.next).collect::<Vec<_>>(), "{range} lacks an offset");
+        ensure!(offsets(&rows) == (range.first..range.next).collect::<Vec<_>>(), "{range} lacks an offset");
         next.advance(range);
     }
     ensure!(next == ends, "the stream ended at {next}, before {ends}");

@@ -65,12 +65,12 @@ async fn follow(args: &Args) -> anyhow::Result<()> {
     let ticket = Ticket::decode(json!({ "read": "gold", "from": from }).to_string().as_bytes())?;
     let mut client = client::connect(&args.flight, &args.access).await?;
     let mut batches = pin!(client::follow(&mut client, &ticket).await?);
-    while let Some((range, rows)) = batches.try_next().await? {
+    while let Some(batch) = batches.try_next().await? {
         let mut output = io::stdout().lock();
-        LineDelimitedWriter::new(&mut output).write(&rows)?;
+        LineDelimitedWriter::new(&mut output).write(&batch.rows)?;
         output.flush()?;
         // The position is saved after the rows, so a restart from it misses none.
-        position.insert(range.partition, range.next);
+        position.insert(batch.range.partition, batch.range.next);
         write_position(&args.position, &position)?;
     }
     Ok(())

@@ -41,7 +41,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ask = || health(Args { addresses: vec![address.clone()], access: access::Identity::default() });
-        let asked = async {
+        let answers = async {
             metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));
             assert_eq!(ask().await.unwrap_err().to_string(), "1 of 1 not ready");
             metrics.set_ready("gold", Ok(()));
@@ -49,7 +49,7 @@ mod tests {
         };
         tokio::select! {
             served = http::serve(listener, status, &access) => panic!("{served:?}"),
-            () = asked => (),
+            () = answers => (),
         }
     }
 }

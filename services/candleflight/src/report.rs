@@ -36,7 +36,7 @@ async fn exchange(client: &mut Option<Client>, flight: &str, service: &Service) 
     };
     let own = service.status.own().encode(Encoding::Protobuf);
     for report in transport::client::report(client, own).await? {
-        service.status.hear(Report::decode(&report)?);
+        service.status.record(Report::decode(&report)?);
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ fn text(view: &View) -> String {
     lines.extend(numbers.partitions.iter().map(partition_row));
     lines.push(String::new());
     for ProcessStatus { process, is_silent, heard_micros, services } in &view.processes {
-        let heard = if *is_silent {
+        let suffix = if *is_silent {
             format!("  SILENT for {}", seconds(since(as_f64(*heard_micros), now.at_micros)))
         } else {
             String::new()
@@ -102,7 +102,7 @@ fn text(view: &View) -> String {
             None => format!("{service}: ready"),
             Some(reason) => format!("{service}: {reason}"),
         });
-        lines.push(format!("{}  {}{heard}", process.id, services.collect::<Vec<_>>().join(", ")));
+        lines.push(format!("{}  {}{suffix}", process.id, services.collect::<Vec<_>>().join(", ")));
     }
     push_events(&mut lines, "warnings and errors", &view.events);
     push_events(&mut lines, "dead letters", &view.dead_letters);

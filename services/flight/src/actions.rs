@@ -51,13 +51,13 @@ pub(crate) fn list() -> impl Iterator<Item = ActionType> {
 }
 
 /// Runs the protocol's actions that are not part of Flight SQL. Returns `None` for any other action.
-pub(crate) fn run(sql: &Sql, asker: RequestContext, action: &Action) -> Result<Option<Done>, CallError> {
+pub(crate) fn run(sql: &Sql, context: RequestContext, action: &Action) -> Result<Option<Done>, CallError> {
     Ok(Some(match action.r#type.as_str() {
         "CancelFlightInfo" => {
             let CancelFlightInfoRequest { info } = decode(action)?;
             let info =
                 info.ok_or_else(|| CallError::BadRequest("the request holds no FlightInfo".to_owned()))?;
-            let status = if sql.cancel(&asker.caller, &info)? {
+            let status = if sql.cancel(&context.caller, &info)? {
                 CancelStatus::Cancelled
             } else {
                 CancelStatus::NotCancellable
@@ -72,10 +72,10 @@ pub(crate) fn run(sql: &Sql, asker: RequestContext, action: &Action) -> Result<O
             )
         }
         "SetSessionOptions" => {
-            let (session, result) = asker.session.set(action)?;
+            let (session, result) = context.session.set(action)?;
             done(&result, Some(session.cookie()))
         }
-        "GetSessionOptions" => done(&asker.session.options(), None),
+        "GetSessionOptions" => done(&context.session.options(), None),
         "CloseSession" => done(&Session::closed(), Some(Session::no_cookie())),
         _ => return Ok(None),
     }))

@@ -1,5 +1,6 @@
 //! Catalog for SQL: the tables `bronze` and `gold`, and the schema `system`. Each query reads one snapshot of both tables.
 
+mod as_of;
 mod plans;
 pub(crate) mod schemas;
 mod tables;
@@ -32,13 +33,13 @@ use schema::candle::MAGNITUDE_MAX;
 use schema::{KAFKA_TIME, bronze};
 use service::status::Status;
 
+use self::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
 use self::plans::Plans;
 use self::schemas::{CATALOG, PUBLIC};
 use self::tables::{PublicSchema, QuerySnapshot};
-use crate::as_of::{BRONZE_AT, BronzeAt, GOLD_AT, GoldAt};
+use crate::bronze::buffer::HotBuffer;
 use crate::error::CallError;
-use crate::gold::Gold;
-use crate::hot::HotBuffer;
+use crate::gold::table::GoldTable;
 use crate::queries::{Queries, bound_functions};
 use crate::request::RequestContext;
 use crate::sql::depth::check_depth;
@@ -56,7 +57,7 @@ pub(crate) const OFFSETS_AT: &str = "SELECT kafka_partition, min(kafka_offset) F
 #[derive(Debug)]
 pub(crate) struct Catalog {
     hot: Arc<HotBuffer>,
-    gold: Arc<Gold>,
+    gold: Arc<GoldTable>,
     status: Status,
     queries: Queries,
     /// State that all sessions share: functions, rules and settings.
@@ -65,7 +66,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(hot: Arc<HotBuffer>, gold: Arc<Gold>, status: Status, queries: Queries) -> Self {
+    pub(crate) fn new(hot: Arc<HotBuffer>, gold: Arc<GoldTable>, status: Status, queries: Queries) -> Self {
         let template = template(&queries);
         Catalog { hot, gold, status, queries, template, plans: Plans::default() }
     }
@@ -75,17 +76,17 @@ impl Catalog {
     /// # Errors
     ///
     /// The query is not valid SQL, names something that does not exist, or is not a query.
-    pub(crate) async fn plan(&self, asker: &RequestContext, query: &Query) -> Result<DataFrame, CallError> {
+    pub(crate) async fn plan(&self, context: &RequestContext, query: &Query) -> Result<DataFrame, CallError> {
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let session = self.session(&asker.session.schema)?;
+        let session = self.session(&context.session.schema)?;
         let catalog = session.catalog(CATALOG).expect("a session has its default catalog");
-        let known = System::new(self.status.clone(), self.queries.clone(), asker.caller.clone());
+        let system = System::new(self.status.clone(), self.queries.clone(), context.caller.clone());
         let logs = Logs { hot: Arc::clone(&self.hot), gold: Arc::clone(&self.gold) };
-        catalog.register_schema(system::SCHEMA, Arc::new(SystemSchema { known, logs }))?;
+        catalog.register_schema(system::SCHEMA, Arc::new(SystemSchema { system, logs }))?;
         match query {
             Query::Sql(text) => {
-                let schema = &asker.session.schema;
+                let schema = &context.session.schema;
                 if let Some(plan) = self.plans.get(schema, text) {
                     return Ok(DataFrame::new(session.state(), plan));
                 }
@@ -168,7 +169,7 @@ impl Catalog {
     }
 
     /// Returns the gold table.
-    pub(crate) fn gold(&self) -> &Arc<Gold> {
+    pub(crate) fn gold(&self) -> &Arc<GoldTable> {
         &self.gold
     }
 
@@ -185,14 +186,15 @@ impl Catalog {
     fn session(&self, schema: &str) -> Result<SessionContext, DataFusionError> {
         let received = self.hot.progress().received;
         let (durable, hot) = self.hot.snapshot();
-        let seen = QuerySnapshot::new(lake::provider(durable.clone(), hot.clone()), Arc::clone(&self.gold));
+        let snapshot =
+            QuerySnapshot::new(lake::provider(durable.clone(), hot.clone()), Arc::clone(&self.gold));
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(PublicSchema))?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = self.template.clone();
         schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
-        state.config_mut().set_extension(Arc::new(seen));
+        state.config_mut().set_extension(Arc::new(snapshot));
         state.register_catalog_list(Arc::new(catalogs));
         state.register_udtf(BRONZE_AT, Arc::new(BronzeAt { durable, hot, received }));
         state.register_udtf(GOLD_AT, Arc::new(GoldAt { gold: Arc::clone(&self.gold) }));

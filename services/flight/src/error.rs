@@ -70,9 +70,9 @@ pub(crate) enum CallError {
     #[error("the query failed because of a bug in the query engine; other queries continue")]
     Panicked,
     #[error("put bronze: {0}")]
-    Gap(#[from] crate::hot::Gap),
+    Gap(#[from] crate::bronze::buffer::Gap),
     #[error("put bronze: {0}")]
-    OtherTopic(#[from] crate::hot::OtherTopic),
+    OtherTopic(#[from] crate::bronze::buffer::OtherTopic),
     #[error(
         "the ticket's positions belong to bronze table {theirs}; this server's bronze is table {ours}: \
          start again without a position, or use the server of that table"

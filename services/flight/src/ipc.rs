@@ -17,6 +17,10 @@ use arrow::ipc::{Endianness, Message, MessageHeader, root_as_message_with_opts};
 use arrow_flight::FlightData;
 use bytes::{Buf, Bytes};
 use flatbuffers::VerifierOptions;
+use position::OffsetRange;
+use proto::Message as _;
+use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
+use schema::RangedBatch;
 
 /// Largest ratio of the bytes that a message's header describes to the header's own bytes. Writers share the layouts of its tables, and
 /// nothing else.
@@ -29,6 +33,10 @@ const COLUMNS_MAX: usize = 65_536;
 const FIXED_BYTES_MAX: i32 = 1024;
 /// Most rows of a batch whose columns take no bytes, because all values are null.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1000;
+/// Upper bound of partition numbers: ten times the partitions of the largest topics.
+pub(crate) const PARTITIONS_MAX: i32 = 100_000;
+/// Upper bound of offsets. Positions are sent as JSON, whose numbers are exact up to this value in every language.
+pub(crate) const OFFSETS_MAX: i64 = 1 << 53;
 /// First bytes of an encapsulated message.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Alignment of the buffers that Arrow computes on, in bytes.
@@ -45,6 +53,16 @@ impl Decoder {
     /// Returns a decoder for rows of `table`. The stream must have the table's columns. The decoded batches have exactly its schema.
     pub(crate) fn of(table: &'static str, schema: SchemaRef) -> Self {
         Decoder { expected: Some((table, schema)), schema: None }
+    }
+
+    /// Decodes the next message of a put of bronze or gold, and the range in its metadata. Returns `None` if it holds no batch.
+    ///
+    /// # Errors
+    ///
+    /// Text that describes the defect of the message or of its range. The stream is unusable after an error.
+    pub(crate) fn decode_ranged(&mut self, message: &FlightData) -> Result<Option<RangedBatch>, String> {
+        let Some(rows) = self.decode(message)? else { return Ok(None) };
+        Ok(Some(RangedBatch { range: range_of(message)?, rows }))
     }
 
     /// Decodes the next message. Returns `None` if it holds no batch. Drops the metadata of the schema.
@@ -85,6 +103,31 @@ impl Decoder {
             other => Err(format!("a message of kind {other:?} does not belong in a stream of batches")),
         }
     }
+}
+
+/// Reads the range of a batch of bronze or gold.
+///
+/// # Errors
+///
+/// The message holds no range, or one that no batch of Kafka messages can have. A wrong range would move the position, and a position never
+/// goes back.
+fn range_of(message: &FlightData) -> Result<OffsetRange, String> {
+    let metadata = BatchMetadata::decode(&message.app_metadata);
+    let range = metadata.map_err(|error| format!("its app_metadata is not a range: {error}"))?.range;
+    if range.first < 0 || range.partition < 0 || range.next < range.first {
+        return Err(format!("{range} is not a range of offsets"));
+    }
+    if range.partition >= PARTITIONS_MAX || range.next >= OFFSETS_MAX {
+        return Err(format!(
+            "{range} is beyond all topics: partitions end at {PARTITIONS_MAX}, offsets at {OFFSETS_MAX}"
+        ));
+    }
+    if range.next - range.first > RANGE_OFFSETS_MAX {
+        return Err(format!(
+            "{range} is too long a range for one batch: put batches of at most {RANGE_OFFSETS_MAX} offsets, and empty batches where there are no rows"
+        ));
+    }
+    Ok(range)
 }
 
 /// Decodes the first batch of an untrusted Arrow stream.

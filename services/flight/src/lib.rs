@@ -11,20 +11,11 @@ mod server;
 mod sizes;
 mod status;
 
-mod flush;
-mod hot;
-mod ipc;
-mod put;
-
-mod start;
-mod symbols;
-
+mod bronze;
 mod follow;
-mod live;
-
 mod gold;
+mod ipc;
 
-mod as_of;
 mod catalog;
 mod queries;
 mod sql;
@@ -41,16 +32,18 @@ use futures::future::BoxFuture;
 use lake::{Lake, LakeError, Table};
 use service::Context;
 use service::backoff::Backoff;
+use service::error::sentence;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server as GrpcServer, ServerTlsConfig};
 
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::flush;
 use crate::catalog::Catalog;
 pub use crate::config::Config;
 pub use crate::error::Error;
-use crate::gold::Gold;
-use crate::hot::HotBuffer;
+use crate::gold::table::GoldTable;
 use crate::login::LoginLayer;
 use crate::metrics::Metrics;
 pub use crate::queries::Limits;
@@ -113,7 +106,7 @@ pub fn run_on(
         let hot = Arc::new(HotBuffer::new(durable));
         metrics.observe_hot(&hot);
         let queries = Queries::new(config.limits.clone(), metrics.clone()).map_err(Error::Engine)?;
-        let gold = Arc::new(Gold::new(lake, config.topic.clone()));
+        let gold = Arc::new(GoldTable::new(lake, config.topic.clone()));
         let catalog =
             Catalog::new(Arc::clone(&hot), Arc::clone(&gold), context.status.clone(), queries.clone());
         let sql = Sql { catalog: Arc::new(catalog), queries: queries.clone() };
@@ -123,7 +116,7 @@ pub fn run_on(
         let server = Server {
             hot: Arc::clone(&hot),
             hot_bytes_max: config.hot_bytes_max,
-            ring: Arc::default(),
+            changes: Arc::default(),
             sql,
             metrics: metrics.clone(),
             known: context.status.clone(),
@@ -175,6 +168,14 @@ async fn open(
     context: &Context,
     metrics: &Metrics,
 ) -> Result<Option<(Lake, Table)>, LakeError> {
+    let is_retried = |error: &LakeError| {
+        let is_retried = error.is_transient();
+        if is_retried {
+            tracing::warn!(error = error as &dyn std::error::Error, "open the lake, trying again");
+            metrics.set_ready(Err(sentence(error)));
+        }
+        is_retried
+    };
     let mut backoff = Backoff::default();
     loop {
         let open = async {
@@ -183,25 +184,22 @@ async fn open(
             let table = Table::open(&lake, lake::bronze(&config.topic)).await?;
             Ok((lake, table))
         };
-        match context.shutdown.run_until_cancelled(open).await {
+        let error = match context.shutdown.run_until_cancelled(open).await {
             None => return Ok(None),
-            Some(Err(error)) if LakeError::is_transient(&error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "open the lake, trying again");
-                metrics.set_ready(Err(status::sentence(&error)));
-            }
-            Some(opened) => return opened.map(Some),
-        }
-        if !backoff.pause(&context.shutdown).await {
-            return Ok(None);
+            Some(Ok(opened)) => return Ok(Some(opened)),
+            Some(Err(error)) => error,
+        };
+        if let Err(gave_up) = backoff.after(error, is_retried, &context.shutdown).await {
+            return gave_up.unless_stopped();
         }
     }
 }
 
 /// Opens gold before the first request for it, on the query threads.
-async fn open_gold(queries: &Queries, gold: Arc<Gold>) {
-    if let Err(refusal) = queries.prepare(async move { Ok(gold.snapshot().await?) }).await {
+async fn open_gold(queries: &Queries, gold: Arc<GoldTable>) {
+    if let Err(error) = queries.prepare(async move { Ok(gold.snapshot().await?) }).await {
         tracing::warn!(
-            error = &refusal as &dyn std::error::Error,
+            error = &error as &dyn std::error::Error,
             "opening gold failed; the first query on it tries again"
         );
     }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
-use crate::hot::HotBuffer;
+use crate::bronze::buffer::HotBuffer;
 
 /// Offsets by partition.
 type Offsets = Family<[(&'static str, i32); 1], Gauge>;

@@ -220,12 +220,12 @@ impl Queries {
                     match pieces.next().await? {
                         Ok(Piece::Rows(rows)) => Some((Ok(rows), Some(pieces))),
                         Ok(Piece::Schema(_)) => None,
-                        Err(refusal) => Some((Err(refusal), None)),
+                        Err(error) => Some((Err(error), None)),
                     }
                 });
                 Ok(Answer { schema, batches: batches.boxed() })
             }
-            Some(Err(refusal)) => Err(refusal),
+            Some(Err(error)) => Err(error),
             Some(Ok(Piece::Rows(_))) | None => Err(CallError::Panicked),
         }
     }
@@ -288,9 +288,9 @@ struct Query {
 
 impl Query {
     async fn run(self, plan: Plan) {
-        if let Err(refusal) = self.execute(plan).await {
+        if let Err(error) = self.execute(plan).await {
             // A client that is gone needs no reason.
-            let _gone = timeout(UNTAKEN_MAX, self.sender.send(Err(refusal))).await;
+            let _gone = timeout(UNTAKEN_MAX, self.sender.send(Err(error))).await;
         }
     }
 

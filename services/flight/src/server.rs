@@ -18,6 +18,7 @@ use proto::metadata::{BatchMetadata, Progress};
 use proto::put::Put;
 use proto::ticket::History;
 use proto::{Encoding, Message as _};
+use schema::RangedBatch;
 use service::status::Report;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,21 +26,22 @@ use transport::stream::{encode_batch, encode_schema};
 
 use crate::actions::{self, Done};
 use crate::answers::{Answers, Messages};
+use crate::bronze;
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::follow::BronzeFeed;
 use crate::catalog::Catalog;
 use crate::catalog::schemas::PUBLIC;
 use crate::error::CallError;
-use crate::follow::follow;
 use crate::follow::untaken::Watched;
-use crate::hot::HotBuffer;
-use crate::live;
-use crate::live::ring::ChangeBuffer;
+use crate::follow::{follow, start};
+use crate::gold;
+use crate::gold::changes::ChangeBuffer;
+use crate::gold::follow::GoldFeed;
 use crate::login::{self, NewToken, require};
 use crate::metrics::Metrics;
-use crate::put::put;
 use crate::queries::UNTAKEN_MAX;
 use crate::request::RequestContext;
 use crate::sql::Sql;
-use crate::start;
 use crate::status::status;
 
 /// The Flight service.
@@ -47,7 +49,7 @@ use crate::status::status;
 pub(crate) struct Server {
     pub(crate) hot: Arc<HotBuffer>,
     pub(crate) hot_bytes_max: usize,
-    pub(crate) ring: Arc<ChangeBuffer>,
+    pub(crate) changes: Arc<ChangeBuffer>,
     pub(crate) sql: Sql,
     pub(crate) metrics: Metrics,
     pub(crate) known: service::status::Status,
@@ -63,16 +65,16 @@ impl Server {
             proto::ticket::Ticket::Bronze(ticket) => {
                 let caller = login::caller(request.extensions());
                 let place = self.sql.queries.follow(&caller)?;
-                let wanted = start::bronze(ticket, &caller, &self.hot, &self.sql).await?;
-                let messages = follow(Arc::clone(&self.hot), wanted, self.shutdown.clone());
-                held(place, messages)
+                let request = start::bronze(ticket, &caller, &self.hot, &self.sql).await?;
+                let feed = BronzeFeed::new(Arc::clone(&self.hot));
+                with_place(place, follow(feed, request, self.shutdown.clone()))
             }
             proto::ticket::Ticket::Gold(ticket) => {
                 let caller = login::caller(request.extensions());
                 let place = self.sql.queries.follow(&caller)?;
-                let wanted = start::gold(ticket, &caller, &self.hot, &self.ring, &self.sql).await?;
-                let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(self.sql.catalog.gold()));
-                held(place, live::follow(ring, gold, wanted, self.shutdown.clone()))
+                let request = start::gold(ticket, &caller, &self.hot, &self.changes, &self.sql).await?;
+                let feed = GoldFeed::new(Arc::clone(&self.changes), Arc::clone(self.sql.catalog.gold()));
+                with_place(place, follow(feed, request, self.shutdown.clone()))
             }
             proto::ticket::Ticket::History(ticket) => {
                 require(request.extensions(), Role::Writer)?;
@@ -88,7 +90,7 @@ impl Server {
     /// Records a process's report and returns the reports of all processes.
     fn report(&self, body: &[u8]) -> Result<Vec<arrow_flight::Result>, CallError> {
         let report = Report::decode(body).map_err(|error| CallError::BadRequest(error.to_string()))?;
-        self.known.hear(report);
+        self.known.record(report);
         let encode = |report: &Report| report.encode(Encoding::of(body));
         let results = self.known.reports();
         Ok(results.iter().map(|report| arrow_flight::Result { body: encode(report) }).collect())
@@ -102,10 +104,10 @@ impl Server {
         let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });
         let messages = batches.map(move |batch| {
-            let messages = encode_batch(&batch?, range).map_err(CallError::from)?;
+            let messages = encode_batch(&RangedBatch { range, rows: batch? }).map_err(CallError::from)?;
             Ok::<_, CallError>(futures::stream::iter(messages.into_iter().map(Ok)))
         });
-        Ok(Box::pin(schema.chain(messages.map_err(|refusal| status(&refusal)).try_flatten())))
+        Ok(Box::pin(schema.chain(messages.map_err(|error| status(&error)).try_flatten())))
     }
 
     /// Waits until bronze has received all offsets below `below`.
@@ -147,14 +149,14 @@ fn check_command(command: &[u8]) -> Result<(), Status> {
 }
 
 /// Streams the messages of a follower. Its place is free again when the stream is dropped, or when its client takes nothing for too long.
-fn held(
+fn with_place(
     place: impl Send + 'static,
     messages: impl Stream<Item = Result<FlightData, CallError>> + Send + 'static,
 ) -> Messages {
     let messages = messages.inspect(move |_| {
         let _held = &place;
     });
-    Box::pin(Watched::new(messages, UNTAKEN_MAX).map_err(|refusal| status(&refusal)))
+    Box::pin(Watched::new(messages, UNTAKEN_MAX).map_err(|error| status(&error)))
 }
 
 /// Checks that a put is for bronze's topic, if its descriptor names a topic.
@@ -204,7 +206,7 @@ impl FlightService for Server {
         &self,
         _request: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let infos = proto::TABLES.map(|table| Self::table_info(table).map_err(|refusal| status(&refusal)));
+        let infos = proto::TABLES.map(|table| Self::table_info(table).map_err(|error| status(&error)));
         Ok(Response::new(Box::pin(futures::stream::iter(infos))))
     }
 
@@ -213,7 +215,7 @@ impl FlightService for Server {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         match table_of(request.get_ref()) {
-            Some(table) => Self::table_info(&table).map(Response::new).map_err(|refusal| status(&refusal)),
+            Some(table) => Self::table_info(&table).map(Response::new).map_err(|error| status(&error)),
             None => {
                 check_command(&request.get_ref().cmd)?;
                 self.sql.get_flight_info(request).await
@@ -237,7 +239,7 @@ impl FlightService for Server {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         if proto::ticket::Ticket::is_ours(&request.get_ref().ticket) {
-            return self.read(&request).await.map(Response::new).map_err(|refusal| status(&refusal));
+            return self.read(&request).await.map(Response::new).map_err(|error| status(&error));
         }
         check_command(&request.get_ref().ticket)?;
         self.sql.do_get(request).await
@@ -260,29 +262,28 @@ impl FlightService for Server {
         let opened = transport::descriptor::put_of(&descriptor);
         let encoding = match opened.map_err(|reason| status(&CallError::BadRequest(reason)))? {
             Some((Put::Bronze { topic }, encoding)) => {
-                require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
-                check_topic(topic, &self.hot).map_err(|refusal| status(&refusal))?;
+                require(&extensions, Role::Writer).map_err(|error| status(&error))?;
+                check_topic(topic, &self.hot).map_err(|error| status(&error))?;
                 encoding
             }
             Some((Put::Gold {}, _)) => {
-                require(&extensions, Role::Writer).map_err(|refusal| status(&refusal))?;
-                let (hot, ring) = (Arc::clone(&self.hot), Arc::clone(&self.ring));
-                let taken = live::put::put(hot, ring, messages, self.shutdown.clone());
+                require(&extensions, Role::Writer).map_err(|error| status(&error))?;
+                let (hot, changes) = (Arc::clone(&self.hot), Arc::clone(&self.changes));
+                let taken = gold::put::put(hot, changes, messages, self.shutdown.clone());
                 // The server acknowledges nothing. The answers end with the put, or with its error.
                 let answers = futures::stream::once(taken).filter_map(async |taken| taken.err());
-                return Ok(Response::new(Box::pin(answers.map(|refusal| Err(status(&refusal))))));
+                return Ok(Response::new(Box::pin(answers.map(|error| Err(status(&error))))));
             }
             None => {
                 if let Some(table) = table_of(&descriptor) {
                     return Err(status(&CallError::Unsupported(format!("a put to {table:?}"))));
                 }
-                let bound =
-                    self.sql.put(&descriptor.cmd, messages).await.map_err(|refusal| status(&refusal))?;
+                let bound = self.sql.put(&descriptor.cmd, messages).await.map_err(|error| status(&error))?;
                 let result = PutResult { app_metadata: bound.encode_to_vec().into() };
                 return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
             }
         };
-        let answers = put(
+        let answers = bronze::put::put(
             Arc::clone(&self.hot),
             self.hot_bytes_max,
             messages,
@@ -290,7 +291,7 @@ impl FlightService for Server {
             self.shutdown.clone(),
         );
         let result = move |progress: Progress| PutResult { app_metadata: progress.encode(encoding) };
-        Ok(Response::new(Box::pin(answers.map_ok(result).map_err(|refusal| status(&refusal)))))
+        Ok(Response::new(Box::pin(answers.map_ok(result).map_err(|error| status(&error)))))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
@@ -301,12 +302,12 @@ impl FlightService for Server {
             return Ok(Response::new(Box::pin(futures::stream::iter([Ok(result)]))));
         }
         if request.get_ref().r#type == proto::REPORT_ACTION {
-            require(request.extensions(), Role::Writer).map_err(|refusal| status(&refusal))?;
-            let results = self.report(&request.get_ref().body).map_err(|refusal| status(&refusal))?;
+            require(request.extensions(), Role::Writer).map_err(|error| status(&error))?;
+            let results = self.report(&request.get_ref().body).map_err(|error| status(&error))?;
             return Ok(Response::new(Box::pin(futures::stream::iter(results.into_iter().map(Ok)))));
         }
         let done = actions::run(&self.sql, RequestContext::of(&request), request.get_ref());
-        let Some(Done { body, cookie }) = done.map_err(|refusal| status(&refusal))? else {
+        let Some(Done { body, cookie }) = done.map_err(|error| status(&error))? else {
             check_command(&request.get_ref().body)?;
             return self.sql.do_action(request).await;
         };

@@ -81,39 +81,39 @@ impl Sql {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(bound.encode()?) })
     }
 
-    /// Plans a query on a query thread and returns `look(plan)`. The plan is also dropped there: a deeply nested plan needs the stack of a
+    /// Plans a query on a query thread and returns `read(plan)`. The plan is also dropped there: a deeply nested plan needs the stack of a
     /// query thread.
     async fn plan<T: Send + 'static>(
         &self,
-        asker: &RequestContext,
+        context: &RequestContext,
         query: &Prepared,
-        look: impl FnOnce(DataFrame) -> Result<T, CallError> + Send + 'static,
+        read: impl FnOnce(DataFrame) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
-        let planning = self.planning(asker, query);
+        let planning = self.planning(context, query);
         let plan = async move {
             let Planned { query, executions } = planning.await?;
             let first = executions.into_iter().next().expect("there is at least one execution");
-            look(bind(query, first)?)
+            read(bind(query, first)?)
         };
-        self.queries.plan(&asker.caller, plan).await
+        self.queries.plan(&context.caller, plan).await
     }
 
     /// Plans a query. All its executions read one snapshot.
-    fn planning(&self, asker: &RequestContext, prepared: &Prepared) -> Plan {
-        let (catalog, asker, prepared) = (Arc::clone(&self.catalog), asker.clone(), prepared.clone());
+    fn planning(&self, context: &RequestContext, prepared: &Prepared) -> Plan {
+        let (catalog, context, prepared) = (Arc::clone(&self.catalog), context.clone(), prepared.clone());
         Box::pin(async move {
-            let query = catalog.plan(&asker, &prepared.query).await?;
+            let query = catalog.plan(&context, &prepared.query).await?;
             Ok(Planned { query, executions: prepared.executions()? })
         })
     }
 
-    async fn execute(&self, asker: &RequestContext, ticket: QueryTicket) -> Result<Messages, CallError> {
+    async fn execute(&self, context: &RequestContext, ticket: QueryTicket) -> Result<Messages, CallError> {
         let QueryTicket { id, prepared } = ticket;
         self.check_text(&prepared.query)?;
-        let plan = self.planning(asker, &prepared);
+        let plan = self.planning(context, &prepared);
         let text = prepared.query.to_string();
-        let answer = self.queries.run(Purpose::Query, &asker.caller, id, &text, plan).await?;
-        let (schema, batches) = answer.map_err(|refusal| FlightError::Tonic(Box::new(status(&refusal))));
+        let answer = self.queries.run(Purpose::Query, &context.caller, id, &text, plan).await?;
+        let (schema, batches) = answer.map_err(|error| FlightError::Tonic(Box::new(status(&error))));
         let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
         Ok(Box::pin(messages.map_err(Status::from)))
     }
@@ -125,18 +125,18 @@ impl Sql {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, CallError> {
         self.check_text(&prepared.query)?;
-        let look = |plan: DataFrame| Ok(names::given(plan.schema().inner()));
-        let schema = self.plan(&RequestContext::of(&request), &prepared, look).await?;
+        let read = |plan: DataFrame| Ok(names::given(plan.schema().inner()));
+        let schema = self.plan(&RequestContext::of(&request), &prepared, read).await?;
         Ok(info(&schema, QueryTicket::new(prepared).encode()?, request.into_inner())?)
     }
 
     async fn prepare(
         &self,
-        asker: &RequestContext,
+        context: &RequestContext,
         query: Query,
     ) -> Result<ActionCreatePreparedStatementResult, CallError> {
         self.check_text(&query)?;
-        let (catalog, planned_for) = (Arc::clone(&self.catalog), asker.clone());
+        let (catalog, planned_for) = (Arc::clone(&self.catalog), context.clone());
         let prepare = async move {
             let prepared = match query {
                 Query::Sql(text) => Prepared::new(&text)?,
@@ -154,7 +154,7 @@ impl Sql {
                 parameter_schema: ipc(&parameters)?.0,
             })
         };
-        self.queries.plan(&asker.caller, prepare).await
+        self.queries.plan(&context.caller, prepare).await
     }
 
     fn check_text(&self, query: &Query) -> Result<(), CallError> {

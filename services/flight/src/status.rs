@@ -6,14 +6,15 @@ use access::Denied;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 use lake::LakeError;
+use service::error::sentence;
 use tonic::{Code, Status};
 
 use crate::error::CallError;
 
-/// Maps a refusal to its status. Details for operators, such as a store's address and its response, go to the log. The caller receives a
+/// Maps an error to its status. Details for operators, such as a store's address and its response, go to the log. The caller receives a
 /// general sentence instead.
-pub(crate) fn status(refusal: &CallError) -> Status {
-    let (code, told) = match refusal {
+pub(crate) fn status(error: &CallError) -> Status {
+    let (code, text) = match error {
         CallError::Broken(status) => return status.clone(),
         CallError::Stopping | CallError::Ahead { .. } => (Code::Unavailable, None),
         CallError::Denied(Denied::TooMany { .. }) => (Code::ResourceExhausted, None),
@@ -35,14 +36,14 @@ pub(crate) fn status(refusal: &CallError) -> Status {
         CallError::Encode(_) | CallError::Panicked => (Code::Internal, None),
         CallError::Unsupported(_) => (Code::Unimplemented, None),
     };
-    let Some(told) = told else { return Status::new(code, sentence(refusal)) };
+    let Some(text) = text else { return Status::new(code, sentence(error)) };
     match code {
         Code::Unavailable => {
-            tracing::warn!(error = refusal as &dyn Error, "a call failed; a retry may succeed");
+            tracing::warn!(error = error as &dyn Error, "a call failed; a retry may succeed");
         }
-        _ => tracing::error!(error = refusal as &dyn Error, "a call failed"),
+        _ => tracing::error!(error = error as &dyn Error, "a call failed"),
     }
-    Status::new(code, told)
+    Status::new(code, text)
 }
 
 /// Status code, and a sentence that replaces the error's own text if that is not for the caller.
@@ -85,20 +86,6 @@ fn of_lake(error: &LakeError) -> Answer {
 /// Finds the lake's error among the causes of the engine's error.
 fn lake_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a LakeError> {
     std::iter::successors(Some(error), |error| (*error).source()).find_map(|error| error.downcast_ref())
-}
-
-/// Returns the error and its causes as one sentence.
-pub(crate) fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use service::metrics::Samples;
 use service::status::{ProcessEvent, Report, Status, View};
 
-use crate::gold::Gold;
-use crate::hot::HotBuffer;
+use crate::bronze::buffer::HotBuffer;
+use crate::gold::table::GoldTable;
 use crate::queries::{Queries, Running};
 
 /// Name of the schema.
@@ -181,18 +181,18 @@ fn lag(System { status, .. }: &System) -> Vec<Value> {
 
 fn services(System { status, .. }: &System) -> Vec<Value> {
     let View { processes, .. } = status.view();
-    let rows = processes.iter().flat_map(|seen| {
-        seen.services.iter().map(|(service, reason)| {
+    let rows = processes.iter().flat_map(|process| {
+        process.services.iter().map(|(service, reason)| {
             json!({
                 "service": service,
-                "process": seen.process.id,
-                "is_ready": reason.is_none() && !seen.is_silent,
+                "process": process.process.id,
+                "is_ready": reason.is_none() && !process.is_silent,
                 "reason": reason,
-                "is_silent": seen.is_silent,
-                "version": seen.process.version,
-                "started_at": seen.process.started_micros,
-                "heard_at": seen.heard_micros,
-                "address": seen.process.address,
+                "is_silent": process.is_silent,
+                "version": process.process.version,
+                "started_at": process.process.started_micros,
+                "heard_at": process.heard_micros,
+                "address": process.process.address,
             })
         })
     });
@@ -350,7 +350,7 @@ pub(crate) fn tables() -> impl Iterator<Item = (&'static str, SchemaRef)> {
 /// Schema `system` for one caller.
 #[derive(Debug)]
 pub(crate) struct SystemSchema {
-    pub(crate) known: System,
+    pub(crate) system: System,
     pub(crate) logs: Logs,
 }
 
@@ -358,7 +358,7 @@ pub(crate) struct SystemSchema {
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
     pub(crate) hot: Arc<HotBuffer>,
-    pub(crate) gold: Arc<Gold>,
+    pub(crate) gold: Arc<GoldTable>,
 }
 
 /// State of the pipeline that one caller may see.
@@ -384,7 +384,7 @@ impl SchemaProvider for SystemSchema {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
         Ok(Some(match table.rows {
-            Rows::Known(rows) => Arc::new(table.provider(&rows(&self.known))?),
+            Rows::Known(rows) => Arc::new(table.provider(&rows(&self.system))?),
             Rows::Logs => Arc::new(Versions { table, logs: self.logs.clone() }),
         }))
     }

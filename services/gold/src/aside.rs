@@ -4,11 +4,10 @@
 //! PostgreSQL like a dead letter, in the transaction that moves the position past it. The rule depends only on the row, so all sinks and
 //! `verify` agree. The Flight server applies the rule for numbers and times when it chooses the candles of a history.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
-use schema::bronze::column;
+use arrow::array::RecordBatch;
 use schema::candle::MAGNITUDE_MAX;
 use schema::gold::TIMES;
+use schema::ranged::offsets;
 
 use crate::candle::{Candle, decode_all};
 
@@ -38,7 +37,7 @@ pub struct Aside {
 impl Aside {
     /// Collects the rows of a bronze batch that gold cannot store.
     pub(crate) fn of(batch: &RecordBatch) -> Vec<Aside> {
-        let offsets = batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+        let offsets = offsets(batch);
         let rows = decode_all(batch).zip(offsets);
         let asides = rows.filter_map(|((symbol, candle), offset)| {
             let reason = reason(symbol, &candle)?;

@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use position::Position;
 use prometheus_client::metrics::counter::Counter;
 use proto::ticket::History;
+use schema::RangedBatch;
 use schema::bronze::column;
 
 use crate::aside::Aside;
@@ -21,8 +22,8 @@ use crate::metrics::Metrics;
 use crate::queue;
 use crate::rows::Rows;
 use crate::run::{self, Run};
-use crate::sink::Computed;
-use crate::source::{Batch, Histories};
+use crate::source::Histories;
+use crate::state::GoldBatch;
 use crate::window::{Arrivals, Change, Window};
 
 /// Most gold rows that a piece of more than one candle changes: 25 MB, and twice the number that an ordered backlog changes at once.
@@ -33,10 +34,10 @@ const HISTORIES_AT_ONCE: usize = 8;
 /// The stage.
 #[derive(Debug)]
 pub(crate) struct Computing {
-    pub(crate) batches: queue::Receiver<Batch>,
+    pub(crate) batches: queue::Receiver<RangedBatch>,
     pub(crate) histories: Histories,
     pub(crate) pieces: Pieces,
-    pub(crate) sinks: Vec<queue::Sender<Computed>>,
+    pub(crate) sinks: Vec<queue::Sender<GoldBatch>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Pieces {
 
 /// Outcome of a piece.
 enum Outcome {
-    Computed(Computed),
+    Computed(GoldBatch),
     /// The piece changes too many rows. The window is in the state before the piece.
     TooLarge,
     /// The service is shutting down.
@@ -74,7 +75,7 @@ impl Computing {
                     let Some((computed, behind)) = next else { return Ok(self.pieces) };
                     rest = behind;
                     failpoint::pass("gold.computed");
-                    let rows = computed.rows.num_rows().max(computed.asides.len());
+                    let rows = computed.batch.rows.num_rows().max(computed.asides.len());
                     for sink in &self.sinks {
                         if sink.send(rows, computed.clone()).await.is_err() {
                             // A sink has failed, and returns its own error.
@@ -106,7 +107,7 @@ impl Pieces {
         run: &Run,
         read: &impl AsyncFn(&History) -> Result<Option<Vec<RecordBatch>>, Error>,
         late_reads: &Counter,
-    ) -> Result<Option<(Computed, Option<Run>)>, Error> {
+    ) -> Result<Option<(GoldBatch, Option<Run>)>, Error> {
         loop {
             let (piece, rest) = run.split(self.rows_max);
             let row_count = piece.row_count();
@@ -117,7 +118,7 @@ impl Pieces {
                 Outcome::Computed(computed) => {
                     self.window.advance(piece.range);
                     report_split(&self.window.take_split());
-                    if computed.rows.num_rows() <= self.changed_rows_max / 2 {
+                    if computed.batch.rows.num_rows() <= self.changed_rows_max / 2 {
                         self.rows_max = self.rows_max.saturating_mul(2).min(self.changed_rows_max);
                     }
                     return Ok(Some((computed, rest)));
@@ -162,9 +163,9 @@ impl Pieces {
             let times = batch.column(column::KAFKA_TIME).as_primitive::<TimestampMicrosecondType>();
             times.values().iter().copied()
         });
-        Ok(Outcome::Computed(Computed {
-            range: piece.range,
-            rows: rows.finish(service::clock::now_micros()),
+        let rows = rows.finish(service::clock::now_micros());
+        Ok(Outcome::Computed(GoldBatch {
+            batch: RangedBatch { range: piece.range, rows },
             asides: piece.batches.iter().flat_map(Aside::of).collect(),
             arrived: arrived.collect::<Arc<[i64]>>(),
         }))

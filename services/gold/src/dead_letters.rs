@@ -37,18 +37,18 @@ type Consumer = kafka::Closing<StreamConsumer<kafka::Logs>>;
 pub(crate) async fn run(config: &Config, topic: &str, metrics: &Metrics) -> Infallible {
     let never = CancellationToken::new();
     let mut backoff = Backoff::default();
-    let mut told = String::new();
+    let mut last_logged = String::new();
     loop {
-        let Err(error) = copy(config, topic, metrics, &mut backoff, &mut told).await;
-        let what = error.to_string();
-        if what != told {
+        let Err(error) = copy(config, topic, metrics, &mut backoff, &mut last_logged).await;
+        let reason = error.to_string();
+        if reason != last_logged {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
                 "copy dead letters to PostgreSQL, trying again; the letters stay in their topic"
             );
         }
-        told = what;
+        last_logged = reason;
         backoff.pause(&never).await;
     }
 }
@@ -59,7 +59,7 @@ async fn copy(
     topic: &str,
     metrics: &Metrics,
     backoff: &mut Backoff,
-    told: &mut String,
+    last_logged: &mut String,
 ) -> Result<Infallible, Error> {
     let bounds = Bounds { count_max: config.dead_letters_max, age_max: config.dead_letters_age_max };
     let mut table = Table::open(&config.postgres, topic, bounds).await?;
@@ -93,19 +93,19 @@ async fn copy(
         table.write(&letters).await?;
         metrics.dead_letters.inc_by(letters.len() as u64);
         backoff.reset();
-        told.clear();
+        last_logged.clear();
     }
 }
 
 /// Waits until `topic` exists and returns its partitions.
 async fn partitions(args: &kafka::Args, consumer: &Arc<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
     loop {
-        let (consumer, wanted) = (Arc::clone(consumer), topic.to_owned());
+        let (consumer, name) = (Arc::clone(consumer), topic.to_owned());
         // This call blocks until the broker answers.
-        let asked = move || consumer.fetch_metadata(Some(&wanted), kafka::REQUEST_MAX);
+        let fetch = move || consumer.fetch_metadata(Some(&name), kafka::REQUEST_MAX);
         let answer = async {
-            let asked = tokio::task::spawn_blocking(asked).await?;
-            Ok::<_, Error>(asked.map_err(kafka::Error::new(format!("look for topic {topic}")))?)
+            let fetched = tokio::task::spawn_blocking(fetch).await?;
+            Ok::<_, Error>(fetched.map_err(kafka::Error::new(format!("look for topic {topic}")))?)
         };
         let metadata = kafka::unless_refused(args, answer).await?;
         let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);

@@ -47,13 +47,13 @@ pub enum Error {
     ServerOutdated,
     /// The Flight server's bronze, or the rows in the database, come from another topic.
     #[error(
-        "the topic is {found} here, not {wanted}: give all services the same --topic, or use another server or database"
+        "the topic is {found} here, not {expected}: give all services the same --topic, or use another server or database"
     )]
     OtherTopic {
         /// Topic of the server or of the database.
         found: String,
         /// Requested topic.
-        wanted: String,
+        expected: String,
     },
     /// The rows of a sink were computed from another bronze table than that of the Flight server.
     #[error(
@@ -201,12 +201,6 @@ impl Error {
             Some(std::io::ErrorKind::InvalidData) => Error::PostgresTls(source),
             _ => Error::Postgres { action: "connect", source },
         }
-    }
-
-    /// Returns the error with all its causes in one line.
-    pub(crate) fn in_full(&self) -> String {
-        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     pub(crate) fn postgres(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {

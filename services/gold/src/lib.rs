@@ -9,6 +9,7 @@ mod compute;
 pub mod kernel;
 mod rows;
 mod run;
+pub mod state;
 mod window;
 
 mod connection;
@@ -28,6 +29,7 @@ use futures::future::BoxFuture;
 use kafka::dead_letter::topic_of;
 use service::Context;
 use service::backoff::Backoff;
+use service::error::sentence;
 
 pub use crate::aside::Aside;
 pub use crate::config::Config;
@@ -59,27 +61,26 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
 
 /// Runs sessions until shutdown.
 async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Result<(), Error> {
-    let mut backoff = Backoff::default();
     let mut rebuild = config.rebuild;
-    let mut unready = "opening PostgreSQL and the lake".to_owned();
-    loop {
-        context.metrics.set_ready(NAME, Err(unready.clone()));
-        let session = session(config, context, metrics, &mut rebuild, &mut backoff).await;
-        match session {
-            Err(error) if error.is_transient() && !context.shutdown.is_cancelled() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "restarting gold from the positions of its sinks"
-                );
-                unready = error.in_full();
-                context.metrics.set_ready(NAME, Err(unready.clone()));
-                if !backoff.pause(&context.shutdown).await {
-                    return Ok(());
-                }
-            }
-            result => return result,
+    context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
+    let mut backoff = Backoff::default();
+    let is_retried = |error: &Error| {
+        let is_retried = error.is_transient() && !context.shutdown.is_cancelled();
+        if is_retried {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "restarting gold from the positions of its sinks"
+            );
+            context.metrics.set_ready(NAME, Err(sentence(error)));
+        }
+        is_retried
+    };
+    while let Err(error) = session(config, context, metrics, &mut rebuild, &mut backoff).await {
+        if let Err(gave_up) = backoff.after(error, is_retried, &context.shutdown).await {
+            return gave_up.unless_stopped().map(|_: Option<()>| ());
         }
     }
+    Ok(())
 }
 
 /// Opens the sinks, lets the one that is behind catch up, and then runs the walk from their common position. With `rebuild`, empties both

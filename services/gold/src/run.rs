@@ -1,11 +1,9 @@
 //! A run of one partition's offsets. Waiting batches are joined into one run, and a run that changes too many rows is split.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::RecordBatch;
 use position::OffsetRange;
-use schema::bronze::column;
-
-use crate::source::Batch;
+use schema::RangedBatch;
+use schema::ranged::offset_at;
 
 /// A run of one partition's offsets, in order of arrival.
 #[derive(Clone, Debug)]
@@ -36,7 +34,7 @@ impl Run {
                 rest.push(batch.slice(taken, batch.num_rows() - taken));
             }
         }
-        let Some(next) = rest.first().map(first_offset) else { return (self.clone(), None) };
+        let Some(next) = rest.first().map(|rows| offset_at(rows, 0)) else { return (self.clone(), None) };
         let first = Run { range: OffsetRange { next, ..self.range }, batches: first };
         let rest = Run { range: OffsetRange { first: next, ..self.range }, batches: rest };
         (first, Some(rest))
@@ -44,21 +42,16 @@ impl Run {
 }
 
 /// Joins the batches of each partition into one run.
-pub(crate) fn join(batches: Vec<Batch>) -> Vec<Run> {
+pub(crate) fn join(batches: Vec<RangedBatch>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for (range, batch) in batches {
+    for RangedBatch { range, rows } in batches {
         match runs.iter_mut().find(|run| run.range.partition == range.partition) {
             Some(run) => {
                 run.range.next = range.next;
-                run.batches.push(batch);
+                run.batches.push(rows);
             }
-            None => runs.push(Run { range, batches: vec![batch] }),
+            None => runs.push(Run { range, batches: vec![rows] }),
         }
     }
     runs
-}
-
-/// Returns the offset of a batch's first row.
-fn first_offset(batch: &RecordBatch) -> i64 {
-    batch.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().value(0)
 }

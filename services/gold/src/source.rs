@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
-use position::{OffsetRange, Origin, Position};
+use position::{Origin, Position};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use proto::ticket::{Follow, History, Ticket};
+use schema::RangedBatch;
 use service::backoff::Backoff;
 use service::metrics::Metrics;
 use tokio::sync::{Mutex, watch};
@@ -21,9 +22,6 @@ use crate::{NAME, queue};
 
 /// Period of the lag measurement: scrapes are at least a few seconds apart.
 const LAG_PERIOD: Duration = Duration::from_secs(1);
-
-/// A batch of bronze and the offsets that it covers.
-pub(crate) type Batch = (OffsetRange, RecordBatch);
 
 /// A connection to the Flight server. It opens when first needed, and again after a failure.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ impl Source {
         mut self,
         mut cursor: Position,
         until: Option<Position>,
-        batches: queue::Sender<Batch>,
+        batches: queue::Sender<RangedBatch>,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let mut backoff = Backoff::default();
@@ -93,7 +91,7 @@ impl Source {
                 Some(Ok(Ended::Server)) => {
                     tracing::info!(%cursor, "the Flight server ended the stream, following it again");
                 }
-                Some(Err(error)) if error.is_transient() => warn(&error, "follow bronze, trying again"),
+                Some(Err(error)) if is_transient(&error, "follow bronze, trying again") => {}
                 Some(Err(error)) => return Err(error),
             }
             self.metrics.set_ready(NAME, Err("waiting for the Flight server".to_owned()));
@@ -108,17 +106,18 @@ impl Source {
         &mut self,
         cursor: &mut Position,
         until: Option<&Position>,
-        batches: &queue::Sender<Batch>,
+        batches: &queue::Sender<RangedBatch>,
         backoff: &mut Backoff,
     ) -> Result<Ended, Error> {
         let follow = Follow { until: until.cloned(), ..Follow::from(cursor.clone()) };
         let ticket = Ticket::Bronze(follow.of_table(self.table.clone()));
         let mut stream = pin!(client::read(self.connection.client().await?, &ticket).await?);
         self.metrics.set_ready(NAME, Ok(()));
-        while let Some((range, batch)) = stream.try_next().await? {
+        while let Some(batch) = stream.try_next().await? {
             backoff.reset();
-            check(cursor, range, &batch)?;
-            if batches.send(batch.num_rows(), (range, batch)).await.is_err() {
+            check(cursor, &batch)?;
+            let range = batch.range;
+            if batches.send(batch.rows.num_rows(), batch).await.is_err() {
                 return Ok(Ended::NextStage);
             }
             cursor.advance(range);
@@ -137,7 +136,7 @@ pub(crate) async fn origin(connection: &mut Connection, topic: &str) -> Result<O
     match progress.origin {
         None => Err(Error::ServerOutdated),
         Some(origin) if origin.topic.name == topic => Ok(origin),
-        Some(origin) => Err(Error::OtherTopic { found: origin.topic.name, wanted: topic.to_owned() }),
+        Some(origin) => Err(Error::OtherTopic { found: origin.topic.name, expected: topic.to_owned() }),
     }
 }
 
@@ -147,8 +146,9 @@ pub(crate) fn is_there(position: &Position, until: &Position) -> bool {
 }
 
 /// Checks that a batch has the bronze schema and begins at the cursor.
-pub(crate) fn check(cursor: &Position, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
-    if batch.schema_ref().fields() != schema::bronze::schema().fields() {
+pub(crate) fn check(cursor: &Position, RangedBatch { range, rows }: &RangedBatch) -> Result<(), Error> {
+    let range = *range;
+    if rows.schema_ref().fields() != schema::bronze::schema().fields() {
         return Err(Error::Schema { range });
     }
     match cursor.next(range.partition) {
@@ -176,18 +176,17 @@ impl Histories {
     ///
     /// [`Error::Flight`] that is not transient.
     pub(crate) async fn read(&self, history: &History) -> Result<Option<Vec<RecordBatch>>, Error> {
-        let stop = &self.stop;
         let mut backoff = Backoff::default();
         loop {
-            match stop.run_until_cancelled(self.read_once(history)).await {
+            let error = match self.stop.run_until_cancelled(self.read_once(history)).await {
                 None => return Ok(None),
                 Some(Ok(batches)) => return Ok(Some(batches)),
-                Some(Err(error)) if error.is_transient() => warn(&error, "read history, trying again"),
-                Some(Err(error)) => return Err(error),
-            }
+                Some(Err(error)) => error,
+            };
             self.connection.lock().await.close();
-            if !backoff.pause(stop).await {
-                return Ok(None);
+            let is_retried = |error: &Error| is_transient(error, "read history, trying again");
+            if let Err(gave_up) = backoff.after(error, is_retried, &self.stop).await {
+                return gave_up.unless_stopped();
             }
         }
     }
@@ -196,7 +195,7 @@ impl Histories {
         let mut client = self.connection.lock().await.client().await?.clone();
         let history = History { table: Some(self.table.clone()), ..history.clone() };
         let stream = client::read(&mut client, &Ticket::History(history)).await?;
-        Ok(stream.map_ok(|(_, batch)| batch).try_collect().await?)
+        Ok(stream.map_ok(|batch| batch.rows).try_collect().await?)
     }
 }
 
@@ -228,6 +227,11 @@ pub(crate) async fn measure_lag(
     Ok(())
 }
 
-fn warn(error: &Error, doing: &str) {
-    tracing::warn!(error = error as &dyn std::error::Error, "{doing}");
+/// Returns true if the error is transient, and logs it then.
+fn is_transient(error: &Error, doing: &str) -> bool {
+    let is_transient = error.is_transient();
+    if is_transient {
+        tracing::warn!(error = error as &dyn std::error::Error, "{doing}");
+    }
+    is_transient
 }

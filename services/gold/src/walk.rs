@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{self, Computed, NewestBySymbol, State, SymbolPartitions};
+use crate::sink;
 use crate::source::{self, Connection, Histories, Source};
+use crate::state::{GoldBatch, NewestBySymbol, SinkState, SymbolPartitions};
 use crate::window::Window;
 
 /// Most rows between two stages. A backlog is processed in transactions of this size, and three such queues take 40 MB.
@@ -51,30 +52,30 @@ pub(crate) struct Walk<'a> {
 
 impl Stage {
     /// Returns the position of the sink and its newest rows.
-    pub(crate) fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &SinkState {
         match self {
             Stage::Postgres(postgres) => postgres.state(),
             Stage::Lake(lake) => lake.state(),
         }
     }
 
-    /// Starts the sink, which reads from `queue`. Rows that PostgreSQL has committed go to followers over `live`.
+    /// Starts the sink, which reads from `queue`. Rows that PostgreSQL has committed go to followers over the connection `followers`.
     fn start(
         self,
         tasks: &mut JoinSet<Result<Ended, Error>>,
-        queue: queue::Receiver<Computed>,
+        queue: queue::Receiver<GoldBatch>,
         reached: watch::Sender<Position>,
-        live: Option<Connection>,
+        followers: Option<Connection>,
         stop: CancellationToken,
     ) {
         match self {
             Stage::Postgres(postgres) => {
-                let (to_live, live) = live.map(sink::live::open).unzip();
-                if let Some(live) = live {
-                    let live = live.run(stop.clone());
-                    tasks.spawn(async { live.await.map(|()| Ended::Other) });
+                let (to_followers, followers) = followers.map(sink::flight::open).unzip();
+                if let Some(followers) = followers {
+                    let followers = followers.run(stop.clone());
+                    tasks.spawn(async { followers.await.map(|()| Ended::Other) });
                 }
-                let postgres = postgres.run(queue, reached, to_live, stop);
+                let postgres = postgres.run(queue, reached, to_followers, stop);
                 tasks.spawn(async { Ok(Ended::Sink(Stage::Postgres(postgres.await?))) });
             }
             Stage::Lake(lake) => {
@@ -133,9 +134,9 @@ impl<'a> Walk<'a> {
         for sink in sinks {
             let (to_sink, for_sink) = queue::bounded(QUEUE_ROWS_MAX);
             to_sinks.push(to_sink);
-            // Catch-up rows are not sent live: followers read them from the gold table.
-            let live = until.is_none().then(connection);
-            sink.start(&mut tasks, for_sink, reached.clone(), live, stop.clone());
+            // Catch-up rows are not sent to followers: they read them from the gold table.
+            let followers = until.is_none().then(connection);
+            sink.start(&mut tasks, for_sink, reached.clone(), followers, stop.clone());
         }
         let computing = Computing {
             batches,

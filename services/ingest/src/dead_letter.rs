@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::batch::DeadLetter;
+use crate::decoded_batch::DeadLetter;
 use crate::metrics::Metrics;
 use crate::{Config, Error};
 

@@ -3,15 +3,22 @@
 //! A session starts at the position that the server reports. It ends at the first error; a rebalance counts as one. Its buffers are then
 //! dropped, and the next session starts at the position that the server reports then. There is no other recovery.
 
-pub mod batch;
-mod dead_letter;
-pub mod decode;
-mod error;
-pub mod messages;
-mod metrics;
-mod refill;
-mod sink;
+mod session;
+
 mod source;
+
+pub mod raw_batch;
+
+pub mod decode;
+pub mod decoded_batch;
+
+mod dead_letter;
+mod sink;
+
+mod refill;
+
+mod error;
+mod metrics;
 
 use std::time::Duration;
 
@@ -25,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::error::Error;
 
 use crate::metrics::Metrics;
-use crate::sink::{Reached, Sink};
+use crate::session::{SessionStage, Sessions};
 use crate::source::Source;
 
 /// Name of the service in `/ready`. It is ready when it reads the topic.
@@ -82,10 +89,10 @@ impl Config {
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let metrics = Metrics::register(&context.metrics);
-        let sink = Sink::new(&config, &metrics, context.clone())?;
+        let sessions = Sessions::new(&config, &metrics, context.clone())?;
         let mut backoff = Backoff::default();
         loop {
-            match membership(&config, &sink, &metrics, &context).await {
+            match membership(&config, &sessions, &metrics, &context).await {
                 Err(error) if !error.is_transient() => return Err(error),
                 _ if context.shutdown.is_cancelled() => return Ok(()),
                 Ok(()) => (),
@@ -101,7 +108,12 @@ pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Er
 }
 
 /// Joins the consumer group and runs sessions, until shutdown or until the membership fails.
-async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &Context) -> Result<(), Error> {
+async fn membership(
+    config: &Config,
+    sessions: &Sessions,
+    metrics: &Metrics,
+    context: &Context,
+) -> Result<(), Error> {
     let (mut source, thread) = source::open(config, metrics, context.shutdown.clone())?;
     let stop = CancellationToken::new();
     let _stop_on_return = stop.clone().drop_guard();
@@ -109,7 +121,7 @@ async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &C
     let stopped = stop.clone();
     threads.spawn_blocking(move || thread.run(&stopped));
     let ended = tokio::select! {
-        result = sessions(sink, &mut source, metrics, context) => result,
+        result = run_sessions(sessions, &mut source, metrics, context) => result,
         result = join(&mut threads) => return result,
     };
     stop.cancel();
@@ -118,26 +130,26 @@ async fn membership(config: &Config, sink: &Sink, metrics: &Metrics, context: &C
 }
 
 /// Runs sessions until shutdown.
-async fn sessions(
-    sink: &Sink,
+async fn run_sessions(
+    sessions: &Sessions,
     source: &mut Source,
     metrics: &Metrics,
     context: &Context,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::default();
-    let mut told = String::new();
+    let mut last_logged = String::new();
     loop {
-        let mut reached = Reached::default();
-        let error = match sink.session(source, &mut reached).await {
+        let mut reached = SessionStage::default();
+        let error = match sessions.run(source, &mut reached).await {
             Err(error) if !error.is_transient() => return Err(error),
             // Messages that a session could not put before the shutdown are read again at the next start.
             _ if context.shutdown.is_cancelled() => return Ok(()),
             Ok(()) => Error::ReaderStopped,
             Err(error) => error,
         };
-        let what = error.to_string();
-        if reached == Reached::Waiting {
-            if what != told {
+        let reason = error.to_string();
+        if reached == SessionStage::Waiting {
+            if reason != last_logged {
                 tracing::info!(error = &error as &dyn std::error::Error, "no session can start yet");
             }
         } else {
@@ -147,11 +159,11 @@ async fn sessions(
             );
             metrics.restarts.inc();
         }
-        if reached == Reached::Results {
+        if reached == SessionStage::Results {
             backoff.reset();
         }
-        told.clone_from(&what);
-        context.metrics.set_ready(SERVICE, Err(what));
+        last_logged.clone_from(&reason);
+        context.metrics.set_ready(SERVICE, Err(reason));
         if !backoff.pause(&context.shutdown).await {
             return Ok(());
         }

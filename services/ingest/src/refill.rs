@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use futures::TryStreamExt as _;
 use kafka::RunReader;
 use position::{OffsetRange, Position};
@@ -19,13 +19,15 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use schema::RangedBatch;
 use schema::bronze::column;
 use schema::candle::Candle;
+use schema::ranged::offset_at;
 use tokio_util::sync::CancellationToken;
 use transport::client::{self, Client};
 
-use crate::batch::Batch;
-use crate::messages::Messages;
+use crate::decoded_batch::DecodedBatch;
+use crate::raw_batch::RawBatch;
 use crate::{Config, Error};
 
 /// Number of messages at the end of the topic that must equal the rows of bronze.
@@ -61,10 +63,9 @@ pub(crate) async fn refill(
     let mut writer = Writer { config, producer, next: lost.first, unacknowledged: VecDeque::new(), lost };
     let ticket = ticket(table, lost);
     let mut stream = pin!(client::read(client, &ticket).await?);
-    while let Some((range, rows)) = stream.try_next().await? {
+    while let Some(RangedBatch { range, rows }) = stream.try_next().await? {
         for row in 0..rows.num_rows() {
-            let offset = rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().value(row);
-            writer.fill(offset).await?;
+            writer.fill(offset_at(&rows, row)).await?;
             writer.write(Some(&candle(&rows, row))).await?;
         }
         writer.fill(range.next).await?;
@@ -86,13 +87,13 @@ async fn read_end(
         let reader = RunReader::open(&config.kafka, &config.group)?;
         let (low, _) = reader.watermarks(lost.partition)?;
         let end = OffsetRange { first: low.max(lost.first - COMPARED), next: lost.first, ..lost };
-        let mut messages = Messages::new(end.partition, end.first);
+        let mut messages = RawBatch::new(end.partition, end.first);
         if !end.is_empty() {
             reader.read(end.partition, end.first..end.next, &shutdown, |message| {
                 messages.push(message.into());
             })?;
         }
-        Ok((end, Batch::read(end, messages.iter()).rows))
+        Ok((end, DecodedBatch::decode(end, messages.iter()).batch.rows))
     });
     read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
@@ -104,7 +105,7 @@ async fn rows(client: &mut Client, table: &str, run: OffsetRange) -> Result<Reco
         return Ok(RecordBatch::new_empty(schema));
     }
     let stream = client::read(client, &ticket(table, run)).await?;
-    let batches: Vec<_> = stream.map_ok(|(_, batch)| batch).try_collect().await?;
+    let batches: Vec<_> = stream.map_ok(|batch| batch.rows).try_collect().await?;
     Ok(concat_batches(&schema, &batches)?)
 }
 

@@ -1,241 +1,52 @@
-//! Sessions: puts batches from the server's position on, and receives the results. Many batches are in flight at the same time.
+//! End of the walk: decodes messages, delivers dead letters, and puts the rows.
 
-use std::pin::pin;
-use std::time::Duration;
-
-use arrow_flight::{FlightData, PutResult};
-use futures::StreamExt as _;
-use position::{OffsetRange, Origin, Position, Topic};
-use proto::Message as _;
-use proto::metadata::Progress;
+use arrow_flight::FlightData;
+use position::Position;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
-use crate::batch::Batch;
 use crate::dead_letter::DeadLetters;
-use crate::messages::Messages;
+use crate::decoded_batch::DecodedBatch;
 use crate::metrics::Metrics;
-use crate::refill::refill;
-use crate::source::{Assignment, Source, Start};
-use crate::{Config, Error, SERVICE};
+use crate::raw_batch::RawBatch;
+use crate::{Config, Error};
 
-/// Most batches of messages that wait to be decoded and put. Together with those of the reader, they are about as much as the network
-/// holds.
-const BATCHES_QUEUED_MAX: usize = 4;
-/// Most Flight messages that wait for the network.
-const MESSAGES_QUEUED_MAX: usize = 4;
-/// Longest wait during a drain for the server to confirm the last batch.
-const RECEIVED_MAX: Duration = Duration::from_secs(4);
-/// Longest wait for the error that explains a broken put stream.
-const REASON_MAX: Duration = Duration::from_secs(1);
-
-/// Progress of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reached {
-    /// The session waits for partitions or the server.
-    #[default]
-    Waiting,
-    /// The session puts batches.
-    Open,
-    /// The server has received batches.
-    Results,
-}
-
-/// State that all sessions share.
+/// Sink of all sessions.
 pub(crate) struct Sink {
-    config: Config,
     dead_letters: DeadLetters,
     metrics: Metrics,
-    context: service::Context,
-}
-
-/// A new put stream, with the state of the server.
-struct Opened {
-    assignment: Assignment,
-    messages: mpsc::Sender<FlightData>,
-    results: Streaming<PutResult>,
-    progress: Progress,
-    /// Origin of the server's bronze, if the topic id proves that it comes from the topic that is read.
-    same: Option<Origin>,
 }
 
 impl Sink {
-    pub(crate) fn new(config: &Config, metrics: &Metrics, context: service::Context) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
         let dead_letters = DeadLetters::new(config, config.dead_letter_topic()?, metrics);
-        Ok(Sink { config: config.clone(), dead_letters, metrics: metrics.clone(), context })
+        Ok(Sink { dead_letters, metrics: metrics.clone() })
     }
 
-    /// Runs a session until it is drained, and records its progress in `reached`.
-    ///
-    /// # Errors
-    ///
-    /// The error that ended the session. The next session reads again what was not durable.
-    pub(crate) async fn session(&self, source: &mut Source, reached: &mut Reached) -> Result<(), Error> {
-        let shutdown = &self.context.shutdown;
-        let Some(opened) = shutdown.run_until_cancelled(self.open(source)).await else { return Ok(()) };
-        let Opened { assignment, messages, results, progress, same } = opened?;
-        source.commit(progress.durable.clone());
-
-        let (polled_sender, polled) = mpsc::channel(BATCHES_QUEUED_MAX);
-        let position = progress.received.clone();
-        let start = source.start(Start { assignment, position, polled: polled_sender });
-        let Some(started) = shutdown.run_until_cancelled(start).await else { return Ok(()) };
-        let ended = if let Err(error) = started {
-            Err(error)
-        } else {
-            self.context.metrics.set_ready(SERVICE, Ok(()));
-            *reached = Reached::Open;
-            let forward = self.forward(polled, messages);
-            exchange(forward, results, progress, shutdown, |durable| {
-                *reached = Reached::Results;
-                source.commit(durable);
-            })
-            .await
-        };
-        match (ended, same) {
-            (Err(Error::TopicRecreated { partition, position, high, .. }), Some(origin)) => {
-                let lost = OffsetRange { partition, first: high, next: position };
-                self.not_ready(format!(
-                    "writes {lost} back to topic {}: Kafka has lost these messages",
-                    origin.topic
-                ));
-                let mut client =
-                    transport::client::connect(&self.config.flight, &self.context.access.client).await?;
-                refill(&mut client, &self.config, &origin.table, lost, shutdown).await?;
-                Err(Error::Refilled { lost })
-            }
-            (ended, _) => ended,
-        }
-    }
-
-    /// Waits for partitions, opens a put stream and requests the position of the server.
-    ///
-    /// The order matters. If the server restarts between the last two steps, it loses its hot rows and its position goes back. But then
-    /// the stream is broken, too, so that nothing can be put from the wrong position.
-    async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
-        self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
-        let assignment = self.assignment(source).await?;
-        let topic = kafka::describe_topic(&self.config.kafka).await?;
-        self.not_ready(format!("waits for the Flight server at {}", self.config.flight));
-        let mut client = transport::client::connect(&self.config.flight, &self.context.access.client).await?;
-        let origin = check_origin(&topic, transport::client::progress(&mut client).await?.origin)?;
-        let (messages, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        let descriptor = transport::descriptor::put_bronze(&topic);
-        let schema = transport::stream::encode_schema(&schema::bronze::schema()).with_descriptor(descriptor);
-        messages.send(schema).await.map_err(|_closed| Error::PutEnded)?;
-        let results = client.do_put(ReceiverStream::new(queued)).await.map_err(Error::put)?.into_inner();
-        let progress = transport::client::progress(&mut client).await?;
-        let same = (topic.id.is_some() && origin.topic.id == topic.id).then_some(origin);
-        Ok(Opened { assignment, messages, results, progress, same })
-    }
-
-    /// Waits for partitions. If brokers reject the connection, the reason is logged and shown as the readiness.
-    async fn assignment(&self, source: &mut Source) -> Result<Assignment, Error> {
-        let mut told = String::new();
-        loop {
-            let refused = tokio::select! {
-                assignment = source.assignment() => return assignment,
-                refused = kafka::refused(&self.config.kafka) => refused,
-            };
-            let reason = refused.to_string();
-            if reason != told {
-                tracing::warn!("{reason}");
-                self.not_ready(reason.clone());
-            }
-            told = reason;
-        }
-    }
-
-    /// Decodes messages, delivers dead letters, then puts the rows. Returns the position of all that was put, when no more messages come.
-    async fn forward(
+    /// Forwards messages to an open put. Dead letters are delivered before their batch is put. Returns the position of all that was put,
+    /// when no more messages come.
+    pub(crate) async fn forward(
         &self,
-        mut polled: mpsc::Receiver<Result<Messages, Error>>,
+        mut polled: mpsc::Receiver<Result<RawBatch, Error>>,
         messages: mpsc::Sender<FlightData>,
     ) -> Result<Position, Error> {
         let mut put = Position::default();
-        while let Some(unread) = polled.recv().await {
-            let unread = unread?;
+        while let Some(raw) = polled.recv().await {
+            let raw = raw?;
             // Decoding takes milliseconds of CPU time, too much for the thread that polls.
-            let read = tokio::task::spawn_blocking(move || Batch::read(unread.range(), unread.iter()));
-            let Batch { range, rows, dead_letters } =
-                read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            self.dead_letters.deliver(range, &dead_letters).await?;
-            for message in transport::stream::encode_put(&rows, range)? {
+            let decoded =
+                tokio::task::spawn_blocking(move || DecodedBatch::decode(raw.range(), raw.iter())).await;
+            let DecodedBatch { batch, dead_letters } =
+                decoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            self.dead_letters.deliver(batch.range, &dead_letters).await?;
+            for message in transport::stream::encode_put(&batch)? {
                 self.metrics.bytes.inc_by(message.data_body.len() as u64);
                 messages.send(message).await.map_err(|_closed| Error::PutEnded)?;
             }
             failpoint::pass("ingest.put");
             self.metrics.batches.inc();
-            self.metrics.records.inc_by(rows.num_rows() as u64);
-            put.advance(range);
+            self.metrics.records.inc_by(batch.rows.num_rows() as u64);
+            put.advance(batch.range);
         }
         Ok(put)
     }
-
-    fn not_ready(&self, reason: String) {
-        self.context.metrics.set_ready(SERVICE, Err(reason));
-    }
-}
-
-/// Checks that the server's bronze comes from the topic that is read, and returns its origin.
-fn check_origin(topic: &Topic, origin: Option<Origin>) -> Result<Origin, Error> {
-    match origin {
-        None => Err(Error::ServerOutdated),
-        Some(origin) if origin.topic.matches(topic) => Ok(origin),
-        Some(origin) => Err(Error::OtherTopic { read: topic.clone(), held: origin.topic }),
-    }
-}
-
-/// Puts batches and receives results. During a drain, returns when the server has received all that was put.
-async fn exchange(
-    forward: impl Future<Output = Result<Position, Error>>,
-    mut results: Streaming<PutResult>,
-    mut progress: Progress,
-    shutdown: &CancellationToken,
-    mut on_durable: impl FnMut(Position),
-) -> Result<(), Error> {
-    let mut forward = pin!(forward);
-    let mut put: Option<Position> = None;
-    let mut drained_by = Instant::now();
-    while put.as_ref().is_none_or(|put| !progress.received.covers(put)) {
-        let result = tokio::select! {
-            result = results.next() => result,
-            forwarded = &mut forward, if put.is_none() => match forwarded {
-                Ok(_) if !shutdown.is_cancelled() => return Err(Error::ReaderStopped),
-                Ok(position) => {
-                    put = Some(position);
-                    drained_by = Instant::now() + RECEIVED_MAX;
-                    continue;
-                }
-                // The server has ended the stream; the results contain the error.
-                Err(Error::PutEnded) => tokio::time::timeout(REASON_MAX, reason(&mut results)).await.unwrap_or(None),
-                Err(error) => return Err(error),
-            },
-            () = tokio::time::sleep_until(drained_by), if put.is_some() => {
-                tracing::warn!("the Flight server did not confirm the last batches in time: the next start reads them again");
-                return Ok(());
-            }
-        };
-        let result = result.ok_or(Error::PutEnded)?.map_err(Error::put)?;
-        let durable = std::mem::take(&mut progress.durable);
-        progress = Progress::decode(&result.app_metadata)?;
-        if progress.durable != durable {
-            failpoint::pass("ingest.acknowledged");
-        }
-        on_durable(progress.durable.clone());
-    }
-    Ok(())
-}
-
-/// Returns the error that ends the results, if one does.
-async fn reason(results: &mut Streaming<PutResult>) -> Option<Result<PutResult, tonic::Status>> {
-    while let Some(result) = results.next().await {
-        if result.is_err() {
-            return Some(result);
-        }
-    }
-    None
 }

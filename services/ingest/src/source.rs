@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::messages::Messages;
 use crate::metrics::Metrics;
+use crate::raw_batch::RawBatch;
 use crate::source::ends::Ends;
 use crate::source::member::Member;
 use crate::source::reader::{Reader, first_offset};
@@ -48,18 +48,18 @@ pub(crate) struct Assignment {
 type Consumer = kafka::Closing<BaseConsumer<Member>>;
 
 /// Request of a session to start reading.
-pub(crate) struct Start {
+pub(crate) struct SessionStart {
     /// Assignment that the session reads.
     pub(crate) assignment: Assignment,
     /// Position to start at. Partitions that it does not contain start at their first offset.
     pub(crate) position: Position,
     /// Channel for the messages. Its last item is the error that ended reading, unless reading was drained.
-    pub(crate) polled: mpsc::Sender<Result<Messages, Error>>,
+    pub(crate) polled: mpsc::Sender<Result<RawBatch, Error>>,
 }
 
 /// Request of a session, with the first and last offsets of its partitions.
 struct Located {
-    start: Start,
+    start: SessionStart,
     ends: Ends,
     /// Token that is cancelled when a partition without a leader has one again.
     returned: CancellationToken,
@@ -139,7 +139,7 @@ impl Source {
     }
 
     /// Starts reading for a session, which replaces the last one. Only partitions with a leader are read.
-    pub(crate) async fn start(&mut self, start: Start) -> Result<(), Error> {
+    pub(crate) async fn start(&mut self, start: SessionStart) -> Result<(), Error> {
         self.waiting.abort_all();
         let partitions = start.assignment.partitions.clone().unwrap_or_default();
         let ends = Ends::look_up(&self.consumer, &self.topic, &partitions).await?;

@@ -22,7 +22,7 @@ pub(crate) struct Report {
     bar: Option<ProgressBar>,
     interval: Duration,
     started: Instant,
-    told: Instant,
+    last_logged: Instant,
     rejected: BTreeMap<&'static str, u64>,
     rejected_lines: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -41,20 +41,20 @@ impl Report {
             "Lines of the inputs without a usable candle",
             Family::default(),
         );
-        Report { bar, interval, started: now, told: now, rejected: BTreeMap::new(), rejected_lines }
+        Report { bar, interval, started: now, last_logged: now, rejected: BTreeMap::new(), rejected_lines }
     }
 
     /// Restarts the clock of the run, because the time before was spent waiting.
     pub(crate) fn begin(&mut self, now: Instant) {
-        (self.started, self.told) = (now, now);
+        (self.started, self.last_logged) = (now, now);
     }
 
     /// Shows the progress of the run if the last update is old enough.
     pub(crate) fn progress(&mut self, now: Instant, sent: u64, bytes_read: u64) {
-        if now.duration_since(self.told) < self.interval {
+        if now.duration_since(self.last_logged) < self.interval {
             return;
         }
-        self.told = now;
+        self.last_logged = now;
         match &self.bar {
             Some(bar) => {
                 bar.set_position(bytes_read);

@@ -70,15 +70,15 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
     }
     let nowhere = format!("{}/{NOWHERE}", url.path().trim_end_matches('/'));
     let nowhere = Path::from_url_path(nowhere).map_err(|error| wrong(error.to_string()))?;
-    let mut looked = look(&store, &nowhere).await;
-    let elsewhere = looked.as_ref().err().and_then(|error| cause::<Refusal>(error)?.region.clone());
+    let mut answer = request(&store, &nowhere).await;
+    let elsewhere = answer.as_ref().err().and_then(|error| cause::<Refusal>(error)?.region.clone());
     if let Some(region) = elsewhere.filter(|region| !access.is_region_chosen && *region != access.region) {
         tracing::info!(bucket, region, "using the bucket's own region, because AWS_REGION names none");
         access.region = region;
         store = access.connect().map_err(|error| wrong(error.to_string()))?;
-        looked = look(&store, &nowhere).await;
+        answer = request(&store, &nowhere).await;
     }
-    match looked {
+    match answer {
         Ok(()) => Ok(store),
         Err(error) if cause::<Refusal>(&error).is_some_and(|refusal| refusal.code == "NoSuchBucket") => {
             access.create(&store).await.map_err(LakeError::store(format!("create the bucket {bucket}")))?;
@@ -89,7 +89,7 @@ pub(super) async fn open(url: &Url, variables: &Variables) -> Result<AmazonS3, L
 }
 
 /// Lists the empty prefix. This reveals any mistake in the address, the region, the credentials or the bucket.
-async fn look(store: &AmazonS3, nowhere: &Path) -> object_store::Result<()> {
+async fn request(store: &AmazonS3, nowhere: &Path) -> object_store::Result<()> {
     store.list(Some(nowhere)).try_next().await.map(drop)
 }
 

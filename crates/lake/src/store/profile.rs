@@ -119,7 +119,7 @@ region = us-west-2
 
     #[test]
     fn a_section_is_found_by_its_name_and_holds_the_settings_up_to_the_next() {
-        let settings = |wanted: &str| section(FILE, |name| name == wanted);
+        let settings = |profile: &str| section(FILE, |name| name == profile);
         let pairs = |settings: Option<Settings>| settings.unwrap().into_iter().collect::<Vec<_>>();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(pairs(settings("default")), [pair("region", "eu-west-1")]);

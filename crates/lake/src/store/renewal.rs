@@ -165,8 +165,8 @@ async fn run(command: &str) -> Result<Vec<u8>, String> {
     let output = output.map_err(|_| format!("it takes longer than {} s", PROCESS_MAX.as_secs()))?;
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}: {}", output.status, said.trim()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, stderr.trim()));
     }
     Ok(output.stdout)
 }

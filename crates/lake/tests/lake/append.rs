@@ -105,8 +105,10 @@ async fn a_table_with_another_schema_is_refused_by_column() {
         spec.schema = Arc::new(Schema::new(fields));
         Table::open(&test.lake, spec).await.unwrap();
         let error = Table::open(&test.lake, lake::bronze("candles")).await.unwrap_err();
-        let LakeError::Schema { table: "bronze", column, found, wanted } = error else { panic!("{error:?}") };
-        assert_eq!((column.as_str(), found.as_str(), wanted.as_str()), ("volume", "Int64", "Float64"));
+        let LakeError::Schema { table: "bronze", column, found, expected } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((column.as_str(), found.as_str(), expected.as_str()), ("volume", "Int64", "Float64"));
     }
 }
 

@@ -49,7 +49,7 @@ async fn a_table_of_another_topic_is_refused_by_name() {
         table.append(&[bronze_run(0, 0..5, DAY)], &position(&[(0, 5)])).await.unwrap();
         let error = Table::open(&test.lake, lake::bronze("b")).await.unwrap_err();
         assert!(
-            matches!(&error, LakeError::OtherTopic { found, wanted, .. } if found == "a" && wanted == "b")
+            matches!(&error, LakeError::OtherTopic { found, expected, .. } if found == "a" && expected == "b")
         );
         assert!(!error.is_transient());
     }

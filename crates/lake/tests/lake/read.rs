@@ -45,8 +45,8 @@ async fn a_long_range_comes_in_pieces_of_bounded_size() {
         assert_eq!(read(&table.snapshot(), range).await, (10..149_990).collect::<Vec<_>>());
         let pieces: Vec<_> = table.snapshot().read(range).try_collect().await.unwrap();
         // Large batches come as they were decoded. One batch begins where the second file begins, so that file is read once.
-        assert!(pieces.iter().all(|(_, rows)| rows.num_rows() <= 65_536));
-        assert!(pieces.iter().any(|(range, _)| range.first == 100_000));
+        assert!(pieces.iter().all(|piece| piece.rows.num_rows() <= 65_536));
+        assert!(pieces.iter().any(|piece| piece.range.first == 100_000));
     }
 }
 

@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use lake::Snapshot;
 use position::{OffsetRange, Position};
+use schema::RangedBatch;
 use schema::{DAY_MICROS, MINUTE_MICROS};
 
 /// 2024-01-01 in days since the epoch.
@@ -83,7 +84,7 @@ pub(crate) fn position(pairs: &[(i32, i64)]) -> Position {
 pub(crate) async fn read(snapshot: &Snapshot, range: OffsetRange) -> Vec<i64> {
     let batches: Vec<_> = snapshot.read(range).try_collect().await.unwrap();
     let (mut next, mut offsets) = (range.first, Vec::new());
-    for (step, batch) in batches {
+    for RangedBatch { range: step, rows: batch } in batches {
         assert_eq!((step.partition, step.first), (range.partition, next), "ranges tile");
         assert!(step.next > step.first, "no range is empty");
         assert_eq!(batch.schema(), schema::bronze::schema());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -103,14 +103,7 @@ impl Visit for Texts {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            let written = write!(text, ": {error}");
-            written.expect("a String takes any text");
-            cause = error.source();
-        }
-        self.set(field, &text);
+        self.set(field, &crate::error::sentence(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -56,8 +56,8 @@ impl Numbers {
     /// Adds up the numbers in the reports of all processes that are not silent.
     pub fn of(reports: &[Report]) -> Numbers {
         let now_micros = reports.iter().map(|report| report.at_micros).max().unwrap_or_default();
-        let heard = reports.iter().filter(|report| !report.is_silent(now_micros));
-        Numbers::read(&heard.map(|report| report.metrics.as_str()).collect::<String>())
+        let reports = reports.iter().filter(|report| !report.is_silent(now_micros));
+        Numbers::read(&reports.map(|report| report.metrics.as_str()).collect::<String>())
     }
 
     /// Reads the metrics of one process, or the joined texts of several.

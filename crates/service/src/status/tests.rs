@@ -20,9 +20,9 @@ fn others_count_until_they_are_silent_and_are_then_forgotten() {
     let status = Status::default();
     let now = crate::clock::now_micros();
     let hot = "candleflight_bronze_hot_rows 7\n";
-    status.hear(report("young", now, hot));
-    status.hear(report("silent", now - 10_000_000, hot));
-    status.hear(report("old", now - 100_000_000, hot));
+    status.record(report("young", now, hot));
+    status.record(report("silent", now - 10_000_000, hot));
+    status.record(report("old", now - 100_000_000, hot));
     let view = status.view();
     let seen: Vec<_> =
         view.processes.iter().skip(1).map(|seen| (seen.process.id.as_str(), seen.is_silent)).collect();
@@ -34,9 +34,9 @@ fn others_count_until_they_are_silent_and_are_then_forgotten() {
 fn a_later_report_replaces_an_earlier_one_and_ones_own_is_not_heard() {
     let status = Status::default();
     let now = crate::clock::now_micros();
-    status.hear(report("other", now, "candleflight_bronze_hot_rows 1\n"));
-    status.hear(report("other", now, "candleflight_bronze_hot_rows 2\n"));
-    status.hear(status.own());
+    status.record(report("other", now, "candleflight_bronze_hot_rows 1\n"));
+    status.record(report("other", now, "candleflight_bronze_hot_rows 2\n"));
+    status.record(status.own());
     assert_eq!(status.reports().len(), 2);
     assert_eq!(status.view().numbers.hot, 2.0);
 }

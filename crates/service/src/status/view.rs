@@ -56,7 +56,7 @@ impl View {
     pub(super) fn new(reports: &[Report], history: &History) -> View {
         let Some(own) = reports.first() else { return View::default() };
         let numbers = Numbers::of(reports);
-        let seen = |report: &Report| ProcessStatus {
+        let status = |report: &Report| ProcessStatus {
             process: report.process.clone(),
             heard_micros: report.at_micros,
             is_silent: report.is_silent(own.at_micros),
@@ -67,7 +67,7 @@ impl View {
             now: history.sample(own.at_micros, &numbers),
             numbers,
             history: history.samples().cloned().collect(),
-            processes: reports.iter().map(seen).collect(),
+            processes: reports.iter().map(status).collect(),
             events: newest_first(reports, |report| &report.events),
             dead_letters: newest_first(reports, |report| &report.dead_letters),
         }
@@ -77,9 +77,10 @@ impl View {
 fn newest_first(reports: &[Report], events: fn(&Report) -> &[Event]) -> Vec<ProcessEvent> {
     let mut all = Vec::new();
     for report in reports {
-        let said = |event: &Event| ProcessEvent { process: report.process.id.clone(), event: event.clone() };
-        all.extend(events(report).iter().map(said));
+        let of_process =
+            |event: &Event| ProcessEvent { process: report.process.id.clone(), event: event.clone() };
+        all.extend(events(report).iter().map(of_process));
     }
-    all.sort_by_key(|said| std::cmp::Reverse(said.event.at_micros));
+    all.sort_by_key(|event| std::cmp::Reverse(event.event.at_micros));
     all
 }

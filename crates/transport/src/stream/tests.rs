@@ -6,6 +6,8 @@ use arrow::array::{
 };
 use position::OffsetRange;
 
+use schema::RangedBatch;
+
 use super::encode_put;
 use proto::Message as _;
 use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
@@ -34,7 +36,9 @@ fn rows(offsets: &[i64]) -> RecordBatch {
 #[track_caller]
 fn check(offsets: &[i64], range: (i64, i64), expected: &[(i64, i64)]) {
     let (first, next) = range;
-    let messages = encode_put(&rows(offsets), OffsetRange { partition: 0, first, next }).unwrap();
+    let messages =
+        encode_put(&RangedBatch { range: OffsetRange { partition: 0, first, next }, rows: rows(offsets) })
+            .unwrap();
     let ranges: Vec<_> =
         messages.iter().map(|message| BatchMetadata::decode(&message.app_metadata).unwrap().range).collect();
     assert_eq!(ranges.iter().map(|range| (range.first, range.next)).collect::<Vec<_>>(), expected);

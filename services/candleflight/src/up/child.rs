@@ -75,8 +75,8 @@ impl Child {
             .stderr(log)
             .spawn()
             .with_context(context)?;
-        let seen = process.id().and_then(Process::with_id).with_context(context)?;
-        fs::write(folder.join(PID), seen.to_string()).with_context(context)?;
+        let started = process.id().and_then(Process::with_id).with_context(context)?;
+        fs::write(folder.join(PID), started.to_string()).with_context(context)?;
         Ok(Child { kind, process, folder: folder.to_owned() })
     }
 

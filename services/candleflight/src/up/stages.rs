@@ -104,7 +104,7 @@ impl Stages {
                     screen.line("the input has been replayed to its end; the pipeline keeps running");
                 }
                 Ok(()) => return anyhow!("{name} ended unexpectedly"),
-                Err(error) if is_input(&error) => tell(&error),
+                Err(error) if is_input(&error) => print_error(&error),
                 Err(error) => return error.context(format!("{name} failed")),
             }
         }
@@ -127,7 +127,7 @@ impl Stages {
             while self.stage_names.contains(&stage) {
                 let Some((name, result)) = self.next_end().await else { break };
                 match result {
-                    Err(error) if is_input(&error) => tell(&error),
+                    Err(error) if is_input(&error) => print_error(&error),
                     result => outcome = outcome.and(result.with_context(|| format!("drain {name}"))),
                 }
             }
@@ -153,7 +153,7 @@ impl Stages {
     }
 }
 
-fn tell(error: &anyhow::Error) {
+fn print_error(error: &anyhow::Error) {
     tracing::error!(error = &**error as &dyn std::error::Error, "{INPUT_ENDS}");
 }
 

@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use tokio::sync::OnceCell;
 
 use super::Catalog;
-use crate::gold::Gold;
+use crate::gold::table::GoldTable;
 
 /// Snapshots of the tables for one query, as an extension of its session. Every reference to a table reads the same snapshot.
 #[derive(Debug)]
@@ -22,21 +22,21 @@ pub(super) struct QuerySnapshot {
     bronze: Arc<dyn TableProvider>,
     /// Empty until a scan needs it, because reading gold's version costs a request to the lake.
     gold: OnceCell<Arc<dyn TableProvider>>,
-    gold_log: Arc<Gold>,
+    gold_log: Arc<GoldTable>,
 }
 
 impl QuerySnapshot {
-    pub(super) fn new(bronze: Arc<dyn TableProvider>, gold_log: Arc<Gold>) -> Self {
+    pub(super) fn new(bronze: Arc<dyn TableProvider>, gold_log: Arc<GoldTable>) -> Self {
         QuerySnapshot { bronze, gold: OnceCell::new(), gold_log }
     }
 
     async fn gold(&self) -> Result<&Arc<dyn TableProvider>, DataFusionError> {
-        let look = async || {
+        let open = async || {
             let gold = self.gold_log.snapshot().await;
             let gold = gold.map_err(|error| DataFusionError::External(Box::new(error)))?;
             Ok(lake::provider(gold, Vec::new()))
         };
-        self.gold.get_or_try_init(look).await
+        self.gold.get_or_try_init(open).await
     }
 }
 
@@ -71,10 +71,10 @@ impl TableProvider for PublicTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let seen = state.config().get_extension::<QuerySnapshot>();
-        let seen =
-            seen.ok_or_else(|| internal_datafusion_err!("the session has no snapshots of the tables"))?;
-        let table = if self.is_gold { seen.gold().await? } else { &seen.bronze };
+        let snapshot = state.config().get_extension::<QuerySnapshot>();
+        let snapshot =
+            snapshot.ok_or_else(|| internal_datafusion_err!("the session has no snapshots of the tables"))?;
+        let table = if self.is_gold { snapshot.gold().await? } else { &snapshot.bronze };
         table.scan(state, projection, filters, limit).await
     }
 }

@@ -8,14 +8,15 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt as _;
 use lake::Lake;
 use position::OffsetRange;
+use schema::RangedBatch;
 use service::status::Status;
 use uuid::Uuid;
 
 use super::Catalog;
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::buffer::tests::{rows, table};
 use crate::error::CallError;
-use crate::gold::Gold;
-use crate::hot::HotBuffer;
-use crate::hot::tests::{rows, table};
+use crate::gold::table::GoldTable;
 use crate::metrics::Metrics;
 use crate::queries::{Purpose, Queries};
 use crate::request::RequestContext;
@@ -33,9 +34,10 @@ impl Server {
     pub(crate) async fn new() -> Server {
         let folder = tempfile::tempdir().unwrap();
         let hot = Arc::new(HotBuffer::new(table(&folder).await.snapshot()));
-        hot.push(OffsetRange { partition: 0, first: 0, next: 3 }, &rows(0, &[0, 1, 2])).unwrap();
+        let range = OffsetRange { partition: 0, first: 0, next: 3 };
+        hot.push(&RangedBatch { range, rows: rows(0, &[0, 1, 2]) }).unwrap();
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
-        let gold = Arc::new(Gold::new(lake, "candles".to_owned()));
+        let gold = Arc::new(GoldTable::new(lake, "candles".to_owned()));
         let metrics = service::metrics::Metrics::default();
         let queries = Queries::new(service::defaults().unwrap(), Metrics::new(&metrics)).unwrap();
         let status = Status::new("flight", metrics, service::status::Events::default());
@@ -45,9 +47,9 @@ impl Server {
 
     async fn query(&self, text: &str) -> Result<(Vec<String>, Vec<RecordBatch>), CallError> {
         let caller = Caller { user: "ada".into(), role: Role::Reader };
-        let asker = RequestContext { caller: caller.clone(), session: Session::default() };
+        let context = RequestContext { caller: caller.clone(), session: Session::default() };
         let (catalog, query) = (Arc::clone(&self.sql.catalog), Query::Sql(text.to_owned()));
-        let plan = Box::pin(async move { Ok(catalog.plan(&asker, &query).await?.into()) });
+        let plan = Box::pin(async move { Ok(catalog.plan(&context, &query).await?.into()) });
         let answer = self.sql.queries.run(Purpose::Query, &caller, Uuid::new_v4(), text, plan).await?;
         let names = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok((names, answer.batches.try_collect().await?))
@@ -122,7 +124,7 @@ async fn columns_of_a_result_may_have_one_name() {
             Some("BTC-USD BTC-USD BTC-USD"),
         ),
     ] {
-        let (given, rows) = server.query(text).await.unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
+        let (given, rows) = server.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(given.join(" "), names, "{text}");
         assert_eq!(lines(&rows).first().map(String::as_str), first, "{text}");
     }
@@ -139,7 +141,7 @@ async fn a_column_may_stand_beside_all() {
         ("SELECT *, close * 2 AS double FROM bronze ORDER BY double", vec!["double"]),
         ("SELECT a.*, a.close, a.close FROM bronze a", vec!["close", "close"]),
     ] {
-        let (given, rows) = server.query(text).await.unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
+        let (given, rows) = server.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(
             given,
             [&bronze[..], &more.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()].concat()
@@ -181,8 +183,8 @@ async fn a_function_refuses_to_make_what_would_fill_the_memory() {
         "SELECT regexp_replace(repeat('x', 100000), 'x', repeat('y', 100000), 'g')",
         "SELECT repeat(arrow_cast(symbol, 'Dictionary(Int32, Utf8)'), 100000000) FROM bronze",
     ] {
-        let refusal = server.query(text).await.err().unwrap_or_else(|| panic!("{text}: it is answered"));
-        assert!(refusal.to_string().contains("are allowed"), "{text}: {refusal}");
+        let error = server.query(text).await.err().unwrap_or_else(|| panic!("{text}: it is answered"));
+        assert!(error.to_string().contains("are allowed"), "{text}: {error}");
     }
     let text = "SELECT length(repeat(symbol, 1000)), lpad('7', 3, '0'), replace(symbol, '-', '/'), levenshtein('ab', 'b') FROM bronze";
     let (_, rows) = server.query(text).await.unwrap();
@@ -214,8 +216,8 @@ async fn a_short_text_may_not_stand_for_a_plan_without_end() {
             "grouping sets",
         ),
     ] {
-        let refusal = server.query(&text).await.err().unwrap_or_else(|| panic!("{text:.60}: it is answered"));
-        assert!(refusal.to_string().contains(what), "{text:.60}: {refusal}");
+        let error = server.query(&text).await.err().unwrap_or_else(|| panic!("{text:.60}: it is answered"));
+        assert!(error.to_string().contains(what), "{text:.60}: {error}");
     }
 }
 
@@ -231,9 +233,9 @@ async fn a_large_number_allocates_nothing() {
         "SELECT nth_value(close, 100000000000000) OVER (ORDER BY kafka_offset) FROM bronze",
         "SELECT ntile(100000000000000) OVER (ORDER BY kafka_offset) FROM bronze",
     ] {
-        server.query(text).await.unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
+        server.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
     let text = "SELECT approx_percentile_cont(close, 0.5, 1000000 * 10000000) FROM bronze";
-    let Err(refusal) = server.query(text).await else { panic!("it must be refused: {text}") };
-    assert!(refusal.to_string().contains("centroids"), "{refusal}");
+    let Err(error) = server.query(text).await else { panic!("it must be refused: {text}") };
+    assert!(error.to_string().contains("centroids"), "{error}");
 }

@@ -99,15 +99,15 @@ fn distinguish_columns(select: &mut Select, computed: &HashSet<String>) {
     let has_wildcard = select.projection.iter().any(is_wild);
     // `HAVING` and `QUALIFY` would resolve an alias. In PostgreSQL they resolve the tables' columns.
     let hides = select.having.is_some() || select.qualify.is_some();
-    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut counts: HashMap<String, usize> = HashMap::new();
     let keys: Vec<Option<String>> = select.projection.iter().map(key).collect();
     for key in keys.iter().flatten() {
-        *seen.entry(key.clone()).or_default() += 1;
+        *counts.entry(key.clone()).or_default() += 1;
     }
     let mut first = HashSet::new();
     for (index, (item, key)) in select.projection.iter_mut().zip(keys).enumerate() {
         let Some(key) = key else { continue };
-        let comes_again = seen[&key] > 1;
+        let comes_again = counts[&key] > 1;
         let is_first = first.insert(key);
         let (expression, name, mark) = match &*item {
             SelectItem::UnnamedExpr(column @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => {

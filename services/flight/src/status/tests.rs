@@ -23,7 +23,7 @@ fn external(error: LakeError) -> CallError {
 }
 
 fn version() -> LakeError {
-    LakeError::Version { table: "gold", asked: 9, first: 2, last: 5 }
+    LakeError::Version { table: "gold", requested: 9, first: 2, last: 5 }
 }
 
 fn protocol() -> LakeError {
@@ -31,8 +31,8 @@ fn protocol() -> LakeError {
 }
 
 #[track_caller]
-fn check(refusal: CallError, code: Code) {
-    let status = status(&refusal);
+fn check(error: CallError, code: Code) {
+    let status = status(&error);
     assert_eq!(status.code(), code, "{status}");
     for secret in SECRETS {
         assert!(!status.message().contains(secret), "{status}");
@@ -62,7 +62,7 @@ fn a_code_says_whether_the_same_call_may_succeed_later() {
 
 #[test]
 fn a_caller_reads_what_concerns_the_call() {
-    let message = |refusal: CallError| status(&refusal).message().to_owned();
+    let message = |error: CallError| status(&error).message().to_owned();
     assert_eq!(
         message(version().into()),
         "read the lake: the gold table has no version 9: there are versions 2 to 5"

@@ -8,7 +8,7 @@ use position::{OffsetRange, Position};
 use super::Aside;
 use crate::kernel::Frame;
 use crate::run::Run;
-use crate::sink::{NewestBySymbol, SymbolPartitions};
+use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::window::{Arrivals, Window};
 
 const MINUTE: i64 = schema::MINUTE_MICROS;

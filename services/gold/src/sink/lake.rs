@@ -7,7 +7,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::SessionContext;
 use position::Origin;
-use service::backoff::Backoff;
+use schema::RangedBatch;
+use service::backoff::{Backoff, GaveUp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, NewestBySymbol, State};
+use crate::state::{GoldBatch, NewestBySymbol, SinkState};
 
 /// Fewest rows that are flushed as soon as no more arrive for [`QUIET`]. They are a processed backlog, whose end need not wait for the
 /// interval.
@@ -33,7 +34,7 @@ const TABLE: &str = "gold";
 #[derive(Debug)]
 pub(crate) struct Sink {
     table: Table,
-    state: State,
+    state: SinkState,
     flush_interval: Duration,
     flush_rows_max: usize,
     waiting: Vec<RecordBatch>,
@@ -55,7 +56,7 @@ impl Sink {
         config: &Config,
         origin: &Origin,
         rebuild: bool,
-        postgres: &State,
+        postgres: &SinkState,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let failed = Error::lake("open");
@@ -72,7 +73,7 @@ impl Sink {
             return Err(Error::OtherBronze { sink: SINK, found: found.to_owned(), server: origin.clone() });
         }
         let state =
-            State { position: snapshot.position().clone(), newest: newest(snapshot, postgres).await? };
+            SinkState { position: snapshot.position().clone(), newest: newest(snapshot, postgres).await? };
         metrics.lake.observe_position(&state.position);
         Ok(Sink {
             table,
@@ -88,7 +89,7 @@ impl Sink {
     }
 
     /// Returns the position of the sink and its newest rows.
-    pub(crate) fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &SinkState {
         &self.state
     }
 
@@ -99,7 +100,7 @@ impl Sink {
     /// [`Error::Lake`] that is not transient, such as a commit of another writer, or the last transient one before `shutdown`.
     pub(crate) async fn run(
         mut self,
-        mut queue: queue::Receiver<Computed>,
+        mut queue: queue::Receiver<GoldBatch>,
         shutdown: CancellationToken,
     ) -> Result<Self, Error> {
         loop {
@@ -127,16 +128,17 @@ impl Sink {
         }
     }
 
-    fn push(&mut self, computed: Vec<Computed>) {
+    fn push(&mut self, computed: Vec<GoldBatch>) {
         for computed in computed {
             if computed.is_held(&self.state.position) {
                 continue;
             }
-            self.state.position.advance(computed.range);
+            let RangedBatch { range, rows } = computed.batch;
+            self.state.position.advance(range);
             self.waiting_since.get_or_insert_with(Instant::now);
-            if computed.rows.num_rows() > 0 {
-                self.waiting_rows += computed.rows.num_rows();
-                self.waiting.push(computed.rows);
+            if rows.num_rows() > 0 {
+                self.waiting_rows += rows.num_rows();
+                self.waiting.push(rows);
             }
         }
     }
@@ -149,32 +151,32 @@ impl Sink {
         }
         let batches = std::mem::take(&mut self.waiting);
         let rows = std::mem::take(&mut self.waiting_rows);
-        let all_fresh = self.state.newest.split(&batches).corrections.is_empty();
+        let all_new = self.state.newest.split(&batches).updates.is_empty();
         failpoint::pass("gold.lake_before_flush");
         let begun = Instant::now();
         let mut backoff = Backoff::default();
-        while let Err(error) = self.commit(&batches, all_fresh).await {
-            let error = Error::Lake { action: "flush rows to", source: error };
-            if !error.is_transient() {
-                return Err(error);
+        let is_retried = |error: &Error| {
+            let is_retried = error.is_transient();
+            if is_retried {
+                tracing::warn!(error = error as &dyn std::error::Error, "flush gold, trying again");
             }
-            tracing::warn!(error = &error as &dyn std::error::Error, "flush gold, trying again");
-            if !backoff.pause(shutdown).await {
-                return Err(error);
-            }
+            is_retried
+        };
+        while let Err(error) = self.commit(&batches, all_new).await.map_err(Error::lake("flush rows to")) {
+            backoff.after(error, is_retried, shutdown).await.map_err(GaveUp::into_error)?;
         }
         self.metrics.lake.rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
         self.metrics.lake.observe_commit(&self.state.position);
         self.metrics.lake_flush_seconds.observe(begun.elapsed().as_secs_f64());
-        tracing::debug!(rows, position = %self.state.position, all_fresh, "flushed gold to the lake");
+        tracing::debug!(rows, position = %self.state.position, all_new, "flushed gold to the lake");
         if !shutdown.is_cancelled() {
             self.maintenance.pass(&mut self.table, schema::date_of(service::clock::now_micros())).await;
         }
         Ok(())
     }
 
-    async fn commit(&mut self, batches: &[RecordBatch], all_fresh: bool) -> Result<Snapshot, LakeError> {
-        if all_fresh {
+    async fn commit(&mut self, batches: &[RecordBatch], all_new: bool) -> Result<Snapshot, LakeError> {
+        if all_new {
             self.table.append(batches, &self.state.position).await
         } else {
             self.table.upsert(batches, &self.state.position).await
@@ -193,7 +195,7 @@ pub(crate) fn session(snapshot: Snapshot) -> Result<(SessionContext, &'static st
 ///
 /// If PostgreSQL is at or past the position of the lake, it has all symbols of the lake. The log then gives an upper bound for their event
 /// times, and no file is read.
-async fn newest(snapshot: Snapshot, postgres: &State) -> Result<NewestBySymbol, Error> {
+async fn newest(snapshot: Snapshot, postgres: &SinkState) -> Result<NewestBySymbol, Error> {
     if !postgres.position.covers(snapshot.position()) {
         return read_newest(snapshot).await;
     }

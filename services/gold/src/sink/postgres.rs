@@ -18,6 +18,7 @@ use deadpool_postgres::{Object, Pool, Transaction};
 use futures::{SinkExt, TryFutureExt};
 use position::{Origin, Position};
 use service::backoff::Backoff;
+use service::error::sentence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
@@ -30,7 +31,8 @@ use crate::error::Error;
 use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
-use crate::sink::{Computed, Split, State, SymbolPartitions, live};
+use crate::sink::flight;
+use crate::state::{GoldBatch, SinkState, Split, SymbolPartitions};
 
 pub(crate) use encode::Micros;
 pub(crate) use read::{read_position, snapshot};
@@ -40,7 +42,7 @@ use read::{check_encoding, read_newest, read_partitions};
 /// The gold table.
 pub(crate) const TABLE: &str = "bitcoin_gold_data";
 
-/// Fewest fresh rows for a COPY. A COPY takes two round trips more than an INSERT, but is several times cheaper for each row.
+/// Fewest new rows for a COPY. A COPY takes two round trips more than an INSERT, but is several times cheaper for each row.
 const COPY_ROWS_MIN: usize = 512;
 /// Most rows in one INSERT: about 1.5 MB of parameters, of which PostgreSQL keeps several copies in memory.
 const UPSERT_ROWS_MAX: usize = 8192;
@@ -72,7 +74,7 @@ type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 pub struct Sink {
     pool: Pool,
     topic: String,
-    state: State,
+    state: SinkState,
     partitions: SymbolPartitions,
     statements: Statements,
     statement_time_max: Duration,
@@ -91,11 +93,11 @@ struct Statements {
 struct Work {
     moves: Vec<Move>,
     /// Symbols whose partition is not in the table yet.
-    placed: SymbolPartitions,
+    new_symbols: SymbolPartitions,
     asides: Vec<Aside>,
     rows: Split,
-    fresh_count: usize,
-    correction_count: usize,
+    insert_count: usize,
+    update_count: usize,
 }
 
 /// Step of a partition from the position that this process last wrote to the next.
@@ -137,7 +139,7 @@ impl Sink {
         let partitions = read_partitions(&transaction, topic).await?;
         drop(transaction);
         drop(client);
-        let state = State { position, newest };
+        let state = SinkState { position, newest };
         metrics.postgres.observe_position(&state.position);
         Ok(Sink {
             pool,
@@ -157,7 +159,7 @@ impl Sink {
     }
 
     /// Returns the position of the sink and its newest rows.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &SinkState {
         &self.state
     }
 
@@ -167,12 +169,12 @@ impl Sink {
     }
 
     /// Writes the rows from `queue` until the queue ends, and returns the sink. All waiting rows go in one transaction. After each
-    /// transaction, sends the position to `reached` and the rows to `live`.
+    /// transaction, sends the position to `reached` and the rows to `followers`.
     pub(crate) async fn run(
         mut self,
-        mut queue: queue::Receiver<Computed>,
+        mut queue: queue::Receiver<GoldBatch>,
         reached: watch::Sender<Position>,
-        live: Option<live::Sender>,
+        followers: Option<flight::Sender>,
         shutdown: CancellationToken,
     ) -> Result<Self, Error> {
         loop {
@@ -182,8 +184,8 @@ impl Sink {
             }
             self.write(&computed, &shutdown).await?;
             reached.send_replace(self.state.position.clone());
-            if let Some(live) = &live {
-                live.offer(computed);
+            if let Some(followers) = &followers {
+                followers.offer(computed);
             }
         }
     }
@@ -195,33 +197,33 @@ impl Sink {
     ///
     /// [`Error::Moved`] if another process has moved the position. [`Error::Postgres`] that is not transient, or the last transient one
     /// before `shutdown`.
-    pub async fn write(&mut self, computed: &[Computed], shutdown: &CancellationToken) -> Result<(), Error> {
+    pub async fn write(&mut self, computed: &[GoldBatch], shutdown: &CancellationToken) -> Result<(), Error> {
         let mut position = self.state.position.clone();
         let mut new = Vec::new();
         for computed in computed {
             if !computed.is_held(&position) {
-                position.advance(computed.range);
+                position.advance(computed.batch.range);
                 new.push(computed);
             }
         }
         if new.is_empty() {
             return Ok(());
         }
-        let rows = self.state.newest.split(new.iter().map(|computed| &computed.rows));
-        let placed = self.partitions.missing(&new);
+        let rows = self.state.newest.split(new.iter().map(|computed| &computed.batch.rows));
+        let new_symbols = self.partitions.missing(&new);
         let asides = new.iter().flat_map(|computed| computed.asides.iter().cloned()).collect();
-        let work = Work::new(&self.state.position, &position, placed, asides, rows);
+        let work = Work::new(&self.state.position, &position, new_symbols, asides, rows);
         let begun = Instant::now();
         self.commit(&work, shutdown).await?;
         self.state.position = position;
         self.observe(&work, begun, &new);
-        self.partitions.extend(&work.placed);
+        self.partitions.extend(&work.new_symbols);
         Ok(())
     }
 
     async fn commit(&self, work: &Work, shutdown: &CancellationToken) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        let mut copy = work.fresh_count >= COPY_ROWS_MIN;
+        let mut copy = work.insert_count >= COPY_ROWS_MIN;
         let mut again = false;
         let mut time_max = self.statement_time_max;
         let time_most = time_max * 2_u32.pow(DOUBLINGS_MAX);
@@ -240,7 +242,7 @@ impl Sink {
                         error = &error as &dyn std::error::Error,
                         "commit gold rows, trying again"
                     );
-                    self.metrics.set_ready(Err(error.in_full()));
+                    self.metrics.set_ready(Err(sentence(&error)));
                     if matches!(error, Error::PostgresTimeout { .. }) {
                         time_max = (2 * time_max).min(time_most);
                     }
@@ -288,7 +290,7 @@ impl Sink {
             futures::try_join!(
                 end_with_us(&transaction),
                 self.move_position(&transaction, work),
-                self.place(&transaction, work),
+                self.insert_symbols(&transaction, work),
                 asides::write(&transaction, &self.topic, &work.asides),
             )
         };
@@ -318,8 +320,8 @@ impl Sink {
         }
     }
 
-    async fn place(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
-        let (symbols, partitions): (Vec<&str>, Vec<i32>) = work.placed.iter().unzip();
+    async fn insert_symbols(&self, transaction: &Transaction<'_>, work: &Work) -> Result<(), Error> {
+        let (symbols, partitions): (Vec<&str>, Vec<i32>) = work.new_symbols.iter().unzip();
         if symbols.is_empty() {
             return Ok(());
         }
@@ -327,8 +329,8 @@ impl Sink {
                       SELECT $1, * FROM unnest($2::text[], $3::int4[]) ON CONFLICT DO NOTHING";
         let parameters: [Parameter<'_>; 3] =
             [(&self.topic, Type::TEXT), (&symbols, Type::TEXT_ARRAY), (&partitions, Type::INT4_ARRAY)];
-        let placed = transaction.execute_typed(insert, &parameters).await;
-        placed.map_err(Error::postgres("write the partitions of symbols")).map(drop)
+        let inserted = transaction.execute_typed(insert, &parameters).await;
+        inserted.map_err(Error::postgres("write the partitions of symbols")).map(drop)
     }
 
     async fn write_rows(
@@ -338,14 +340,14 @@ impl Sink {
         copy: bool,
         time_max: Duration,
     ) -> Result<(), Error> {
-        let Split { fresh, corrections } = &work.rows;
+        let Split { inserts, updates } = &work.rows;
         if copy {
-            self.copy(transaction, fresh, time_max).await?;
-        } else if let Some(first) = fresh.first() {
-            let fresh = concat_batches(first.schema_ref(), fresh).expect("all are of the gold schema");
-            self.upsert(transaction, &fresh, time_max).await?;
+            self.copy(transaction, inserts, time_max).await?;
+        } else if let Some(first) = inserts.first() {
+            let inserts = concat_batches(first.schema_ref(), inserts).expect("all are of the gold schema");
+            self.upsert(transaction, &inserts, time_max).await?;
         }
-        for batch in corrections {
+        for batch in updates {
             self.upsert(transaction, batch, time_max).await?;
         }
         Ok(())
@@ -402,11 +404,11 @@ impl Sink {
         Ok(())
     }
 
-    fn observe(&self, work: &Work, begun: Instant, new: &[&Computed]) {
+    fn observe(&self, work: &Work, begun: Instant, new: &[&GoldBatch]) {
         let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
-        self.metrics.postgres.rows.inc_by(count(work.fresh_count + work.correction_count));
+        self.metrics.postgres.rows.inc_by(count(work.insert_count + work.update_count));
         self.metrics.postgres.observe_commit(&self.state.position);
-        self.metrics.corrections.inc_by(count(work.correction_count));
+        self.metrics.corrections.inc_by(count(work.update_count));
         asides::report(&self.topic, &work.asides, &self.metrics);
         self.metrics.postgres_commit_seconds.observe(begun.elapsed().as_secs_f64());
         let now = service::clock::now_micros();
@@ -450,7 +452,7 @@ impl Work {
     fn new(
         from: &Position,
         to: &Position,
-        placed: SymbolPartitions,
+        new_symbols: SymbolPartitions,
         asides: Vec<Aside>,
         rows: Split,
     ) -> Self {
@@ -458,10 +460,10 @@ impl Work {
         let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum();
         Work {
             moves: moves.filter(|step| step.from != Some(step.to)).collect(),
-            placed,
+            new_symbols,
             asides,
-            fresh_count: count(&rows.fresh),
-            correction_count: count(&rows.corrections),
+            insert_count: count(&rows.inserts),
+            update_count: count(&rows.updates),
             rows,
         }
     }

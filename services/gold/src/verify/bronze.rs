@@ -6,8 +6,9 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::TryStreamExt;
-use position::{OffsetRange, Origin, Position};
+use position::{Origin, Position};
 use proto::ticket::{Follow, Ticket};
+use schema::RangedBatch;
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 use tokio::time::{Instant, timeout};
 use transport::client::{self, Client};
@@ -96,9 +97,9 @@ impl Bronze {
         let mut stream = pin!(client::read(&mut self.client, &ticket).await?);
         let mut reading = Reading::default();
         let silent = |_| Error::BronzeSilent { patience: self.patience };
-        while let Some((range, batch)) = timeout(self.patience, stream.try_next()).await.map_err(silent)?? {
-            reading.push(range, &batch)?;
-            each(&batch);
+        while let Some(batch) = timeout(self.patience, stream.try_next()).await.map_err(silent)?? {
+            reading.push(&batch)?;
+            each(&batch.rows);
         }
         reading.check_end(until);
         Ok(reading)
@@ -106,20 +107,21 @@ impl Bronze {
 }
 
 impl Reading {
-    fn push(&mut self, range: OffsetRange, batch: &RecordBatch) -> Result<(), Error> {
+    fn push(&mut self, batch: &RangedBatch) -> Result<(), Error> {
         // A gap is a finding to report and not an error, so the cursor of this check is empty.
-        source::check(&Position::default(), range, batch)?;
+        source::check(&Position::default(), batch)?;
+        let range = batch.range;
         if let Some(expected) = self.reached.next(range.partition).filter(|expected| *expected != range.first)
         {
             self.faults.push(format!("bronze sent {range} where offset {expected} was expected"));
         }
-        if !has_own_offsets(range, batch) {
+        if !has_own_offsets(batch) {
             self.faults.push(format!(
                 "the rows of {range} have offsets that are duplicate, out of order or outside the range"
             ));
         }
         self.reached.advance(range);
-        self.rows += batch.num_rows() as u64;
+        self.rows += batch.rows.num_rows() as u64;
         Ok(())
     }
 
@@ -135,9 +137,9 @@ impl Reading {
 
 /// Returns true if the offsets of the rows ascend strictly and are in the range. A hole between two offsets is a dead letter or a missing
 /// row: only the topic shows which.
-fn has_own_offsets(range: OffsetRange, batch: &RecordBatch) -> bool {
-    let offsets = column(batch, KAFKA_OFFSET).as_primitive::<Int64Type>().values();
-    let partitions = column(batch, KAFKA_PARTITION).as_primitive::<Int32Type>().values();
+fn has_own_offsets(RangedBatch { range, rows }: &RangedBatch) -> bool {
+    let offsets = column(rows, KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+    let partitions = column(rows, KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     offsets.windows(2).all(|pair| pair[0] < pair[1])
         && offsets.first().is_none_or(|first| *first >= range.first)
         && offsets.last().is_none_or(|last| *last < range.next)

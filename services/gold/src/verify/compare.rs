@@ -111,13 +111,13 @@ impl<S> Cursor<S> {
 fn differences<E, F>(expected: &Cursor<E>, found: &Cursor<F>) -> Vec<Difference> {
     let columns = expected.batch.schema();
     let differing = columns.fields().iter().enumerate().filter_map(|(column, field)| {
-        let (wanted, have) = (expected.text(column), found.text(column));
+        let (expects, have) = (expected.text(column), found.text(column));
         let [symbol, event_time] = expected.row_key();
-        (wanted != have).then(|| Difference {
+        (expects != have).then(|| Difference {
             symbol,
             event_time,
             column: field.name().clone(),
-            expected: wanted,
+            expected: expects,
             found: have,
         })
     });

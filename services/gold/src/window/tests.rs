@@ -19,7 +19,7 @@ use crate::compute::{CHANGED_ROWS_MAX, Pieces};
 use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
-use crate::sink::{NewestBySymbol, SymbolPartitions};
+use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::verify;
 use crate::verify::reference::Reference;
 
@@ -161,9 +161,11 @@ fn run(bronze: &[Message], frame: Frame, cuts: &Cuts) -> (Gold, u64) {
                 let read = async |history: &History| Ok(Some(read_history(bronze, history)));
                 let next = pieces.next(&run, &read, &reads).now_or_never().expect("nothing waits");
                 let (computed, behind) = next.unwrap().expect("nothing stops");
-                assert_eq!(computed.range.first, run.range.first);
-                assert!(computed.arrived.len() == 1 || computed.rows.num_rows() <= cuts.changed_rows_max);
-                upsert(&mut gold, &computed.rows);
+                assert_eq!(computed.batch.range.first, run.range.first);
+                assert!(
+                    computed.arrived.len() == 1 || computed.batch.rows.num_rows() <= cuts.changed_rows_max
+                );
+                upsert(&mut gold, &computed.batch.rows);
                 rest = behind;
             }
             position.advance(range);

@@ -17,9 +17,10 @@ use arrow::datatypes::DataType;
 use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
-use gold::sink::{Computed, SymbolPartitions};
+use gold::state::{GoldBatch, SymbolPartitions};
 use gold::{Aside, Error, Postgres};
 use position::{OffsetRange, Origin, Position, Topic};
+use schema::RangedBatch;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -154,8 +155,9 @@ fn gold(symbol: &str, rows: &[(i64, f64)]) -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-fn computed(partition: i32, first: i64, next: i64, rows: RecordBatch) -> Computed {
-    Computed { range: OffsetRange { partition, first, next }, rows, asides: [].into(), arrived: [0].into() }
+fn computed(partition: i32, first: i64, next: i64, rows: RecordBatch) -> GoldBatch {
+    let range = OffsetRange { partition, first, next };
+    GoldBatch { batch: RangedBatch { range, rows }, asides: [].into(), arrived: [0].into() }
 }
 
 fn position(pairs: &[(i32, i64)]) -> Position {
@@ -442,7 +444,7 @@ async fn what_is_set_aside_is_a_dead_letter_from_the_moment_that_the_position_pa
         kafka_time: *schema::gold::TIMES.end(),
     };
     let asides: Arc<[Aside]> = (1..10_000).map(aside).collect();
-    let work = Computed { asides, ..computed(0, 0, 10_000, gold("BTC-USD", &[(1, 0.5)])) };
+    let work = GoldBatch { asides, ..computed(0, 0, 10_000, gold("BTC-USD", &[(1, 0.5)])) };
     // At the second attempt the position already covers the rows.
     for _ in 0..2 {
         sink.write(std::slice::from_ref(&work), &CancellationToken::new()).await?;

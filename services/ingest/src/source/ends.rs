@@ -42,10 +42,10 @@ impl Ends {
         let mut ends = Ends::default();
         let mut error = None;
         let led = led(consumer, topic).await?;
-        let (asked, leaderless) =
+        let (led, leaderless) =
             partitions.iter().partition::<Vec<i32>, _>(|partition| led.contains(partition));
         ends.absent = leaderless;
-        let mut answers = futures::stream::iter(asked)
+        let mut answers = futures::stream::iter(led)
             .map(|partition| async move { (partition, watermarks(consumer, topic, partition).await) })
             .buffer_unordered(PARTITIONS_AT_ONCE);
         while let Some((partition, answer)) = answers.next().await {
@@ -93,9 +93,9 @@ pub(super) async fn await_any(
 /// Returns the partitions of `topic` that have a leader.
 async fn led(consumer: &Weak<Consumer>, topic: &str) -> Result<Vec<i32>, Error> {
     let name = topic.to_owned();
-    let asked =
+    let fetched =
         ask(consumer, move |consumer| consumer.fetch_metadata(Some(&name), kafka::REQUEST_MAX)).await?;
-    let metadata = asked.map_err(kafka::Error::new(format!("look up the leaders of topic {topic}")))?;
+    let metadata = fetched.map_err(kafka::Error::new(format!("look up the leaders of topic {topic}")))?;
     let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
     Ok(partitions.filter(|partition| partition.leader() >= 0).map(MetadataPartition::id).collect())
 }
@@ -115,6 +115,6 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Consumer) -> T + Send + 'static,
 ) -> Result<T, Error> {
     let consumer = consumer.upgrade().ok_or(Error::ReaderStopped)?;
-    let asked = tokio::task::spawn_blocking(move || question(&consumer)).await;
-    Ok(asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
+    let answer = tokio::task::spawn_blocking(move || question(&consumer)).await;
+    Ok(answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
 }

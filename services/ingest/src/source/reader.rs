@@ -15,10 +15,10 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::messages::Messages;
+use crate::raw_batch::RawBatch;
 use crate::source::ends::Ends;
 use crate::source::member::Member;
-use crate::source::{Assignment, Located, POLL_MAX, Start};
+use crate::source::{Assignment, Located, POLL_MAX, SessionStart};
 use crate::{Config, Error};
 
 /// Time without a batch taken by the session after which fetching is paused. Until then the bounded queue of librdkafka is enough.
@@ -34,17 +34,17 @@ pub(crate) struct Reader {
     config: Config,
     assignment: Assignment,
     assigned: TopicPartitionList,
-    open: BTreeMap<i32, Messages>,
+    open: BTreeMap<i32, RawBatch>,
     /// Size of all open batches together, in bytes.
     open_bytes: usize,
     /// Time at which the oldest message of the open batches came.
     opened: Option<Instant>,
     /// Closed batches that the session has not taken yet, at most one for each partition.
-    closed: VecDeque<Messages>,
+    closed: VecDeque<RawBatch>,
     is_paused: bool,
     /// Token that is cancelled when a partition without a leader has one again.
     returned: CancellationToken,
-    polled: mpsc::Sender<Result<Messages, Error>>,
+    polled: mpsc::Sender<Result<RawBatch, Error>>,
 }
 
 impl Reader {
@@ -57,7 +57,7 @@ impl Reader {
         located: Located,
         is_offset_lost: bool,
     ) -> Option<Self> {
-        let Located { start: Start { assignment, position, polled }, ends, returned } = located;
+        let Located { start: SessionStart { assignment, position, polled }, ends, returned } = located;
         let mut reader = Reader {
             config: config.clone(),
             assignment,
@@ -73,7 +73,7 @@ impl Reader {
         match reader.assign(consumer, &position, &ends, is_offset_lost) {
             Ok(()) => Some(reader),
             Err(error) => {
-                reader.tell(error);
+                reader.end_with(error);
                 None
             }
         }
@@ -134,11 +134,11 @@ impl Reader {
             consumer.resume(&self.assigned).map_err(self.failed("resume"))?;
         }
         consumer.assign(&TopicPartitionList::new()).map_err(self.failed("stop reading"))?;
-        self.tell(error);
+        self.end_with(error);
         Ok(())
     }
 
-    fn tell(self, error: Error) {
+    fn end_with(self, error: Error) {
         if !matches!(error, Error::ReaderStopped) {
             // If the session does not receive it, the session has already ended.
             let _closed = Handle::current().block_on(self.polled.send_timeout(Err(error), STALL_MAX));
@@ -164,7 +164,7 @@ impl Reader {
             self.assigned
                 .add_partition_offset(topic, *partition, Offset::Offset(first))
                 .map_err(self.failed("assign partitions of"))?;
-            self.open.insert(*partition, Messages::new(*partition, first));
+            self.open.insert(*partition, RawBatch::new(*partition, first));
         }
         if is_offset_lost {
             if !ends.absent.is_empty() {
@@ -200,7 +200,7 @@ impl Reader {
     fn close_all(&mut self) {
         self.opened = None;
         self.open_bytes = 0;
-        self.closed.extend(self.open.values_mut().filter_map(Messages::take));
+        self.closed.extend(self.open.values_mut().filter_map(RawBatch::take));
     }
 
     /// Hands closed batches to the session. If the session takes none for a while, fetching is paused until it does.
@@ -225,7 +225,7 @@ impl Reader {
     }
 
     /// Sends a batch to the session. Returns the batch if there is no room for it in time.
-    fn send(&self, batch: Messages, patience: Duration) -> Result<Option<Messages>, Error> {
+    fn send(&self, batch: RawBatch, patience: Duration) -> Result<Option<RawBatch>, Error> {
         failpoint::pass("ingest.polled");
         match Handle::current().block_on(self.polled.send_timeout(Ok(batch), patience)) {
             Ok(()) => Ok(None),

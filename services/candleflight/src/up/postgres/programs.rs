@@ -28,8 +28,8 @@ pub(super) fn find(major: Option<u32>) -> anyhow::Result<PathBuf> {
 }
 
 fn choose(found: impl Iterator<Item = (u32, PathBuf)>, major: Option<u32>) -> Option<PathBuf> {
-    let wanted = found.filter(|(version, _)| major.is_none_or(|major| major == *version));
-    wanted.max_by_key(|(version, _)| *version).map(|(_, folder)| folder)
+    let usable = found.filter(|(version, _)| major.is_none_or(|major| major == *version));
+    usable.max_by_key(|(version, _)| *version).map(|(_, folder)| folder)
 }
 
 fn side_by_side(root: &Path) -> impl Iterator<Item = (u32, PathBuf)> {

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use crate::error::Error;
 use crate::sink::postgres::{Micros, TABLE};
-use crate::sink::{NewestBySymbol, SymbolPartitions};
+use crate::state::{NewestBySymbol, SymbolPartitions};
 
 /// Checks that the database can store every character, since a symbol may contain any.
 pub(super) async fn check_encoding(client: &Object) -> Result<(), Error> {

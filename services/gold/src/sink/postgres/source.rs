@@ -24,7 +24,7 @@ pub(super) async fn claim(client: &mut Object, origin: &Origin) -> Result<(), Er
                   UNION SELECT topic FROM candleflight_symbol WHERE topic <> $1 ORDER BY topic LIMIT 1";
     let others = transaction.query_typed(others, &[(topic, Type::TEXT)]).await.map_err(&failed)?;
     if let Some(other) = others.first() {
-        return Err(Error::OtherTopic { found: other.get(0), wanted: topic.clone() });
+        return Err(Error::OtherTopic { found: other.get(0), expected: topic.clone() });
     }
     let source = "SELECT bronze FROM candleflight_source WHERE topic = $1 FOR UPDATE";
     let source = transaction.query_typed(source, &[(topic, Type::TEXT)]).await.map_err(&failed)?;

@@ -11,7 +11,7 @@ use super::Reference;
 use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
-use crate::sink::{NewestBySymbol, SymbolPartitions};
+use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::verify::project;
 use crate::window::{Arrivals, Window};
 

@@ -6,15 +6,17 @@ use arrow_flight::FlightData;
 use futures::{StreamExt, poll};
 use position::OffsetRange;
 use proto::metadata::RANGE_OFFSETS_MAX;
+use schema::RangedBatch;
 use schema::bronze::column;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use transport::stream::{batch_bytes, encode_batch, encode_schema};
 
-use super::{OFFSETS_MAX, PARTITIONS_MAX, put};
+use super::put;
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::buffer::tests::{rows, table};
 use crate::error::CallError;
-use crate::hot::HotBuffer;
-use crate::hot::tests::{rows, table};
+use crate::ipc::{OFFSETS_MAX, PARTITIONS_MAX};
 use crate::metrics::Metrics;
 
 type Messages = Vec<Result<FlightData, Status>>;
@@ -23,7 +25,9 @@ fn messages(batches: &[(i64, &[i64], i64)]) -> Messages {
     let mut messages = vec![Ok(encode_schema(&schema::bronze::schema()))];
     for (first, offsets, next) in batches {
         let range = OffsetRange { partition: 0, first: *first, next: *next };
-        messages.extend(encode_batch(&rows(0, offsets), range).unwrap().into_iter().map(Ok));
+        messages.extend(
+            encode_batch(&RangedBatch { range, rows: rows(0, offsets) }).unwrap().into_iter().map(Ok),
+        );
     }
     messages
 }
@@ -39,8 +43,8 @@ async fn refusal(messages: Messages) -> String {
     let mut answers =
         Box::pin(put(hot, usize::MAX, futures::stream::iter(messages), metrics(), CancellationToken::new()));
     loop {
-        if let Err(refusal) = answers.next().await.expect("a refusal") {
-            return refusal.to_string();
+        if let Err(error) = answers.next().await.expect("a refusal") {
+            return error.to_string();
         }
     }
 }
@@ -108,7 +112,7 @@ async fn a_batch_that_is_not_what_it_says_is_refused() {
 
 /// Returns the messages of one batch of a partition.
 fn message(rows: &RecordBatch, range: OffsetRange) -> Messages {
-    let batch = encode_batch(rows, range).unwrap();
+    let batch = encode_batch(&RangedBatch { range, rows: rows.clone() }).unwrap();
     [encode_schema(&rows.schema())].into_iter().chain(batch).map(Ok).collect()
 }
 

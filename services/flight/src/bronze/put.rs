@@ -2,28 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::AsArray;
+use arrow::datatypes::Int32Type;
 use arrow_flight::FlightData;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use position::{OffsetRange, Position};
-use proto::Message as _;
-use proto::metadata::{BatchMetadata, Progress, RANGE_OFFSETS_MAX};
+use position::Position;
+use proto::metadata::Progress;
+use schema::RangedBatch;
 use schema::bronze::column;
+use schema::ranged::offsets;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::bronze::buffer::HotBuffer;
 use crate::error::CallError;
-use crate::hot::HotBuffer;
 use crate::ipc::Decoder;
 use crate::metrics::Metrics;
-
-/// Upper bound of partition numbers: ten times the partitions of the largest topics.
-const PARTITIONS_MAX: i32 = 100_000;
-/// Upper bound of offsets. Positions are sent as JSON, whose numbers are exact up to this value in every language.
-const OFFSETS_MAX: i64 = 1 << 53;
 
 /// Answers one DoPut: a [`Progress`] after each received batch, and after each flush that makes more rows durable.
 ///
@@ -50,7 +46,7 @@ pub(crate) fn put(
         metrics,
         shutdown,
         reached: Position::default(),
-        told: Progress::default(),
+        sent: Progress::default(),
     };
     futures::stream::try_unfold(put, async |mut put| Ok(put.next().await?.map(|progress| (progress, put))))
 }
@@ -67,15 +63,15 @@ struct Put {
     /// End position of the batches that this stream put.
     reached: Position,
     /// Last progress that was sent to the client.
-    told: Progress,
+    sent: Progress,
 }
 
 impl Put {
     async fn next(&mut self) -> Result<Option<Progress>, CallError> {
         loop {
             let progress = self.hot.progress();
-            if progress.durable != self.told.durable {
-                return Ok(Some(self.tell(progress)));
+            if progress.durable != self.sent.durable {
+                return Ok(Some(self.sending(progress)));
             }
             let Some(messages) = &mut self.messages else {
                 if progress.durable.covers(&self.reached) {
@@ -92,9 +88,9 @@ impl Put {
                     None => self.messages = None,
                     Some(Err(broken)) => return Err(CallError::Broken(broken)),
                     Some(Ok(message)) => {
-                        if self.take(message).await? {
+                        if self.buffer(message).await? {
                             let progress = self.hot.progress();
-                            return Ok(Some(self.tell(progress)));
+                            return Ok(Some(self.sending(progress)));
                         }
                     }
                 },
@@ -103,20 +99,19 @@ impl Put {
     }
 
     /// Decodes and buffers one message. Returns true if it held a batch.
-    async fn take(&mut self, message: FlightData) -> Result<bool, CallError> {
-        let Some(rows) = self.decoder.decode(&message).map_err(CallError::BadBatch)? else {
+    async fn buffer(&mut self, message: FlightData) -> Result<bool, CallError> {
+        let Some(batch) = self.decoder.decode_ranged(&message).map_err(CallError::BadBatch)? else {
             return Ok(false);
         };
-        let range = range_of(&message).map_err(CallError::BadBatch)?;
-        validate(range, &rows).map_err(CallError::BadBatch)?;
+        validate(&batch).map_err(CallError::BadBatch)?;
         while self.hot.size().bytes >= self.hot_bytes_max {
             self.changed().await?;
         }
-        let new_rows = self.hot.push(range, &rows)?;
+        let new_rows = self.hot.push(&batch)?;
         self.metrics.rows.inc_by(u64::try_from(new_rows).unwrap_or(u64::MAX));
         self.metrics.observe_hot(&self.hot);
         failpoint::pass("flight.received");
-        self.reached.advance(range);
+        self.reached.advance(batch.range);
         Ok(true)
     }
 
@@ -127,44 +122,19 @@ impl Put {
         }
     }
 
-    fn tell(&mut self, progress: Progress) -> Progress {
-        self.told.clone_from(&progress);
+    fn sending(&mut self, progress: Progress) -> Progress {
+        self.sent.clone_from(&progress);
         progress
     }
 }
 
-/// Reads the range of a batch of bronze or gold.
-///
-/// # Errors
-///
-/// The message holds no range, or one that no batch of Kafka messages can have. A wrong range would move the position, and a position never
-/// goes back.
-pub(crate) fn range_of(message: &FlightData) -> Result<OffsetRange, String> {
-    let metadata = BatchMetadata::decode(&message.app_metadata);
-    let range = metadata.map_err(|error| format!("its app_metadata is not a range: {error}"))?.range;
-    if range.first < 0 || range.partition < 0 || range.next < range.first {
-        return Err(format!("{range} is not a range of offsets"));
-    }
-    if range.partition >= PARTITIONS_MAX || range.next >= OFFSETS_MAX {
-        return Err(format!(
-            "{range} is beyond all topics: partitions end at {PARTITIONS_MAX}, offsets at {OFFSETS_MAX}"
-        ));
-    }
-    if range.next - range.first > RANGE_OFFSETS_MAX {
-        return Err(format!(
-            "{range} is too long a range for one batch: put batches of at most {RANGE_OFFSETS_MAX} offsets, and empty batches where there are no rows"
-        ));
-    }
-    Ok(range)
-}
-
 /// Checks the rules that all services rely on: one partition a batch, offsets that ascend within the range, and rows that are candles.
-fn validate(range: OffsetRange, rows: &RecordBatch) -> Result<(), String> {
+fn validate(RangedBatch { range, rows }: &RangedBatch) -> Result<(), String> {
     let partitions = rows.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     if partitions.iter().any(|partition| *partition != range.partition) {
         return Err(format!("a row of another partition in {range}"));
     }
-    let offsets = rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+    let offsets = offsets(rows);
     let inside = offsets.first().is_none_or(|first| *first >= range.first)
         && offsets.last().is_none_or(|last| *last < range.next);
     if !inside || !offsets.is_sorted_by(|before, after| before < after) {

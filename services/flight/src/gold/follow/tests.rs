@@ -14,19 +14,20 @@ use lake::{Lake, Table};
 use position::{OffsetRange, Position};
 use proto::Message as _;
 use proto::metadata::BatchMetadata;
+use schema::RangedBatch;
 use tokio_util::sync::CancellationToken;
 use transport::stream::{encode_schema, encode_upserts};
 
-use super::follow;
-use super::put::put;
-use super::ring::{ChangeBuffer, GoldBatch};
+use super::GoldFeed;
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::buffer::tests::{rows, table};
 use crate::error::CallError;
-use crate::follow::FollowRequest;
+use crate::follow::symbols::Symbols;
 use crate::follow::turn::{Turn, Turns};
-use crate::gold::Gold;
-use crate::hot::HotBuffer;
-use crate::hot::tests::{rows, table};
-use crate::symbols::Symbols;
+use crate::follow::{FollowRequest, follow};
+use crate::gold::changes::ChangeBuffer;
+use crate::gold::put::put;
+use crate::gold::table::GoldTable;
 
 /// Returns gold rows of the first day from symbol, minute and close.
 fn gold(rows: &[(&str, i64, f64)]) -> RecordBatch {
@@ -62,8 +63,8 @@ fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
 struct Server {
     _folder: tempfile::TempDir,
     table: Table,
-    gold: Arc<Gold>,
-    ring: Arc<ChangeBuffer>,
+    gold: Arc<GoldTable>,
+    changes: Arc<ChangeBuffer>,
 }
 
 impl Server {
@@ -71,8 +72,8 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
         let table = Table::open(&lake, lake::gold("candles")).await.unwrap();
-        let gold = Arc::new(Gold::new(lake, "candles".to_owned()));
-        Server { _folder: folder, table, gold, ring: Arc::default() }
+        let gold = Arc::new(GoldTable::new(lake, "candles".to_owned()));
+        Server { _folder: folder, table, gold, changes: Arc::default() }
     }
 
     async fn commit(&mut self, rows: &[(&str, i64, f64)], reached: &[(i32, i64)]) {
@@ -80,7 +81,7 @@ impl Server {
     }
 
     fn push(&self, range: OffsetRange, rows: &[(&str, i64, f64)]) {
-        self.ring.push(GoldBatch { range, rows: gold(rows) });
+        self.changes.push(RangedBatch { range, rows: gold(rows) });
     }
 
     /// Follows gold and describes each batch by its range and the closes of its rows.
@@ -93,12 +94,12 @@ impl Server {
         from: &[(i32, i64)],
         symbols: Option<Vec<String>>,
     ) -> impl Stream<Item = String> + use<> {
-        let wanted =
+        let request =
             FollowRequest { from: position(from), until: None, symbols: Symbols::new(symbols), turn: turn() };
-        let (ring, gold) = (Arc::clone(&self.ring), Arc::clone(&self.gold));
-        let messages = follow(ring, gold, wanted, CancellationToken::new());
+        let feed = GoldFeed::new(Arc::clone(&self.changes), Arc::clone(&self.gold));
+        let messages = follow(feed, request, CancellationToken::new());
         let messages =
-            messages.map_err(|refusal| arrow_flight::error::FlightError::from_external_error(refusal.into()));
+            messages.map_err(|error| arrow_flight::error::FlightError::from_external_error(error.into()));
         FlightDataDecoder::new(messages).filter_map(async |message| {
             let message = message.unwrap();
             let DecodedPayload::RecordBatch(rows) = message.payload else { return None };
@@ -189,14 +190,16 @@ async fn refusal(messages: Vec<FlightData>) -> String {
 
 async fn received(folder: &tempfile::TempDir) -> Arc<HotBuffer> {
     let hot = HotBuffer::new(table(folder).await.snapshot());
-    hot.push(range(0, 0, 6), &rows(0, &[0, 1, 2, 3, 4, 5])).unwrap();
+    hot.push(&RangedBatch { range: range(0, 0, 6), rows: rows(0, &[0, 1, 2, 3, 4, 5]) }).unwrap();
     Arc::new(hot)
 }
 
 #[tokio::test]
 async fn a_put_that_is_not_gold_is_refused() {
     let schema = || encode_schema(&schema::gold::schema());
-    let batch = |range, rows: &[(&str, i64, f64)]| encode_upserts(&gold(rows), range).unwrap().remove(0);
+    let batch = |range, rows: &[(&str, i64, f64)]| {
+        encode_upserts(&RangedBatch { range, rows: gold(rows) }).unwrap().remove(0)
+    };
     for (range, rows, reason) in [
         (range(0, 5, 4), &[][..], "0:5..4 is not a range of offsets"),
         (range(-1, 5, 6), &[], "-1:5..6 is not a range of offsets"),
@@ -221,7 +224,7 @@ async fn a_put_that_is_not_gold_is_refused() {
 #[tokio::test]
 async fn gold_of_what_bronze_has_not_received_is_refused() {
     for (range, received) in [(range(0, 5, 7), 6), (range(0, 0, 1 << 50), 6), (range(1, 0, 1), 0)] {
-        let gold = encode_upserts(&gold(&[]), range).unwrap().remove(0);
+        let gold = encode_upserts(&RangedBatch { range, rows: gold(&[]) }).unwrap().remove(0);
         let refused = refusal(vec![encode_schema(&schema::gold::schema()), gold]).await;
         let reason =
             if range.next == 1 << 50 { "too long a range".to_owned() } else { format!("up to {received}") };

@@ -4,12 +4,12 @@ use access::Caller;
 use position::Position;
 use proto::ticket::{Follow, Start};
 
+use crate::bronze::buffer::HotBuffer;
 use crate::error::CallError;
 use crate::follow::FollowRequest;
-use crate::hot::HotBuffer;
-use crate::live::ring::ChangeBuffer;
+use crate::follow::symbols::Symbols;
+use crate::gold::changes::ChangeBuffer;
 use crate::sql::Sql;
-use crate::symbols::Symbols;
 
 /// Resolves a ticket for bronze.
 ///
@@ -41,14 +41,14 @@ pub(crate) async fn gold(
     ticket: Follow,
     caller: &Caller,
     hot: &HotBuffer,
-    ring: &ChangeBuffer,
+    changes: &ChangeBuffer,
     sql: &Sql,
 ) -> Result<FollowRequest, CallError> {
     check_table(ticket.table.as_ref(), hot)?;
     let from = match ticket.from {
         Start::Position(position) => position,
         Start::Now => {
-            let reached = sql.catalog.gold().snapshot().await?.position().greater(&ring.position());
+            let reached = sql.catalog.gold().snapshot().await?.position().greater(&changes.position());
             // A partition without gold starts at offset 0, because all of its gold is still to come.
             let known: Position = hot.partitions().into_iter().map(|partition| (partition, 0)).collect();
             reached.greater(&known)

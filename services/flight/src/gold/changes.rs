@@ -1,11 +1,13 @@
-//! The latest gold batches, for the followers of gold. They are in memory only, and the oldest are dropped when the ring is full.
+//! The change buffer: the latest changes of gold, for its followers. They are in memory only, and the oldest are dropped when it is full.
+//!
+//! Each batch holds the gold rows that a range of offsets changed, with their values after that range.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrow::array::RecordBatch;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use position::{OffsetRange, Position};
+use schema::RangedBatch;
 use tokio::sync::watch;
 
 /// Most bytes of the kept batches: about 150,000 rows, more than gold commits to the lake at a time.
@@ -13,25 +15,18 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most batches that one [`ChangeBuffer::read`] returns, so that a slow follower holds little memory.
 const READ_BATCHES_MAX: usize = 4;
 
-/// Gold rows that a range of offsets changed, with their values after that range.
-#[derive(Clone, Debug)]
-pub(crate) struct GoldBatch {
-    pub(crate) range: OffsetRange,
-    pub(crate) rows: RecordBatch,
-}
-
-/// Result of a follower's read from the ring.
+/// Result of a follower's read.
 #[derive(Debug)]
-pub(crate) enum Kept {
+pub(crate) enum Found {
     /// Next batches. The first one begins at the follower's offset.
-    Batches(Vec<GoldBatch>),
-    /// The ring has no later batch yet.
+    Batches(Vec<RangedBatch>),
+    /// The buffer has no later batch yet.
     Nothing,
-    /// Later rows are no longer in the ring, or never came to it.
+    /// Later rows are no longer in the buffer, or never came to it.
     Missed,
 }
 
-/// Ring of gold batches. Gold's puts and the followers share it.
+/// Change buffer. Gold's puts and the followers share it.
 #[derive(Debug)]
 pub(crate) struct ChangeBuffer {
     state: Mutex<State>,
@@ -51,7 +46,7 @@ struct State {
 /// Batches of one partition. Their ranges join from `first` to `next`.
 #[derive(Debug)]
 struct Run {
-    batches: VecDeque<(u64, GoldBatch)>,
+    batches: VecDeque<(u64, RangedBatch)>,
     first: i64,
     next: i64,
 }
@@ -67,8 +62,8 @@ impl ChangeBuffer {
         ChangeBuffer { state: Mutex::default(), bytes_max, changes: watch::Sender::new(0) }
     }
 
-    /// Adds a batch, without the offsets that the ring already holds. A batch after a gap replaces all batches before it.
-    pub(crate) fn push(&self, mut batch: GoldBatch) {
+    /// Adds a batch, without the offsets that the buffer already holds. A batch after a gap replaces all batches before it.
+    pub(crate) fn push(&self, mut batch: RangedBatch) {
         let mut state = self.lock();
         let state = &mut *state;
         let OffsetRange { partition, first, next } = batch.range;
@@ -97,22 +92,22 @@ impl ChangeBuffer {
     }
 
     /// Returns the next batches of `partition` from offset `from` on, at most [`READ_BATCHES_MAX`].
-    pub(crate) fn read(&self, partition: i32, from: i64) -> Kept {
+    pub(crate) fn read(&self, partition: i32, from: i64) -> Found {
         let state = self.lock();
-        let Some(run) = state.runs.get(&partition) else { return Kept::Nothing };
+        let Some(run) = state.runs.get(&partition) else { return Found::Nothing };
         if from >= run.next {
-            return Kept::Nothing;
+            return Found::Nothing;
         }
         if from < run.first {
-            return Kept::Missed;
+            return Found::Missed;
         }
         let start = run.batches.partition_point(|(_, batch)| batch.range.next <= from);
         let batches = run.batches.range(start..).take(READ_BATCHES_MAX).map(|(_, batch)| batch.clone());
-        let mut batches: Vec<GoldBatch> = batches.collect();
+        let mut batches: Vec<RangedBatch> = batches.collect();
         if let Some(batch) = batches.first_mut() {
             batch.range.first = from;
         }
-        Kept::Batches(batches)
+        Found::Batches(batches)
     }
 
     /// Returns the end position of the batches. A partition without batches is absent.
@@ -145,7 +140,7 @@ impl State {
     }
 }
 
-fn bytes_of(batch: &GoldBatch) -> usize {
+fn bytes_of(batch: &RangedBatch) -> usize {
     get_record_batch_memory_size(&batch.rows)
 }
 
@@ -154,32 +149,34 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use position::OffsetRange;
 
-    use super::{ChangeBuffer, GoldBatch, Kept, bytes_of};
+    use schema::RangedBatch;
 
-    /// Returns a batch for a range of offsets. The ring counts only the bytes of its rows.
-    fn batch(partition: i32, first: i64, next: i64) -> GoldBatch {
+    use super::{ChangeBuffer, Found, bytes_of};
+
+    /// Returns a batch for a range of offsets. The buffer counts only the bytes of its rows.
+    fn batch(partition: i32, first: i64, next: i64) -> RangedBatch {
         let column = std::sync::Arc::new(Int64Array::from_iter_values(first..next)) as ArrayRef;
         let rows = RecordBatch::try_from_iter([("offset", column)]).unwrap();
-        GoldBatch { range: OffsetRange { partition, first, next }, rows }
+        RangedBatch { range: OffsetRange { partition, first, next }, rows }
     }
 
     /// Pushes batches of partition 0, reads from an offset, and compares the description of the result.
     #[track_caller]
     fn check(pushed: &[(i64, i64)], from: i64, expected: &str) {
-        let ring = ChangeBuffer::default();
+        let changes = ChangeBuffer::default();
         for (first, next) in pushed {
-            ring.push(batch(0, *first, *next));
+            changes.push(batch(0, *first, *next));
         }
-        assert_eq!(describe(ring.read(0, from)), expected);
+        assert_eq!(describe(changes.read(0, from)), expected);
     }
 
-    fn describe(kept: Kept) -> String {
-        match kept {
-            Kept::Batches(batches) => {
+    fn describe(found: Found) -> String {
+        match found {
+            Found::Batches(batches) => {
                 batches.iter().map(|batch| batch.range.to_string()).collect::<Vec<_>>().join(" ")
             }
-            Kept::Nothing => "nothing".to_owned(),
-            Kept::Missed => "missed".to_owned(),
+            Found::Nothing => "nothing".to_owned(),
+            Found::Missed => "missed".to_owned(),
         }
     }
 
@@ -207,21 +204,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_drops_the_oldest_of_all_partitions() {
+    fn a_full_buffer_drops_the_oldest_of_all_partitions() {
         let bytes = bytes_of(&batch(0, 0, 100));
-        let ring = ChangeBuffer::new(2 * bytes);
-        ring.push(batch(0, 0, 100));
-        ring.push(batch(1, 0, 100));
-        assert_eq!(describe(ring.read(0, 0)), "0:0..100");
-        ring.push(batch(1, 100, 200));
-        assert_eq!(describe(ring.read(0, 0)), "missed");
-        assert_eq!(describe(ring.read(0, 100)), "nothing");
-        assert_eq!(describe(ring.read(1, 0)), "1:0..100 1:100..200");
-        ring.push(batch(0, 100, 1000));
+        let changes = ChangeBuffer::new(2 * bytes);
+        changes.push(batch(0, 0, 100));
+        changes.push(batch(1, 0, 100));
+        assert_eq!(describe(changes.read(0, 0)), "0:0..100");
+        changes.push(batch(1, 100, 200));
+        assert_eq!(describe(changes.read(0, 0)), "missed");
+        assert_eq!(describe(changes.read(0, 100)), "nothing");
+        assert_eq!(describe(changes.read(1, 0)), "1:0..100 1:100..200");
+        changes.push(batch(0, 100, 1000));
         assert_eq!(
-            (describe(ring.read(1, 0)), describe(ring.read(0, 100))),
+            (describe(changes.read(1, 0)), describe(changes.read(0, 100))),
             ("missed".into(), "missed".into())
         );
-        assert_eq!(ring.position(), [(0, 1000), (1, 200)].into_iter().collect());
+        assert_eq!(changes.position(), [(0, 1000), (1, 200)].into_iter().collect());
     }
 }

@@ -6,22 +6,21 @@ use arrow::array::{
     Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringBuilder, TimestampMicrosecondArray,
 };
 use position::OffsetRange;
+use schema::RangedBatch;
 
 use crate::decode::{Decoded, Unusable, decode};
-use crate::messages::Message;
+use crate::raw_batch::Message;
 
 /// Longest part of an unusable message that is kept, in bytes. It fits into a record of a broker with default limits.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 900_000;
 /// Length of a usual symbol in bytes, for which memory is reserved.
 const SYMBOL_BYTES: usize = 8;
 
-/// Rows that are put to bronze together, and the dead letters among them.
+/// Decoded messages: the rows that are put to bronze together, and the dead letters among them.
 #[derive(Debug)]
-pub struct Batch {
-    /// Offsets of all its messages, usable or not.
-    pub range: OffsetRange,
-    /// The usable messages, ascending by offset.
-    pub rows: RecordBatch,
+pub struct DecodedBatch {
+    /// The usable messages. The range covers all messages, usable or not.
+    pub batch: RangedBatch,
     /// The unusable messages, ascending by offset. They must be delivered before the rows are put.
     pub dead_letters: Vec<DeadLetter>,
 }
@@ -51,9 +50,9 @@ impl DeadLetter {
     }
 }
 
-impl Batch {
+impl DecodedBatch {
     /// Decodes the messages of `range`, which ascend by offset.
-    pub fn read<'a>(range: OffsetRange, messages: impl Iterator<Item = Message<'a>>) -> Self {
+    pub fn decode<'a>(range: OffsetRange, messages: impl Iterator<Item = Message<'a>>) -> Self {
         let mut columns = Columns::with_capacity(messages.size_hint().0);
         let mut dead_letters = Vec::new();
         for message in messages {
@@ -62,7 +61,7 @@ impl Batch {
                 Err(unusable) => dead_letters.push(DeadLetter::new(&message, unusable)),
             }
         }
-        Batch { range, rows: columns.into_rows(range.partition), dead_letters }
+        DecodedBatch { batch: RangedBatch { range, rows: columns.into_rows(range.partition) }, dead_letters }
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use arrow_flight::FlightData;
 use futures::{Stream, StreamExt};
+use schema::RangedBatch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::bronze::buffer::HotBuffer;
 use crate::error::CallError;
-use crate::hot::HotBuffer;
+use crate::gold::changes::ChangeBuffer;
 use crate::ipc::Decoder;
-use crate::live::ring::{ChangeBuffer, GoldBatch};
-use crate::put::range_of;
 
 /// Receives batches until the client ends or the server stops. Nothing here is durable or acknowledged: followers read missing rows from
 /// the gold table.
@@ -21,7 +21,7 @@ use crate::put::range_of;
 /// [`CallError`] if a batch is not gold, if bronze has not received its offsets, or if the server is stopping.
 pub(crate) async fn put(
     hot: Arc<HotBuffer>,
-    ring: Arc<ChangeBuffer>,
+    changes: Arc<ChangeBuffer>,
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), CallError> {
@@ -30,25 +30,24 @@ pub(crate) async fn put(
     loop {
         let message = shutdown.run_until_cancelled(messages.next()).await.ok_or(CallError::Stopping)?;
         let Some(message) = message.transpose().map_err(CallError::Broken)? else { return Ok(()) };
-        if let Some(batch) = batch_of(&mut decoder, &message).map_err(|reason| bad(&reason))? {
+        if let Some(batch) = decoder.decode_ranged(&message).map_err(|reason| bad(&reason))? {
+            validate(&batch).map_err(|reason| bad(&reason))?;
             // Gold is made of bronze. A position beyond bronze would block the followers until bronze has reached it.
             let received = hot.received(batch.range.partition);
             if batch.range.next > received {
                 return Err(CallError::Ahead { found: batch.range, received });
             }
-            ring.push(batch);
+            changes.push(batch);
         }
     }
 }
 
-fn batch_of(decoder: &mut Decoder, message: &FlightData) -> Result<Option<GoldBatch>, String> {
-    let Some(rows) = decoder.decode(message)? else { return Ok(None) };
-    let range = range_of(message)?;
+/// Checks that a batch with rows has offsets, and that the rows are candles.
+fn validate(RangedBatch { range, rows }: &RangedBatch) -> Result<(), String> {
     if range.is_empty() && rows.num_rows() > 0 {
         return Err(format!("{range} is empty, but its batch is not"));
     }
-    schema::rows::check(&rows).map_err(|bad| format!("row {} of {range}: {}", bad.index, bad.reason))?;
-    Ok(Some(GoldBatch { range, rows }))
+    schema::rows::check(rows).map_err(|bad| format!("row {} of {range}: {}", bad.index, bad.reason))
 }
 
 fn bad(reason: &str) -> CallError {

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
+use schema::RangedBatch;
 
 /// Symbols that a client requests; all symbols if it names none.
 #[derive(Clone, Debug)]
@@ -16,19 +17,19 @@ impl Symbols {
         Symbols(symbols.map(HashSet::from_iter))
     }
 
-    /// Returns the rows of `batch`, bronze or gold, whose symbols the client requests.
+    /// Returns the rows of `batch`, bronze or gold, whose symbols the client requests. The range stays the same.
     ///
     /// # Errors
     ///
     /// [`ArrowError`] if the batch cannot be filtered. No batch of either table causes this.
-    pub(crate) fn select(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let Some(wanted) = &self.0 else { return Ok(batch.clone()) };
-        let symbols = batch.column_by_name(schema::SYMBOL).expect("both tables have symbols");
+    pub(crate) fn select(&self, batch: &RangedBatch) -> Result<RangedBatch, ArrowError> {
+        let Some(requested) = &self.0 else { return Ok(batch.clone()) };
+        let symbols = batch.rows.column_by_name(schema::SYMBOL).expect("both tables have symbols");
         let mask: BooleanArray = symbols
             .as_string::<i32>()
             .iter()
-            .map(|symbol| Some(symbol.is_some_and(|symbol| wanted.contains(symbol))))
+            .map(|symbol| Some(symbol.is_some_and(|symbol| requested.contains(symbol))))
             .collect();
-        filter_record_batch(batch, &mask)
+        Ok(RangedBatch { range: batch.range, rows: filter_record_batch(&batch.rows, &mask)? })
     }
 }

@@ -6,13 +6,15 @@ use futures::{Stream, StreamExt};
 use position::{OffsetRange, Position};
 use proto::Message as _;
 use proto::metadata::BatchMetadata;
+use schema::RangedBatch;
 use tokio_util::sync::CancellationToken;
 
-use super::turn::{Turn, Turns};
-use super::{FollowRequest, follow, in_turn};
-use crate::hot::HotBuffer;
-use crate::hot::tests::{rows, table};
-use crate::symbols::Symbols;
+use super::BronzeFeed;
+use crate::bronze::buffer::HotBuffer;
+use crate::bronze::buffer::tests::{rows, table};
+use crate::follow::symbols::Symbols;
+use crate::follow::turn::{Turn, Turns};
+use crate::follow::{FollowRequest, follow};
 
 fn turn(turns: &Turns) -> Turn {
     turns.of(&Caller { user: "ada".into(), role: Role::Reader })
@@ -20,19 +22,20 @@ fn turn(turns: &Turns) -> Turn {
 
 /// Follows all of bronze and describes each batch by its range.
 fn ranges(hot: &Arc<HotBuffer>, turns: &Turns) -> impl Stream<Item = String> + use<> {
-    let wanted = FollowRequest {
+    let request = FollowRequest {
         from: Position::default(),
         until: None,
         symbols: Symbols::new(None),
         turn: turn(turns),
     };
-    let messages = follow(Arc::clone(hot), wanted, CancellationToken::new()).skip(1);
+    let messages = follow(BronzeFeed::new(Arc::clone(hot)), request, CancellationToken::new()).skip(1);
     messages.map(|message| BatchMetadata::decode(&message.unwrap().app_metadata).unwrap().range.to_string())
 }
 
 fn push(hot: &HotBuffer, partition: i32, first: i64, next: i64) {
     let offsets: Vec<i64> = (first..next).collect();
-    hot.push(OffsetRange { partition, first, next }, &rows(partition, &offsets)).unwrap();
+    let range = OffsetRange { partition, first, next };
+    hot.push(&RangedBatch { range, rows: rows(partition, &offsets) }).unwrap();
 }
 
 async fn take(follower: &mut (impl Stream<Item = String> + Unpin), expected: &[&str]) {
@@ -78,13 +81,4 @@ async fn files_are_read_in_turns_and_hot_rows_at_once() {
     other.take().await;
     push(&hot, 1, 6, 7);
     take(&mut follower, &["1:6..7"]).await;
-}
-
-#[test]
-fn looks_go_around() {
-    assert_eq!(in_turn(vec![0, 1, 5], None), [0, 1, 5]);
-    assert_eq!(in_turn(vec![0, 1, 5], Some(0)), [1, 5, 0]);
-    assert_eq!(in_turn(vec![0, 1, 5], Some(3)), [5, 0, 1]);
-    assert_eq!(in_turn(vec![0, 1, 5], Some(5)), [0, 1, 5]);
-    assert_eq!(in_turn(Vec::new(), Some(5)), [0; 0]);
 }

@@ -7,7 +7,8 @@ use arrow::array::{
 use lake::{Lake, Table};
 use position::{OffsetRange, Position};
 use proptest::prelude::{Strategy, prop_assert_eq, proptest};
-use transport::stream::offset_at;
+use schema::RangedBatch;
+use schema::ranged::offset_at;
 
 use super::{Gap, HotBuffer, Next};
 
@@ -40,8 +41,9 @@ fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
     OffsetRange { partition, first, next }
 }
 
-fn whole(partition: i32, first: i64, next: i64) -> (OffsetRange, RecordBatch) {
-    (range(partition, first, next), rows(partition, &(first..next).collect::<Vec<_>>()))
+fn whole(partition: i32, first: i64, next: i64) -> RangedBatch {
+    let rows = rows(partition, &(first..next).collect::<Vec<_>>());
+    RangedBatch { range: range(partition, first, next), rows }
 }
 
 pub(crate) async fn table(folder: &tempfile::TempDir) -> Table {
@@ -49,8 +51,8 @@ pub(crate) async fn table(folder: &tempfile::TempDir) -> Table {
     Table::open(&lake, lake::bronze("candles")).await.unwrap()
 }
 
-fn push(hot: &HotBuffer, (range, rows): (OffsetRange, RecordBatch)) -> Result<usize, Gap> {
-    hot.push(range, &rows)
+fn push(hot: &HotBuffer, batch: RangedBatch) -> Result<usize, Gap> {
+    hot.push(&batch)
 }
 
 fn offsets(batches: &[RecordBatch]) -> Vec<i64> {
@@ -94,7 +96,7 @@ async fn dead_letters_alone_move_the_durable_position() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = table(&folder).await;
     let hot = HotBuffer::new(table.snapshot());
-    push(&hot, (range(0, 0, 7), rows(0, &[]))).unwrap();
+    push(&hot, RangedBatch { range: range(0, 0, 7), rows: rows(0, &[]) }).unwrap();
     let (batches, position) = hot.to_flush().unwrap();
     hot.set_durable(table.append(&batches, &position).await.unwrap());
     assert_eq!(hot.progress().durable.next(0), Some(7));
@@ -115,7 +117,7 @@ fn read_all(hot: &HotBuffer, mut from: i64) -> (Vec<i64>, i64) {
     let mut seen = Vec::new();
     loop {
         match hot.read(0, Some(from), None) {
-            Next::HotBuffer(batches) => {
+            Next::Hot(batches) => {
                 for batch in batches {
                     assert_eq!(batch.range.first, from, "ranges join");
                     from = batch.range.next;

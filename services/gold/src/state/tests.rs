@@ -58,7 +58,7 @@ fn check(
     let mut held = newest(held);
     let batches: Vec<RecordBatch> = batches.iter().map(|keys| gold(keys)).collect();
     let split = held.split(&batches);
-    assert_eq!((keys(&split.fresh), keys(&split.corrections)), (owned(fresh), owned(corrections)));
+    assert_eq!((keys(&split.inserts), keys(&split.updates)), (owned(fresh), owned(corrections)));
     assert_eq!(held, newest(then));
 }
 

@@ -12,8 +12,8 @@ use transport::stream::{encode_schema, encode_upserts};
 
 use crate::error::Error;
 use crate::queue;
-use crate::sink::Computed;
 use crate::source::Connection;
+use crate::state::GoldBatch;
 
 /// Most rows of one transaction that are sent. More rows are a backlog, and gold then works on that first. At 200 bytes a row they fit in
 /// one message of the Flight server.
@@ -23,12 +23,12 @@ const QUEUE_ROWS_MAX: u32 = 16_384;
 
 /// The end that accepts batches.
 #[derive(Debug)]
-pub(crate) struct Sender(queue::Sender<Computed>);
+pub(crate) struct Sender(queue::Sender<GoldBatch>);
 
 /// The sink.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    batches: queue::Receiver<Computed>,
+    batches: queue::Receiver<GoldBatch>,
     connection: Connection,
 }
 
@@ -40,13 +40,13 @@ pub(crate) fn open(connection: Connection) -> (Sender, Sink) {
 
 impl Sender {
     /// Offers the rows that one transaction has committed. Drops them if the queue is full; never waits.
-    pub(crate) fn offer(&self, committed: Vec<Computed>) {
-        if committed.iter().map(|computed| computed.rows.num_rows()).sum::<usize>() > ROWS_MAX {
+    pub(crate) fn offer(&self, committed: Vec<GoldBatch>) {
+        if committed.iter().map(|computed| computed.batch.rows.num_rows()).sum::<usize>() > ROWS_MAX {
             return;
         }
         for computed in committed {
             // Gold treats a full queue and an ended sink alike.
-            if !self.0.try_send(computed.rows.num_rows(), computed) {
+            if !self.0.try_send(computed.batch.rows.num_rows(), computed) {
                 return;
             }
         }
@@ -96,10 +96,8 @@ impl Sink {
             if waiting.is_empty() {
                 return Ok(());
             }
-            for Computed { range, rows, .. } in waiting {
-                for message in
-                    encode_upserts(&rows, range).map_err(|error| ClientError::Stream(error.into()))?
-                {
+            for GoldBatch { batch, .. } in waiting {
+                for message in encode_upserts(&batch).map_err(|error| ClientError::Stream(error.into()))? {
                     messages.send(message).await.map_err(|_| ClientError::Ended)?;
                 }
             }

@@ -5,28 +5,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::Int64Type;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use lake::Snapshot;
 use position::{OffsetRange, Origin, Position, Topic};
 use proto::metadata::Progress;
-use schema::bronze::column;
+use schema::RangedBatch;
 use tokio::sync::watch;
-use transport::stream::offset_at;
 
 /// Largest batch that a merge makes, in rows. One Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;
 /// Most rows that one [`HotBuffer::read`] returns, about a megabyte. So a slow follower holds little memory.
 const READ_ROWS_MAX: usize = 8192;
-
-/// Rows of one partition for one range of offsets.
-#[derive(Clone, Debug)]
-pub(crate) struct HotBatch {
-    pub(crate) range: OffsetRange,
-    pub(crate) rows: RecordBatch,
-}
 
 /// Error for a batch that would leave a gap: the buffer expects another offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +49,7 @@ pub(crate) enum Next {
     /// Durable rows, to be read from the files of this snapshot.
     Durable(Snapshot, OffsetRange),
     /// Hot rows.
-    HotBuffer(Vec<HotBatch>),
+    Hot(Vec<RangedBatch>),
     /// No rows until the buffer changes.
     Nothing,
 }
@@ -83,7 +74,7 @@ struct State {
 #[derive(Debug)]
 struct Partition {
     /// Batches whose ranges join. The last range ends at `next`.
-    batches: VecDeque<HotBatch>,
+    batches: VecDeque<RangedBatch>,
     next: i64,
 }
 
@@ -125,16 +116,17 @@ impl HotBuffer {
     ///
     /// # Errors
     ///
-    /// [`Gap`] if `range` begins after the expected offset. Nothing is buffered then.
-    pub(crate) fn push(&self, range: OffsetRange, rows: &RecordBatch) -> Result<usize, Gap> {
+    /// [`Gap`] if its range begins after the expected offset. Nothing is buffered then.
+    pub(crate) fn push(&self, batch: &RangedBatch) -> Result<usize, Gap> {
+        let range = batch.range;
         let mut state = self.lock();
         let state = &mut *state;
         let partition = state.partitions.entry(range.partition).or_insert_with(|| Partition::at(range.first));
         if range.first > partition.next {
             return Err(Gap { partition: range.partition, expected: partition.next, found: range.first });
         }
-        let Some(new) = above(range, rows, partition.next) else { return Ok(0) };
-        let size = new.size();
+        let Some(new) = batch.above(partition.next) else { return Ok(0) };
+        let size = Size::of(&new);
         partition.push(new);
         state.size.add(size);
         self.changes.send_modify(|changes| *changes += 1);
@@ -159,11 +151,8 @@ impl HotBuffer {
             state.partitions.entry(index).or_insert_with(|| Partition::at(next)).drop_below(next);
         }
         state.size = Size::default();
-        let sizes: Vec<Size> = state
-            .partitions
-            .values()
-            .flat_map(|partition| partition.batches.iter().map(HotBatch::size))
-            .collect();
+        let sizes: Vec<Size> =
+            state.partitions.values().flat_map(|partition| partition.batches.iter().map(Size::of)).collect();
         for size in sizes {
             state.size.add(size);
         }
@@ -197,7 +186,7 @@ impl HotBuffer {
         let batches =
             state.partitions.get(&partition).map(|hot| hot.between(first, until.unwrap_or(i64::MAX)));
         match batches {
-            Some(batches) if !batches.is_empty() => Next::HotBuffer(batches),
+            Some(batches) if !batches.is_empty() => Next::Hot(batches),
             _ => Next::Nothing,
         }
     }
@@ -242,7 +231,7 @@ impl Partition {
 
     /// Appends a batch and merges neighbours of similar size, like the carries of a binary counter. Each row is copied at most log(rows)
     /// times, and single rows do not leave one batch each.
-    fn push(&mut self, batch: HotBatch) {
+    fn push(&mut self, batch: RangedBatch) {
         self.next = batch.range.next;
         self.batches.push_back(batch);
         while let [.., before, last] = self.batches.make_contiguous() {
@@ -255,7 +244,7 @@ impl Partition {
             };
             let range = OffsetRange { next: last.range.next, ..before.range };
             self.batches.truncate(self.batches.len() - 2);
-            self.batches.push_back(HotBatch { range, rows: merged });
+            self.batches.push_back(RangedBatch { range, rows: merged });
         }
     }
 
@@ -265,14 +254,14 @@ impl Partition {
             self.batches.pop_front();
         }
         if let Some(front) = self.batches.front_mut()
-            && let Some(rest) = above(front.range, &front.rows, next)
+            && let Some(rest) = front.above(next)
         {
             *front = rest;
         }
     }
 
     /// Returns the batches from offset `first` up to `until`, with at most [`READ_ROWS_MAX`] rows. The first range begins at `first`.
-    fn between(&self, first: i64, until: i64) -> Vec<HotBatch> {
+    fn between(&self, first: i64, until: i64) -> Vec<RangedBatch> {
         let start = self.batches.partition_point(|batch| batch.range.next <= first);
         let mut batches = Vec::new();
         let mut rows = 0;
@@ -280,16 +269,8 @@ impl Partition {
             if rows >= READ_ROWS_MAX {
                 break;
             }
-            let from_first = above(batch.range, &batch.rows, first);
-            let Some(mut piece) = from_first.and_then(|piece| below(&piece, until)) else { break };
-            let rows_left = READ_ROWS_MAX - rows;
-            if piece.rows.num_rows() > rows_left {
-                let next = offset_at(&piece.rows, rows_left);
-                piece = HotBatch {
-                    range: OffsetRange { next, ..piece.range },
-                    rows: piece.rows.slice(0, rows_left),
-                };
-            }
+            let Some(piece) = batch.above(first).and_then(|piece| piece.below(until)) else { break };
+            let mut piece = piece.head(READ_ROWS_MAX - rows);
             if batches.is_empty() {
                 // A follower may start below the topic's first offset. Its ranges still join.
                 piece.range.first = first;
@@ -301,51 +282,16 @@ impl Partition {
     }
 }
 
-impl HotBatch {
-    fn size(&self) -> Size {
-        // Each buffer counts once. The columns of a batch from Flight are slices of one buffer and keep all of it in memory.
-        Size { rows: self.rows.num_rows(), bytes: get_record_batch_memory_size(&self.rows) }
-    }
-}
-
 impl Size {
+    fn of(batch: &RangedBatch) -> Self {
+        // Each buffer counts once. The columns of a batch from Flight are slices of one buffer and keep all of it in memory.
+        Size { rows: batch.rows.num_rows(), bytes: get_record_batch_memory_size(&batch.rows) }
+    }
+
     fn add(&mut self, other: Size) {
         self.rows += other.rows;
         self.bytes += other.bytes;
     }
-}
-
-/// Returns the part of a batch at or above offset `next`, or `None` if there is none.
-fn above(range: OffsetRange, rows: &RecordBatch, next: i64) -> Option<HotBatch> {
-    if range.next <= next {
-        return None;
-    }
-    if range.first >= next {
-        return Some(HotBatch { range, rows: rows.clone() });
-    }
-    let row = row_of(rows, next);
-    Some(HotBatch {
-        range: OffsetRange { first: next, ..range },
-        rows: rows.slice(row, rows.num_rows() - row),
-    })
-}
-
-/// Returns the part of a batch below offset `until`, or `None` if there is none.
-fn below(batch: &HotBatch, until: i64) -> Option<HotBatch> {
-    if batch.range.first >= until {
-        return None;
-    }
-    if batch.range.next <= until {
-        return Some(batch.clone());
-    }
-    let rows = batch.rows.slice(0, row_of(&batch.rows, until));
-    Some(HotBatch { range: OffsetRange { next: until, ..batch.range }, rows })
-}
-
-/// Returns the index of the first row at or above `offset`.
-fn row_of(rows: &RecordBatch, offset: i64) -> usize {
-    let offsets = rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
-    offsets.partition_point(|held| *held < offset)
 }
 
 #[cfg(test)]

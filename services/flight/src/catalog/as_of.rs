@@ -19,7 +19,7 @@ use lake::{LakeError, Snapshot};
 use position::Position;
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 
-use crate::gold::Gold;
+use crate::gold::table::GoldTable;
 
 /// Name of the function that reads bronze.
 pub(crate) const BRONZE_AT: &str = "bronze_at";
@@ -38,7 +38,7 @@ pub(crate) struct BronzeAt {
 /// Function [`GOLD_AT`].
 #[derive(Debug)]
 pub(crate) struct GoldAt {
-    pub(crate) gold: Arc<Gold>,
+    pub(crate) gold: Arc<GoldTable>,
 }
 
 impl TableFunctionImpl for BronzeAt {
@@ -109,7 +109,7 @@ struct BronzeThen {
 /// Gold at an earlier version.
 #[derive(Debug)]
 struct GoldThen {
-    gold: Arc<Gold>,
+    gold: Arc<GoldTable>,
     version: u64,
 }
 

@@ -4,8 +4,8 @@ use position::OffsetRange;
 use proptest::prelude::*;
 use schema::bronze::column;
 
-use super::{Batch, DeadLetter, PAYLOAD_BYTES_MAX};
-use crate::messages::Message;
+use super::{DeadLetter, DecodedBatch, PAYLOAD_BYTES_MAX};
+use crate::raw_batch::Message;
 
 fn json(offset: i64) -> Vec<u8> {
     format!(r#"{{"symbol":"S","timestamp":{offset},"open":1,"high":4,"low":0,"close":2,"volume":3}}"#).into()
@@ -17,7 +17,7 @@ fn message(offset: i64, payload: &[u8]) -> Message<'_> {
 
 fn letter(message: Message<'_>) -> DeadLetter {
     let range = OffsetRange { partition: 0, first: message.offset, next: message.offset + 1 };
-    Batch::read(range, [message].into_iter()).dead_letters.pop().unwrap()
+    DecodedBatch::decode(range, [message].into_iter()).dead_letters.pop().unwrap()
 }
 
 #[test]
@@ -25,7 +25,9 @@ fn a_batch_holds_rows_of_the_bronze_schema() {
     let payloads = [json(0), json(1)];
     let range = OffsetRange { partition: 3, first: 0, next: 2 };
     let rows =
-        Batch::read(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload))).rows;
+        DecodedBatch::decode(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload)))
+            .batch
+            .rows;
     assert_eq!(rows.schema(), schema::bronze::schema());
     let text = arrow::util::pretty::pretty_format_batches(&[rows]).unwrap().to_string();
     let expected = "\
@@ -41,9 +43,12 @@ fn a_batch_holds_rows_of_the_bronze_schema() {
 #[test]
 fn a_batch_of_dead_letters_only_has_a_range_and_no_rows() {
     let range = OffsetRange { partition: 0, first: 10, next: 13 };
-    let batch = Batch::read(range, [message(12, b"x")].into_iter());
-    assert_eq!((batch.range, batch.rows.num_rows(), batch.dead_letters.len()), (range, 0, 1));
-    assert_eq!(batch.rows.schema(), schema::bronze::schema());
+    let decoded = DecodedBatch::decode(range, [message(12, b"x")].into_iter());
+    assert_eq!(
+        (decoded.batch.range, decoded.batch.rows.num_rows(), decoded.dead_letters.len()),
+        (range, 0, 1)
+    );
+    assert_eq!(decoded.batch.rows.schema(), schema::bronze::schema());
 }
 
 #[test]
@@ -64,12 +69,12 @@ proptest! {
     fn every_message_is_a_row_or_a_letter(usable in prop::collection::vec(any::<bool>(), 1..100)) {
         let payloads: Vec<_> = (0..).zip(&usable).map(|(offset, usable)| if *usable { json(offset) } else { b"x".into() }).collect();
         let range = OffsetRange { partition: 0, first: 0, next: i64::try_from(usable.len()).unwrap() };
-        let batch = Batch::read(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload)));
+        let decoded = DecodedBatch::decode(range, (0..).zip(&payloads).map(|(offset, payload)| message(offset, payload)));
         let offsets = |wanted| (0..).zip(&usable).filter(move |(_, usable)| **usable == wanted).map(|(offset, _)| offset);
-        let times = batch.rows.column(column::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
-        let rows = batch.rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
+        let times = decoded.batch.rows.column(column::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values();
+        let rows = decoded.batch.rows.column(column::KAFKA_OFFSET).as_primitive::<Int64Type>().values();
         prop_assert!(rows.iter().copied().eq(offsets(true)));
         prop_assert!(rows.iter().zip(times).all(|(offset, time)| offset * 1_000_000 == *time));
-        prop_assert!(batch.dead_letters.iter().map(|letter| letter.offset).eq(offsets(false)));
+        prop_assert!(decoded.dead_letters.iter().map(|letter| letter.offset).eq(offsets(false)));
     }
 }

@@ -28,16 +28,16 @@ impl<'a> From<&'a BorrowedMessage<'_>> for Message<'a> {
     }
 }
 
-/// Messages of one partition, ascending by offset.
+/// Consecutive messages of one partition, ascending by offset.
 #[derive(Debug)]
-pub(crate) struct Messages {
+pub(crate) struct RawBatch {
     range: OffsetRange,
     entries: Vec<Entry>,
     /// Keys and payloads, joined.
     bytes: Vec<u8>,
 }
 
-/// A message whose key and payload are in [`Messages::bytes`].
+/// A message whose key and payload are in [`RawBatch::bytes`].
 #[derive(Debug)]
 struct Entry {
     offset: i64,
@@ -48,11 +48,11 @@ struct Entry {
     payload: Option<usize>,
 }
 
-impl Messages {
+impl RawBatch {
     /// Creates an empty run. Its range begins at `first`, even if its first message has a later offset.
     pub(crate) fn new(partition: i32, first: i64) -> Self {
         let range = OffsetRange { partition, first, next: first };
-        Messages { range, entries: Vec::new(), bytes: Vec::new() }
+        RawBatch { range, entries: Vec::new(), bytes: Vec::new() }
     }
 
     /// Adds a message. The range then ends after it.
@@ -82,8 +82,8 @@ impl Messages {
     }
 
     /// Takes all messages out and starts an empty run whose range joins theirs; `None` if there are none.
-    pub(crate) fn take(&mut self) -> Option<Messages> {
-        let next = Messages::new(self.range.partition, self.range.next);
+    pub(crate) fn take(&mut self) -> Option<RawBatch> {
+        let next = RawBatch::new(self.range.partition, self.range.next);
         (!self.range.is_empty()).then(|| std::mem::replace(self, next))
     }
 

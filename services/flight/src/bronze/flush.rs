@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use lake::{LakeError, Maintenance, Table};
-use service::backoff::Backoff;
+use service::backoff::{Backoff, GaveUp};
+use service::error::sentence;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::bronze::buffer::HotBuffer;
 use crate::config::Config;
 use crate::error::Error;
-use crate::hot::HotBuffer;
 use crate::metrics::Metrics;
-use crate::status::sentence;
 
 /// Flushes until `shutdown`, then once more.
 ///
@@ -37,7 +37,7 @@ pub(crate) async fn run(
         };
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = ticks.tick() => look(&mut table, &hot, metrics).await?,
+            _ = ticks.tick() => check_fence(&mut table, &hot, metrics).await?,
             () = full => {}
         }
         flush(&mut table, &hot, metrics, &shutdown).await?;
@@ -56,7 +56,7 @@ fn is_full(hot: &HotBuffer, config: &Config) -> bool {
 
 /// Checks whether another writer has moved the position. Without this check, a server with nothing to flush would never detect that it is
 /// fenced.
-async fn look(table: &mut Table, hot: &HotBuffer, metrics: &Metrics) -> Result<(), LakeError> {
+async fn check_fence(table: &mut Table, hot: &HotBuffer, metrics: &Metrics) -> Result<(), LakeError> {
     let known = table.snapshot();
     match table.refresh().await {
         Ok(latest) if latest.position() != known.position() => {
@@ -93,20 +93,18 @@ async fn flush(
     }
     let started = Instant::now();
     let mut backoff = Backoff::default();
+    let is_retried = |error: &LakeError| {
+        let is_retried = error.is_transient();
+        if is_retried {
+            tracing::warn!(error = error as &dyn std::error::Error, "flushing bronze failed, trying again");
+            metrics.set_ready(Err(sentence(error)));
+        }
+        is_retried
+    };
     let durable = loop {
         match table.append(&batches, &position).await {
             Ok(durable) => break durable,
-            Err(error) if error.is_transient() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "flushing bronze failed, trying again"
-                );
-                metrics.set_ready(Err(sentence(&error)));
-                if !backoff.pause(shutdown).await {
-                    return Err(error.into());
-                }
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => backoff.after(error, is_retried, shutdown).await.map_err(GaveUp::into_error)?,
         }
     };
     metrics.observe_durable(&durable);

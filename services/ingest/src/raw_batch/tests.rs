@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Message, Messages};
+use super::{Message, RawBatch};
 
 /// Number of offsets missing before a message, its time, key and value, and whether messages are taken out after it.
 type Step = (i64, Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, bool);
@@ -14,7 +14,7 @@ proptest! {
     /// Ranges join, and each message comes out as it went in, whatever offsets are missing and wherever messages are taken out.
     #[test]
     fn messages_come_out_as_they_went_in(steps in prop::collection::vec(step(), 1..50)) {
-        let (mut open, mut taken) = (Messages::new(3, 100), Vec::new());
+        let (mut open, mut taken) = (RawBatch::new(3, 100), Vec::new());
         let (mut offset, mut pushed) = (100, Vec::new());
         for (missing, kafka_millis, key, payload, is_taken) in &steps {
             offset += missing;
@@ -39,6 +39,6 @@ proptest! {
             prop_assert!(messages.iter().all(|message| (range.first..range.next).contains(&message.offset)));
         }
         prop_assert_eq!(next, offset);
-        prop_assert_eq!(taken.iter().flat_map(Messages::iter).collect::<Vec<_>>(), pushed);
+        prop_assert_eq!(taken.iter().flat_map(RawBatch::iter).collect::<Vec<_>>(), pushed);
     }
 }
