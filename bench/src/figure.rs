@@ -80,6 +80,19 @@ impl Figure {
         self.others.iter().map(|other| median(&self.ours) / median(&other.values)).collect()
     }
 
+    /// Returns true if more is better: for rates. Less is better for durations, sizes and errors.
+    pub fn more_is_better(&self) -> bool {
+        self.unit.ends_with("/s")
+    }
+
+    /// Returns the name and the median of the best of the others. Returns none if no other has a value.
+    pub fn best_other(&self) -> Option<(&str, f64)> {
+        let others = self.others.iter().map(|other| (&*other.name, median(&other.values)));
+        let measured = others.filter(|(_, value)| value.is_finite());
+        let order = |one: &(&str, f64), two: &(&str, f64)| one.1.total_cmp(&two.1);
+        if self.more_is_better() { measured.max_by(order) } else { measured.min_by(order) }
+    }
+
     /// Returns true if the pipeline's median meets an aim.
     pub fn meets(&self, aim: Aim) -> bool {
         let ours = median(&self.ours);
@@ -121,6 +134,18 @@ mod tests {
         assert!(time.meets(Aim::TimesLeast(1.5)));
         assert!(!time.meets(Aim::TimesLeast(1.4)));
         assert!(!time.meets(Aim::AtMost(2.9)));
+    }
+
+    #[test]
+    fn the_best_other_has_the_highest_rate_or_the_least_duration() {
+        let best = |unit: &str| {
+            let figure = Figure::new("", "", unit, vec![1.0]).beside("none", Vec::new());
+            let figure = figure.beside("low", vec![2.0]).beside("high", vec![3.0]);
+            figure.best_other().map(|(name, value)| (name.to_owned(), value))
+        };
+        assert_eq!(best("rows/s"), Some(("high".to_owned(), 3.0)));
+        assert_eq!(best("s"), Some(("low".to_owned(), 2.0)));
+        assert_eq!(Figure::new("", "", "s", vec![1.0]).beside("none", Vec::new()).best_other(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs the measurements, prints one table and writes it to the given document.
+//! Runs the measurements, prints one table, and writes it with its headlines to the given document.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -44,7 +44,7 @@ struct Args {
     /// measurements can be repeated.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
-    /// Markdown document whose table is replaced by a table of the values.
+    /// Markdown document whose headlines and table are replaced by those of the values.
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
 }
@@ -82,9 +82,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if let Some(file) = &args.document {
             let document = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            let document = report::insert(&document, &(report::machine() + &report::table(&figures)));
+            let document = report::insert(&document, &report::machine(), &figures);
             let document =
-                document.with_context(|| format!("{} has no place for a table", file.display()))?;
+                document.with_context(|| format!("{} has no places for the tables", file.display()))?;
             write(file, document.as_bytes())?;
         }
     }

@@ -1,19 +1,26 @@
-//! Figures as a Markdown table.
+//! Figures as Markdown tables, and the places of the tables in a document.
+
+mod headline;
 
 use crate::figure::{Aim, Figure, median};
 
 const HEAD: &str =
     "| what | ours | beside it, in the same run | ours ÷ theirs | aim | |\n|---|---|---|---|---|---|\n";
 
-/// Start and end of the table in a document.
-const BEGIN: &str = "<!-- figures: written by script/bench -->\n";
-const END: &str = "<!-- end of figures -->";
+/// Replaces the headlines and the table of a document. Returns `None` if the document has no place for them.
+pub fn insert(document: &str, machine: &str, figures: &[Figure]) -> Option<String> {
+    let headlines = headline::table(figures);
+    let document = replace(document, "headlines", &format!("{headlines}\n{machine}"))?;
+    replace(&document, "figures", &table(figures))
+}
 
-/// Replaces the table of a document. Returns `None` if the document has no place for a table.
-pub fn insert(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{table}{END}{after}"))
+/// Replaces the text between the two markers of a name. Returns `None` if the document does not have both.
+fn replace(document: &str, name: &str, text: &str) -> Option<String> {
+    let begin = format!("<!-- {name}: written by script/bench -->\n");
+    let end = format!("<!-- end of {name} -->");
+    let (before, rest) = document.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{text}{end}{after}"))
 }
 
 /// Describes this machine, so that readers can compare figures.
@@ -25,7 +32,7 @@ pub fn machine() -> String {
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (processor, memory) = (read("/proc/cpuinfo", "model name"), read("/proc/meminfo", "MemTotal"));
-    format!("Machine: {cores} cores of {processor}, {memory} of memory.\n\n")
+    format!("Machine: {cores} cores of {processor}, {memory} of memory.\n")
 }
 
 /// Writes `figures` as one table, one line for each, with the medians of the runs.
@@ -47,13 +54,23 @@ fn line(figure: &Figure) -> String {
         Aim::TimesGreatest(times) => format!("≥ {} ×", number(*times)),
         Aim::TimesLeast(times) => format!("≤ {} ×", number(*times)),
     });
-    let verdict = match figure.aims.as_slice() {
+    let what = with_arrow(figure, &figure.what);
+    let cells = [&*what, &ours, &join(others), &join(ratios), &join(aims), verdict(figure)];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// Writes the name of a figure after an arrow: up if more is better, down if less is better.
+fn with_arrow(figure: &Figure, name: &str) -> String {
+    let arrow = if figure.more_is_better() { '↑' } else { '↓' };
+    format!("{arrow} {name}")
+}
+
+fn verdict(figure: &Figure) -> &'static str {
+    match figure.aims.as_slice() {
         [] => "",
         aims if aims.iter().all(|aim| figure.meets(*aim)) => "met",
         _ => "**not met**",
-    };
-    let cells = [&*figure.what, &ours, &join(others), &join(ratios), &join(aims), verdict];
-    format!("| {} |\n", cells.join(" | "))
+    }
 }
 
 fn note(figure: &Figure) -> String {
@@ -95,7 +112,7 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, END, insert, number, table};
+    use super::{headline, insert, number, table};
     use crate::figure::{Aim, Figure};
 
     #[test]
@@ -113,10 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn a_table_takes_the_old_ones_place() {
-        let document = format!("text\n{BEGIN}old\n{END}\nmore");
-        assert_eq!(insert(&document, "new\n").unwrap(), format!("text\n{BEGIN}new\n{END}\nmore"));
-        assert_eq!(insert("text", "new"), None);
+    fn tables_take_the_places_of_the_old_ones() {
+        let document = |headlines: &str, figures: &str| {
+            format!(
+                "text\n<!-- headlines: written by script/bench -->\n{headlines}<!-- end of headlines -->\nmore\n\
+                 <!-- figures: written by script/bench -->\n{figures}<!-- end of figures -->\nend"
+            )
+        };
+        let figures = [Figure::new("get", "DoGet from the hot buffer", "GB/s", vec![1.0])];
+        let written = insert(&document("old\n", "old\n"), "Machine.\n", &figures).unwrap();
+        let headlines = format!("{}\nMachine.\n", headline::table(&figures));
+        assert_eq!(written, document(&headlines, &table(&figures)));
+        assert_eq!(insert("text", "Machine.\n", &figures), None);
     }
 
     #[test]
@@ -127,7 +152,7 @@ mod tests {
             .note("Warm.");
         let table = table(&[figure]);
         assert!(
-            table.contains("| last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.20 × | met |"),
+            table.contains("| ↓ last rows | **2.00** s | DuckDB: 4.00 | 0.500 | ≤ 1.20 × | met |"),
             "{table}"
         );
         assert!(table.ends_with("* last rows: Warm.\n"), "{table}");

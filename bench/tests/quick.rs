@@ -34,7 +34,7 @@ fn every_measurement_runs_and_fills_its_lines() -> anyhow::Result<()> {
             ensure!(!values.is_empty() && values.iter().all(|value| value.as_f64().is_some()), "{figure}");
         }
         let what = figure["what"].as_str().unwrap_or_default();
-        ensure!(table.contains(&format!("| {what} | ")), "{what} is not in the table:\n{table}");
+        ensure!(table.contains(&format!(" {what} | ")), "{what} is not in the table:\n{table}");
     }
     Ok(())
 }
