@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt as _, SinkExt as _, TryStreamExt as _};
 use integration_tests::pipeline::Pipeline;
+use service::metrics::names;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 use tokio::time::Instant;
@@ -50,7 +51,7 @@ async fn backfill(pipeline: &Pipeline, rows: f64) -> anyhow::Result<f64> {
     let gold = pipeline.start(&["gold"])?;
     let _ingest = pipeline.start(&["ingest"])?;
     for sink in ["sink=\"postgres\"", "sink=\"lake\""] {
-        watch::reaches(&gold, "candleflight_gold_rows_total", &[sink], rows).await?;
+        watch::reaches(&gold, names::GOLD_ROWS, &[sink], rows).await?;
     }
     Ok(started.elapsed().as_secs_f64())
 }

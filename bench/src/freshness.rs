@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::clock::now_micros;
+use service::metrics::names;
 use service::metrics::{Buckets, Samples};
 use tokio::runtime::Handle;
 use tokio::time::interval;
@@ -106,7 +107,7 @@ async fn replay(setting: &Setting, rate: u32, seconds: u32) -> anyhow::Result<(A
     input::send(&pipeline, &inputs, PARTITIONS, Some(1)).await?;
     ingest.ready().await;
 
-    let rows = "candleflight_gold_rows_total";
+    let rows = names::GOLD_ROWS;
     let postgres = ["sink=\"postgres\""];
     let limit = records.to_string();
     let rate_flag = format!("{rate}/s");
@@ -114,12 +115,12 @@ async fn replay(setting: &Setting, rate: u32, seconds: u32) -> anyhow::Result<(A
         .start(&producer(&inputs, &["--quiet", "--resume", "--rate", &rate_flag, "--limit", &limit]))?;
     let mut reached = f64::from(rate * WARM_UP_SECONDS);
     watch::reaches(&gold, rows, &postgres, reached).await?;
-    let begin = Samples::new(&gold.metrics().await?).buckets("candleflight_freshness_seconds");
+    let begin = Samples::new(&gold.metrics().await?).buckets(names::FRESHNESS_SECONDS);
     let (mut before, mut parts) = (begin.clone(), Vec::new());
     for _ in 0..PARTS {
         reached += f64::from(rate * seconds / PARTS);
         watch::reaches(&gold, rows, &postgres, reached).await?;
-        let now = Samples::new(&gold.metrics().await?).buckets("candleflight_freshness_seconds");
+        let now = Samples::new(&gold.metrics().await?).buckets(names::FRESHNESS_SECONDS);
         parts.push(Ages::of(&now.since(&before)));
         before = now;
     }

@@ -8,6 +8,7 @@ use integration_tests::input::{Input, producer};
 use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use service::metrics::Samples;
+use service::metrics::names::{self, Description};
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -37,7 +38,7 @@ const QUERIES: [(&str, &str); 2] = [
 ];
 
 /// Metric of gold's position, and its labels by sink.
-const POSITION: &str = "candleflight_gold_position_offset";
+const POSITION: Description = names::GOLD_POSITION_OFFSET;
 const POSTGRES: &str = "sink=\"postgres\"";
 const LAKE: &str = "sink=\"lake\"";
 
@@ -114,7 +115,7 @@ impl Site {
         let rate = format!("{VERSION_RATE}/s");
         let flags = ["--quiet", "--resume", "--rate", &rate];
         let producer = self.pipeline.start(&producer(&self.inputs, &flags))?;
-        watch::reaches(&self.flight, "candleflight_bronze_table_version", &[], f64::from(versions)).await?;
+        watch::reaches(&self.flight, names::BRONZE_TABLE_VERSION, &[], f64::from(versions)).await?;
         drop(producer);
         self.flight.terminate().await?;
         self.flight = self.pipeline.start(&["flight", "--flush-interval", FLUSH_INTERVAL])?;
@@ -174,8 +175,8 @@ impl Site {
     async fn histograms(&self) -> anyhow::Result<[service::metrics::Buckets; 2]> {
         let (gold, flight) = (self.gold.metrics().await?, self.flight.metrics().await?);
         Ok([
-            Samples::new(&gold).buckets("candleflight_freshness_seconds"),
-            Samples::new(&flight).buckets("candleflight_bronze_flush_seconds"),
+            Samples::new(&gold).buckets(names::FRESHNESS_SECONDS),
+            Samples::new(&flight).buckets(names::BRONZE_FLUSH_SECONDS),
         ])
     }
 }

@@ -6,6 +6,7 @@ use integration_tests::pipeline::Pipeline;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use service::metrics::names::{self, Description};
 use tokio::time::Instant;
 
 use crate::Setting;
@@ -52,11 +53,8 @@ async fn measure_topic(setting: &Setting, partitions: usize) -> anyhow::Result<V
         with_jemalloc.push(consumer::consume(kafka, &pipeline.topic).await?);
         let encoder = tokio::task::spawn_blocking(encode).await??;
         and_encoded.push(1.0 / (1.0 / consumer + 1.0 / encoder));
-        hot.push(
-            ingest(&mut pipeline, &format!("hot-{run}"), &HOT, "candleflight_bronze_rows_total", rows)
-                .await?,
-        );
-        let metric = "candleflight_bronze_durable_rows";
+        hot.push(ingest(&mut pipeline, &format!("hot-{run}"), &HOT, names::BRONZE_ROWS, rows).await?);
+        let metric = names::BRONZE_DURABLE_ROWS;
         let name = format!("durable-{run}");
         durable.push(ingest(&mut pipeline, &name, &DURABLE, metric, rows).await?);
         let files = Files::list(&format!("{}/{name}", pipeline.lake)).await?;
@@ -86,7 +84,7 @@ async fn ingest(
     pipeline: &mut Pipeline,
     name: &str,
     flight_flags: &[&str],
-    metric: &str,
+    metric: Description,
     rows: f64,
 ) -> anyhow::Result<f64> {
     pipeline.set("CANDLEFLIGHT_LAKE", &format!("{}/{name}", pipeline.lake));
@@ -95,7 +93,7 @@ async fn ingest(
     flight.ready().await;
     let _ingest = pipeline.start(&["ingest"])?;
     // The time starts when the first row has been received, even if `metric` shows it later.
-    let (begin, first) = watch::reaches(&flight, "candleflight_bronze_rows_total", &[], 1.0).await?;
+    let (begin, first) = watch::reaches(&flight, names::BRONZE_ROWS, &[], 1.0).await?;
     let (end, _) = watch::reaches(&flight, metric, &[], rows).await?;
     flight.kill().await?;
     Ok((rows - first) / (end - begin).as_secs_f64())

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use integration_tests::process::Process;
+use service::metrics::names::Description;
 use tokio::time::Instant;
 
 /// Time between two checks: a hundredth of the shortest time that is measured with it.
-const LOOK: Duration = Duration::from_millis(10);
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
 /// Longest time that a metric may stand still.
 const STALL_MAX: Duration = Duration::from_mins(2);
 
@@ -18,7 +19,7 @@ const STALL_MAX: Duration = Duration::from_mins(2);
 /// The metric stands still for minutes, or the process is gone.
 pub async fn reaches(
     process: &Process,
-    metric: &str,
+    metric: Description,
     labels: &[&str],
     bound: f64,
 ) -> anyhow::Result<(Instant, f64)> {
@@ -31,7 +32,7 @@ pub async fn reaches(
         if value != last && !(value.is_nan() && last.is_nan()) {
             (last, moved) = (value, Instant::now());
         }
-        ensure!(moved.elapsed() < STALL_MAX, "{metric} stands still at {last}, short of {bound}");
-        tokio::time::sleep(LOOK).await;
+        ensure!(moved.elapsed() < STALL_MAX, "{} stands still at {last}, short of {bound}", metric.name);
+        tokio::time::sleep(CHECK_PAUSE).await;
     }
 }

@@ -14,6 +14,7 @@ use access::Identity;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use service::http;
 use service::metrics::Samples;
+use service::metrics::names::Description;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -179,8 +180,8 @@ impl Process {
     /// # Errors
     ///
     /// The process does not answer.
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
-        Ok(Samples::new(&self.metrics().await?).sum(name, labels))
+    pub async fn metric(&self, metric: Description, labels: &[&str]) -> anyhow::Result<f64> {
+        Ok(Samples::new(&self.metrics().await?).sum(metric, labels))
     }
 
     /// Reads all its metrics in Prometheus' text format.

@@ -1,11 +1,15 @@
 //! The metrics of a service in Prometheus' text format, and its readiness.
 
+pub mod names;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::registry::{Metric, Registry};
 use tokio::sync::watch;
+
+use crate::metrics::names::Description;
 
 /// Registry of metrics and readiness; clones share it. Every metric name has the prefix `candleflight_`.
 #[derive(Clone)]
@@ -30,10 +34,10 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Registers a metric and returns it. `name` has no prefix and no `_total`; `help` has no full stop.
-    pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+    /// Registers a metric and returns it.
+    pub fn register<M: Metric + Clone>(&self, description: Description, metric: M) -> M {
         let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register(name, help, metric.clone());
+        registry.register(description.registered(), description.help, metric.clone());
         metric
     }
 
@@ -91,15 +95,20 @@ impl<'a> Samples<'a> {
         Samples(text)
     }
 
-    /// Sums the samples of `name` (full, as in the text) whose labels contain each of `labels`, such as `le="0.5"`.
-    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
-        self.matching(name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
+    /// Sums the samples of `metric` whose labels contain each of `labels`, such as `le="0.5"`.
+    pub fn sum(&self, metric: Description, labels: &[&str]) -> f64 {
+        self.matching(metric.name, labels).map(|(_, value)| value).fold(0.0, |sum, value| sum + value)
     }
 
-    /// Returns the value of `label` and the value of the sample, for each sample of `name` whose labels contain each of `labels`.
-    pub fn labelled(&self, name: &str, labels: &[&str], label: &str) -> impl Iterator<Item = (&'a str, f64)> {
+    /// Returns the value of `label` and the value of the sample, for each sample of `metric` whose labels contain each of `labels`.
+    pub fn labelled(
+        &self,
+        metric: Description,
+        labels: &[&str],
+        label: &str,
+    ) -> impl Iterator<Item = (&'a str, f64)> {
         let opening = format!("{label}=\"");
-        self.matching(name, labels).filter_map(move |(labels, value)| {
+        self.matching(metric.name, labels).filter_map(move |(labels, value)| {
             Some((labels.split_once(&opening)?.1.split('"').next()?, value))
         })
     }
@@ -113,16 +122,16 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Estimates the quantile `q` of the histogram `name`; see [`Buckets::quantile`].
-    pub fn quantile(&self, name: &str, q: f64) -> Option<f64> {
-        self.buckets(name).quantile(q)
+    /// Estimates the quantile `q` of a histogram; see [`Buckets::quantile`].
+    pub fn quantile(&self, metric: Description, q: f64) -> Option<f64> {
+        self.buckets(metric).quantile(q)
     }
 
-    /// Reads the histogram `name`.
-    pub fn buckets(&self, name: &str) -> Buckets {
+    /// Reads a histogram.
+    pub fn buckets(&self, metric: Description) -> Buckets {
         let bound = |labels: &str| labels.split("le=\"").nth(1)?.split('"').next()?.parse::<f64>().ok();
         let read = |(labels, count)| (bound(labels).unwrap_or(f64::INFINITY), count);
-        Buckets(self.matching(&format!("{name}_bucket"), &[]).map(read).collect())
+        Buckets(self.matching(&format!("{}_bucket", metric.name), &[]).map(read).collect())
     }
 
     fn matching(&self, name: &str, labels: &[&str]) -> impl Iterator<Item = (&'a str, f64)> {
@@ -158,32 +167,33 @@ mod tests {
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::histogram::Histogram;
 
+    use super::names::{BRONZE_FLUSH_SECONDS, BRONZE_ROWS};
     use super::{Metrics, Samples};
 
     #[test]
     fn what_was_registered_can_be_read_back() {
         let metrics = Metrics::default();
-        let rows: Counter = metrics.register("rows", "Rows", Counter::default());
-        let seconds = metrics.register("seconds", "Seconds", Histogram::new([0.1, 1.0, 10.0]));
+        let rows: Counter = metrics.register(BRONZE_ROWS, Counter::default());
+        let seconds = metrics.register(BRONZE_FLUSH_SECONDS, Histogram::new([0.1, 1.0, 10.0]));
         rows.inc_by(3);
         (0..99).for_each(|_| seconds.observe(0.5));
         seconds.observe(5.0);
         let text = metrics.encode();
         let samples = Samples::new(&text);
-        assert_eq!(samples.sum("candleflight_rows_total", &[]), 3.0);
-        let buckets = samples.buckets("candleflight_seconds");
+        assert_eq!(samples.sum(BRONZE_ROWS, &[]), 3.0);
+        let buckets = samples.buckets(BRONZE_FLUSH_SECONDS);
         assert_eq!(buckets.quantile(0.5), Some(1.0));
         assert_eq!(buckets.quantile(1.0), Some(10.0));
-        assert_eq!(samples.buckets("candleflight_absent").quantile(0.5), None);
+        assert_eq!(samples.buckets(super::names::FRESHNESS_SECONDS).quantile(0.5), None);
         seconds.observe(5.0);
         let later = metrics.encode();
-        let later = Samples::new(&later).buckets("candleflight_seconds");
+        let later = Samples::new(&later).buckets(BRONZE_FLUSH_SECONDS);
         assert_eq!(later.since(&buckets).quantile(0.01), Some(10.0));
         assert_eq!(later.since(&later).quantile(0.5), None);
     }
 
     #[test]
-    fn a_process_is_ready_once_every_service_has_said_so() {
+    fn a_process_is_ready_once_every_service_is() {
         let metrics = Metrics::default();
         assert!(!metrics.readiness().0);
         metrics.set_ready("gold", Err("waits for the Flight server".to_owned()));

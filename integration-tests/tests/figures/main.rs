@@ -17,6 +17,7 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::wait::eventually;
 use service::metrics::Samples;
+use service::metrics::names;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -72,9 +73,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
     let first = ["producer", "--input", &input.flag(), "--limit", "1", "--quiet"];
     ensure!(pipeline.run(&first).await?.status.success(), "the producer ends well");
     ingest.ready().await;
-    let rows = async |process: &Process| {
-        process.metric("candleflight_gold_rows_total", &["sink=\"postgres\""]).await.ok()
-    };
+    let rows = async |process: &Process| process.metric(names::GOLD_ROWS, &["sink=\"postgres\""]).await.ok();
     eventually("the first gold row", BACKFILL_DEADLINE, async || {
         rows(&gold).await.filter(|rows| *rows >= 1.0)
     })
@@ -89,7 +88,7 @@ async fn freshness_at_ten_records_a_second() -> anyhow::Result<()> {
         storm.spawn(query_for_ever(FlightSqlServiceClient::new_from_inner(client)));
     }
     let stormy = freshness_of_a_replay(&pipeline, &gold, &input, 2.0 * FRESHNESS_RECORDS).await?;
-    let queries = flight.metric("candleflight_queries_total", &[]).await?;
+    let queries = flight.metric(names::QUERIES, &[]).await?;
     figure(&format!(
         "freshness while {STORM_QUERIES} clients query without a pause ({queries} queries): {stormy}"
     ));
@@ -120,9 +119,9 @@ async fn freshness_of_a_replay(
     input: &Input,
     limit: f64,
 ) -> anyhow::Result<Freshness> {
-    let rows = async || gold.metric("candleflight_gold_rows_total", &["sink=\"postgres\""]).await.ok();
+    let rows = async || gold.metric(names::GOLD_ROWS, &["sink=\"postgres\""]).await.ok();
     let freshness = async || {
-        Ok::<_, anyhow::Error>(Samples::new(&gold.metrics().await?).buckets("candleflight_freshness_seconds"))
+        Ok::<_, anyhow::Error>(Samples::new(&gold.metrics().await?).buckets(names::FRESHNESS_SECONDS))
     };
     let _producer = pipeline.start(&[
         "producer",

@@ -11,6 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use service::metrics::names;
 use tokio::time::Instant;
 
 /// Size limit above the largest message below.
@@ -148,7 +149,7 @@ async fn every_bad_message_is_a_dead_letter_with_its_reason_and_the_rest_is_exac
     let told =
         pipeline.sql("SELECT count(*) > 0 FROM system.dead_letters WHERE reason = 'null_value'").await?;
     ensure!(told.ends_with("true\n"), "system.dead_letters shows them: {told}");
-    let counted = ingest.metric("candleflight_ingest_dead_letters_total", &[]).await?;
+    let counted = ingest.metric(names::INGEST_DEAD_LETTERS, &[]).await?;
     ensure!(counted >= 22.0, "the dead letters are counted: {counted}");
     drained(&pipeline, &environment.kafka).await?;
     offsets_tile(&pipeline, &environment.kafka, i64::try_from(count)?).await?;

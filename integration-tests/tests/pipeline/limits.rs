@@ -26,6 +26,7 @@ use integration_tests::wait::eventually;
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use service::metrics::names;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -90,7 +91,7 @@ async fn refusal(client: &Client, query: &str) -> anyhow::Result<(Code, String)>
 }
 
 async fn running(flight: &Process) -> anyhow::Result<f64> {
-    flight.metric("candleflight_queries_running", &[]).await
+    flight.metric(names::QUERIES_RUNNING, &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +196,7 @@ async fn a_client_that_vanishes_leaves_nothing_running() -> anyhow::Result<()> {
             Ok(())
         });
     }
-    let followers = async || flight.metric("candleflight_followers", &[]).await.ok();
+    let followers = async || flight.metric(names::FOLLOWERS, &[]).await.ok();
     eventually("all of them are served", DEADLINE, async || {
         (running(&flight).await.ok()? == 4.0 && followers().await? == 20.0).then_some(())
     })

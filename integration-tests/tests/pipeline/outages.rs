@@ -10,6 +10,7 @@ use integration_tests::pipeline::Pipeline;
 use integration_tests::process::Process;
 use integration_tests::server::Server;
 use integration_tests::wait::eventually;
+use service::metrics::names;
 
 /// Length of the object store's outage: longer than the retries of every request.
 const OUTAGE: Duration = Duration::from_secs(20);
@@ -119,7 +120,7 @@ async fn two_ingest_instances_share_four_partitions_through_rebalances() -> anyh
     goes_on(&pipeline, "the start").await;
     let mut second = pipeline.start(&["ingest"])?;
     eventually("the second instance has partitions", RECOVERY_DEADLINE, async || {
-        (second.metric("candleflight_ingest_records_total", &[]).await.ok()? > 0.0).then_some(())
+        (second.metric(names::INGEST_RECORDS, &[]).await.ok()? > 0.0).then_some(())
     })
     .await;
     goes_on(&pipeline, "the second instance came").await;

@@ -1,16 +1,17 @@
-//! Documents that must agree with the program: the reference of all flags, and the links between pages.
+//! Documents that must agree with the program: the reference of all flags, the names of metrics, and the links between pages.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory as _};
+use service::metrics::names::ALL;
 
 use crate::Cli;
 
 /// Width of the help in the document.
 const WIDTH: usize = 120;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
@@ -95,4 +96,38 @@ fn each_link_between_pages_leads_somewhere() {
         }
     }
     assert!(files.len() > 10 && broken.is_empty(), "{} pages, broken links: {broken:#?}", files.len());
+}
+
+/// Returns the metrics that a text names, without the suffixes of a histogram's series.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_';
+    let words = text.split(move |char: char| !is_name(char));
+    let words = words.filter(|word| word.len() > "candleflight_".len() && word.starts_with("candleflight_"));
+    words.map(|word| {
+        let suffixes = ["_bucket", "_count", "_sum"];
+        suffixes.iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word)
+    })
+}
+
+#[test]
+fn dashboards_and_rules_name_metrics_that_exist() {
+    let known: Vec<&str> = ALL.iter().map(|metric| metric.name).collect();
+    let dashboards = std::fs::read_dir(root().join("deploy/grafana/dashboards")).unwrap();
+    let dashboards = dashboards.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let rules =
+        ["prometheus.rules.yml", "prometheus.rules.test.yml"].map(|name| root().join("deploy").join(name));
+    let files: Vec<PathBuf> = dashboards.chain(rules).collect();
+    let texts: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let named: Vec<&str> = texts.iter().flat_map(|text| metrics_in(text)).collect();
+    let unknown: Vec<_> = named.iter().filter(|name| !known.contains(name)).collect();
+    assert!(named.len() > 20 && unknown.is_empty(), "no such metrics: {unknown:?}");
+}
+
+#[test]
+fn the_page_of_metrics_describes_each() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let described =
+        |name: &str| page.contains(&format!("| `{}` |", name.trim_start_matches("candleflight_")));
+    let missing: Vec<&str> = ALL.iter().map(|metric| metric.name).filter(|name| !described(name)).collect();
+    assert!(missing.is_empty(), "docs/metrics.md lacks {missing:?}");
 }

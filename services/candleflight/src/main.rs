@@ -1,6 +1,8 @@
 //! The `candleflight` command. It composes the services and contains no logic of the walk.
 
 #[cfg(test)]
+mod absences;
+#[cfg(test)]
 mod documents;
 mod numbers;
 mod probe;

@@ -17,6 +17,7 @@ mod gold;
 mod ipc;
 
 mod catalog;
+mod late_table;
 mod queries;
 mod sql;
 mod system;

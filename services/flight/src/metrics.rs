@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use service::metrics::names;
 use tokio::sync::watch;
 
 use crate::bronze::buffer::HotBuffer;
@@ -41,59 +42,27 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Registers the metrics.
     pub(crate) fn new(service: &service::metrics::Metrics) -> Self {
-        let gauge = |name, help| service.register(name, help, Gauge::default());
+        let gauge = |metric| service.register(metric, Gauge::default());
         // 1 ms to about 30 s.
         let seconds = || Histogram::new(exponential_buckets(0.001, 1.6, 23));
         Metrics {
-            rows: service.register(
-                "bronze_rows",
-                "Rows that bronze received, without duplicates",
-                Counter::default(),
-            ),
-            queries_refused: service.register(
-                "queries_refused",
-                "Flight SQL queries rejected because too many others were running",
-                Counter::default(),
-            ),
-            queries_running: gauge("queries_running", "Flight SQL queries that are running"),
-            query_seconds: service.register(
-                "query_seconds",
-                "Time from the start of a query until the client took its last batch",
-                seconds(),
-            ),
-            followers: gauge("followers", "Streams that follow a table"),
-            denied: service.register(
-                "flight_calls_denied",
-                "Flight calls without a valid login",
-                Counter::default(),
-            ),
-            queries: service.register("queries", "Flight SQL queries executed", Counter::default()),
-            flush_seconds: service.register(
-                "bronze_flush_seconds",
-                "Time from taking the hot rows to their commit",
-                seconds(),
-            ),
-            hot_rows: gauge("bronze_hot_rows", "Rows that are visible but not yet durable"),
-            hot_bytes: gauge("bronze_hot_bytes", "Bytes of the rows that are not yet durable"),
-            durable_rows: gauge("bronze_durable_rows", "Rows in the bronze table"),
-            durable_files: gauge("bronze_durable_files", "Files of the bronze table"),
-            durable_bytes: gauge("bronze_durable_bytes", "Bytes of the bronze table's files"),
-            table_version: gauge("bronze_table_version", "Delta version of the bronze table"),
-            received_offset: service.register(
-                "bronze_received_offset",
-                "Next offset that bronze expects",
-                Offsets::default(),
-            ),
-            durable_offset: service.register(
-                "bronze_durable_offset",
-                "Next offset that is not durable in bronze",
-                Offsets::default(),
-            ),
-            flush_timestamp: service.register(
-                "bronze_flush_timestamp_seconds",
-                "Unix time of the last flush of bronze",
-                Gauge::default(),
-            ),
+            rows: service.register(names::BRONZE_ROWS, Counter::default()),
+            queries_refused: service.register(names::QUERIES_REFUSED, Counter::default()),
+            queries_running: gauge(names::QUERIES_RUNNING),
+            query_seconds: service.register(names::QUERY_SECONDS, seconds()),
+            followers: gauge(names::FOLLOWERS),
+            denied: service.register(names::FLIGHT_CALLS_DENIED, Counter::default()),
+            queries: service.register(names::QUERIES, Counter::default()),
+            flush_seconds: service.register(names::BRONZE_FLUSH_SECONDS, seconds()),
+            hot_rows: gauge(names::BRONZE_HOT_ROWS),
+            hot_bytes: gauge(names::BRONZE_HOT_BYTES),
+            durable_rows: gauge(names::BRONZE_DURABLE_ROWS),
+            durable_files: gauge(names::BRONZE_DURABLE_FILES),
+            durable_bytes: gauge(names::BRONZE_DURABLE_BYTES),
+            table_version: gauge(names::BRONZE_TABLE_VERSION),
+            received_offset: service.register(names::BRONZE_RECEIVED_OFFSET, Offsets::default()),
+            durable_offset: service.register(names::BRONZE_DURABLE_OFFSET, Offsets::default()),
+            flush_timestamp: service.register(names::BRONZE_FLUSH_TIMESTAMP_SECONDS, Gauge::default()),
             service: service.clone(),
             ready: watch::Sender::new(false),
         }

@@ -10,8 +10,7 @@ use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, Session, TableProvider};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::TableType;
 use lake::LakeError;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,6 +19,7 @@ use service::status::{ProcessEvent, Report, Status, View};
 
 use crate::bronze::buffer::HotBuffer;
 use crate::gold::table::GoldTable;
+use crate::late_table::{LateTable, Resolve};
 use crate::queries::{Queries, Running};
 
 /// Name of the schema.
@@ -321,24 +321,14 @@ struct Versions {
 }
 
 #[async_trait]
-impl TableProvider for Versions {
+impl Resolve for Versions {
     fn schema(&self) -> SchemaRef {
         self.table.schema()
     }
 
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    async fn resolve(&self, _state: &dyn Session) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let rows = versions(&self.logs).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        self.table.provider(&rows)?.scan(state, projection, filters, limit).await
+        Ok(Arc::new(self.table.provider(&rows)?))
     }
 }
 
@@ -385,7 +375,7 @@ impl SchemaProvider for SystemSchema {
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
         Ok(Some(match table.rows {
             Rows::Known(rows) => Arc::new(table.provider(&rows(&self.system))?),
-            Rows::Logs => Arc::new(Versions { table, logs: self.logs.clone() }),
+            Rows::Logs => Arc::new(LateTable(Versions { table, logs: self.logs.clone() })),
         }))
     }
 

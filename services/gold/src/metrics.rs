@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use service::metrics::names;
 
 /// Label of the rows counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,69 +78,32 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the metrics. Must be called once in a process.
     pub fn register(metrics: &service::metrics::Metrics) -> Self {
-        let rows: Family<SinkLabel, Counter> =
-            metrics.register("gold_rows", "Gold rows committed", Family::default());
-        let commit_timestamps: Family<SinkLabel, Gauge<f64, AtomicU64>> = metrics.register(
-            "gold_commit_timestamp_seconds",
-            "Time of the last gold commit",
-            Family::default(),
-        );
-        let position_offset = metrics.register(
-            "gold_position_offset",
-            "Next offset after those in the sink",
-            Family::default(),
-        );
+        let rows: Family<SinkLabel, Counter> = metrics.register(names::GOLD_ROWS, Family::default());
+        let commit_timestamps: Family<SinkLabel, Gauge<f64, AtomicU64>> =
+            metrics.register(names::GOLD_COMMIT_TIMESTAMP_SECONDS, Family::default());
+        let position_offset = metrics.register(names::GOLD_POSITION_OFFSET, Family::default());
         let sink = |sink| SinkMetrics {
             sink,
             rows: rows.get_or_create_owned(&SinkLabel { sink }),
             commit_timestamp: commit_timestamps.get_or_create_owned(&SinkLabel { sink }),
             position_offset: Family::clone(&position_offset),
         };
-        let histogram = |name, help| {
+        let histogram = |metric| {
             // Buckets from 1 ms to 3 minutes, 30 % apart, since p99 is read from the bucket bounds.
-            metrics.register(name, help, Histogram::new(exponential_buckets(0.001, 1.3, 47)))
+            metrics.register(metric, Histogram::new(exponential_buckets(0.001, 1.3, 47)))
         };
         Metrics {
             service: metrics.clone(),
             postgres: sink("postgres"),
             lake: sink("lake"),
-            corrections: metrics.register(
-                "gold_corrections",
-                "Gold rows recomputed in PostgreSQL",
-                Counter::default(),
-            ),
-            late_reads: metrics.register(
-                "gold_late_reads",
-                "Reads of history for late candles",
-                Counter::default(),
-            ),
-            dead_letters: metrics.register(
-                "gold_dead_letters",
-                "Dead letters copied to PostgreSQL",
-                Counter::default(),
-            ),
-            set_aside: metrics.register(
-                "gold_set_aside",
-                "Bronze rows that gold cannot store and leaves out",
-                Family::default(),
-            ),
-            postgres_commit_seconds: histogram(
-                "gold_postgres_commit_seconds",
-                "Time of a transaction in PostgreSQL",
-            ),
-            lake_flush_seconds: histogram(
-                "gold_lake_flush_seconds",
-                "Time of a commit to the gold Delta table",
-            ),
-            freshness_seconds: histogram(
-                "freshness_seconds",
-                "Time from producing a candle to committing its gold row in PostgreSQL",
-            ),
-            lag_offsets: metrics.register(
-                "gold_lag_offsets",
-                "Offsets that bronze has received and PostgreSQL does not hold yet",
-                Family::default(),
-            ),
+            corrections: metrics.register(names::GOLD_CORRECTIONS, Counter::default()),
+            late_reads: metrics.register(names::GOLD_LATE_READS, Counter::default()),
+            dead_letters: metrics.register(names::GOLD_DEAD_LETTERS, Counter::default()),
+            set_aside: metrics.register(names::GOLD_SET_ASIDE, Family::default()),
+            postgres_commit_seconds: histogram(names::GOLD_POSTGRES_COMMIT_SECONDS),
+            lake_flush_seconds: histogram(names::GOLD_LAKE_FLUSH_SECONDS),
+            freshness_seconds: histogram(names::FRESHNESS_SECONDS),
+            lag_offsets: metrics.register(names::GOLD_LAG_OFFSETS, Family::default()),
         }
     }
 

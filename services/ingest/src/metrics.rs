@@ -3,6 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use service::metrics::names;
 
 /// Metrics of ingest.
 #[derive(Clone)]
@@ -19,41 +20,13 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(metrics: &service::metrics::Metrics) -> Self {
         Metrics {
-            records: metrics.register(
-                "ingest_records",
-                "Rows put to the Flight server, including those put again after a restart of the session",
-                Counter::default(),
-            ),
-            bytes: metrics.register(
-                "ingest_bytes",
-                "Bytes of the batches put to the Flight server",
-                Counter::default(),
-            ),
-            batches: metrics.register(
-                "ingest_batches",
-                "Batches put to the Flight server",
-                Counter::default(),
-            ),
-            restarts: metrics.register(
-                "ingest_restarts",
-                "Restarts of the session after an error or a rebalance",
-                Counter::default(),
-            ),
-            dead_letters: metrics.register(
-                "ingest_dead_letters",
-                "Messages that could not be used",
-                Family::default(),
-            ),
-            lag_records: metrics.register(
-                "ingest_lag_records",
-                "Messages of the topic that are not read yet",
-                Family::default(),
-            ),
-            end_offset: metrics.register(
-                "ingest_end_offset",
-                "Next offset that the topic will assign",
-                Family::default(),
-            ),
+            records: metrics.register(names::INGEST_RECORDS, Counter::default()),
+            bytes: metrics.register(names::INGEST_BYTES, Counter::default()),
+            batches: metrics.register(names::INGEST_BATCHES, Counter::default()),
+            restarts: metrics.register(names::INGEST_RESTARTS, Counter::default()),
+            dead_letters: metrics.register(names::INGEST_DEAD_LETTERS, Family::default()),
+            lag_records: metrics.register(names::INGEST_LAG_RECORDS, Family::default()),
+            end_offset: metrics.register(names::INGEST_END_OFFSET, Family::default()),
         }
     }
 }

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use service::metrics::Metrics;
+use service::metrics::names;
 use tokio::time::Instant;
 
 /// Number of unusable lines that are logged one by one. Further ones are only counted.
@@ -36,11 +37,7 @@ impl Report {
             Some(_) => BAR_INTERVAL,
             None => LINE_INTERVAL,
         };
-        let rejected_lines = metrics.register(
-            "producer_rejected_lines",
-            "Lines of the inputs without a usable candle",
-            Family::default(),
-        );
+        let rejected_lines = metrics.register(names::PRODUCER_REJECTED_LINES, Family::default());
         Report { bar, interval, started: now, last_logged: now, rejected: BTreeMap::new(), rejected_lines }
     }
 

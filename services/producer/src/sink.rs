@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientContext, Message};
 use schema::candle::Candle;
 use service::metrics::Metrics;
+use service::metrics::names;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -86,12 +87,8 @@ impl Acknowledged {
     pub(crate) fn new(metrics: &Metrics) -> Acknowledged {
         let (records, bytes) = (Counter::default(), Counter::default());
         Acknowledged {
-            records: metrics.register("producer_records", "Records that Kafka has acknowledged", records),
-            bytes: metrics.register(
-                "producer_bytes",
-                "Bytes of the values that Kafka has acknowledged",
-                bytes,
-            ),
+            records: metrics.register(names::PRODUCER_RECORDS, records),
+            bytes: metrics.register(names::PRODUCER_BYTES, bytes),
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use crate::metrics::{Buckets, Samples};
+use crate::metrics::{Buckets, Samples, names};
 
 /// Progress of each stage of the pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,19 +65,18 @@ impl Numbers {
         let samples = Samples::new(text);
         let sum = |name| samples.sum(name, &[]);
         Numbers {
-            produced: sum("candleflight_producer_records_total"),
-            received: sum("candleflight_bronze_rows_total"),
-            gold: samples.sum("candleflight_gold_rows_total", &[r#"sink="postgres""#]),
-            lag: sum("candleflight_ingest_lag_records"),
-            hot: sum("candleflight_bronze_hot_rows"),
-            durable: sum("candleflight_bronze_durable_rows"),
-            dead_letters: sum("candleflight_ingest_dead_letters_total"),
-            bronze_flushed: sum("candleflight_bronze_flush_timestamp_seconds"),
-            postgres_committed: samples
-                .sum("candleflight_gold_commit_timestamp_seconds", &[r#"sink="postgres""#]),
-            lake_committed: samples.sum("candleflight_gold_commit_timestamp_seconds", &[r#"sink="lake""#]),
+            produced: sum(names::PRODUCER_RECORDS),
+            received: sum(names::BRONZE_ROWS),
+            gold: samples.sum(names::GOLD_ROWS, &[r#"sink="postgres""#]),
+            lag: sum(names::INGEST_LAG_RECORDS),
+            hot: sum(names::BRONZE_HOT_ROWS),
+            durable: sum(names::BRONZE_DURABLE_ROWS),
+            dead_letters: sum(names::INGEST_DEAD_LETTERS),
+            bronze_flushed: sum(names::BRONZE_FLUSH_TIMESTAMP_SECONDS),
+            postgres_committed: samples.sum(names::GOLD_COMMIT_TIMESTAMP_SECONDS, &[r#"sink="postgres""#]),
+            lake_committed: samples.sum(names::GOLD_COMMIT_TIMESTAMP_SECONDS, &[r#"sink="lake""#]),
             partitions: partitions(&samples),
-            freshness: samples.buckets("candleflight_freshness_seconds"),
+            freshness: samples.buckets(names::FRESHNESS_SECONDS),
         }
     }
 
@@ -102,10 +101,10 @@ fn partitions(samples: &Samples<'_>) -> Vec<Partition> {
             set(&mut partitions[index], offset as i64);
         }
     };
-    read("candleflight_ingest_end_offset", &[], |partition, offset| partition.end = Some(offset));
-    read("candleflight_bronze_received_offset", &[], |partition, offset| partition.received = Some(offset));
-    read("candleflight_bronze_durable_offset", &[], |partition, offset| partition.durable = Some(offset));
-    let gold = "candleflight_gold_position_offset";
+    read(names::INGEST_END_OFFSET, &[], |partition, offset| partition.end = Some(offset));
+    read(names::BRONZE_RECEIVED_OFFSET, &[], |partition, offset| partition.received = Some(offset));
+    read(names::BRONZE_DURABLE_OFFSET, &[], |partition, offset| partition.durable = Some(offset));
+    let gold = names::GOLD_POSITION_OFFSET;
     read(gold, &[r#"sink="postgres""#], |partition, offset| partition.postgres = Some(offset));
     read(gold, &[r#"sink="lake""#], |partition, offset| partition.lake = Some(offset));
     partitions

@@ -10,16 +10,16 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, ScalarValue, plan_err};
-use datafusion::datasource::provider_as_source;
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::prelude::{col, lit};
 use lake::{LakeError, Snapshot};
 use position::Position;
 use schema::bronze::{KAFKA_OFFSET, KAFKA_PARTITION};
 
 use crate::gold::table::GoldTable;
+use crate::late_table::{LateTable, Resolve};
 
 /// Name of the function that reads bronze.
 pub(crate) const BRONZE_AT: &str = "bronze_at";
@@ -60,7 +60,7 @@ impl TableFunctionImpl for BronzeAt {
             },
         };
         let table = lake::provider(self.durable.clone(), self.hot.clone());
-        Ok(Arc::new(BronzeThen { table, durable: self.durable.clone(), moment }))
+        Ok(Arc::new(LateTable(BronzeThen { table, durable: self.durable.clone(), moment })))
     }
 }
 
@@ -80,7 +80,7 @@ impl TableFunctionImpl for GoldAt {
         let Some(version) = version_of(args.exprs()) else {
             return plan_err!("write {GOLD_AT}(12) for a Delta version");
         };
-        Ok(Arc::new(GoldThen { gold: Arc::clone(&self.gold), version }))
+        Ok(Arc::new(LateTable(GoldThen { gold: Arc::clone(&self.gold), version })))
     }
 }
 
@@ -114,26 +114,12 @@ struct GoldThen {
 }
 
 #[async_trait]
-impl TableProvider for BronzeThen {
+impl Resolve for BronzeThen {
     fn schema(&self) -> SchemaRef {
         schema::bronze::schema()
     }
 
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn resolve(&self, _state: &dyn Session) -> Result<Arc<dyn TableProvider>> {
         let position = match &self.moment {
             Moment::Position(position) => position.clone(),
             Moment::Version(version) => {
@@ -143,44 +129,23 @@ impl TableProvider for BronzeThen {
         let below = position.iter().map(|(partition, next)| {
             col(KAFKA_PARTITION).eq(lit(partition)).and(col(KAFKA_OFFSET).lt(lit(next)))
         });
-        let mut plan = LogicalPlanBuilder::scan("bronze", provider_as_source(Arc::clone(&self.table)), None)?
+        let plan = LogicalPlanBuilder::scan("bronze", provider_as_source(Arc::clone(&self.table)), None)?
             .filter(below.reduce(Expr::or).unwrap_or_else(|| lit(false)))?;
-        if let Some(filter) = filters.iter().cloned().reduce(Expr::and) {
-            plan = plan.filter(filter)?;
-        }
-        if let Some(projection) = projection {
-            let schema = self.schema();
-            plan = plan.project(projection.iter().map(|index| col(schema.field(*index).name())))?;
-        }
-        state.create_physical_plan(&plan.limit(0, limit)?.build()?).await
+        Ok(Arc::new(ViewTable::new(plan.build()?, None)))
     }
 }
 
 #[async_trait]
-impl TableProvider for GoldThen {
+impl Resolve for GoldThen {
     fn schema(&self) -> SchemaRef {
         schema::gold::schema()
     }
 
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn resolve(&self, _state: &dyn Session) -> Result<Arc<dyn TableProvider>> {
         let latest = self.gold.snapshot().await.map_err(query_error)?;
         let then = latest.at(self.version).await.map_err(query_error)?;
         then.check_files(&latest).await.map_err(query_error)?;
-        lake::provider(then, Vec::new()).scan(state, projection, filters, limit).await
+        Ok(lake::provider(then, Vec::new()))
     }
 }
 

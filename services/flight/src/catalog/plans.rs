@@ -10,6 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 
 use super::tables::PublicTable;
+use crate::late_table::LateTable;
 
 /// Most kept plans. Each takes some ten kilobytes.
 const PLANS_MAX: usize = 128;
@@ -53,7 +54,7 @@ fn can_be_kept(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
         can &= columns <= COLUMNS_MAX;
         if let LogicalPlan::TableScan(scan) = node {
             let table = source_as_provider(&scan.source);
-            can &= table.is_ok_and(|table| table.downcast_ref::<PublicTable>().is_some());
+            can &= table.is_ok_and(|table| table.downcast_ref::<LateTable<PublicTable>>().is_some());
         }
         Ok(if can { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;

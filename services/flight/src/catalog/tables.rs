@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::TableType;
 use tokio::sync::OnceCell;
 
 use super::Catalog;
 use crate::gold::table::GoldTable;
+use crate::late_table::{LateTable, Resolve};
 
 /// Snapshots of the tables for one query, as an extension of its session. Every reference to a table reads the same snapshot.
 #[derive(Debug)]
@@ -48,34 +48,17 @@ pub(super) struct PublicTable {
 }
 
 #[async_trait]
-impl TableProvider for PublicTable {
+impl Resolve for PublicTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    async fn resolve(&self, state: &dyn Session) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let snapshot = state.config().get_extension::<QuerySnapshot>();
         let snapshot =
             snapshot.ok_or_else(|| internal_datafusion_err!("the session has no snapshots of the tables"))?;
         let table = if self.is_gold { snapshot.gold().await? } else { &snapshot.bronze };
-        table.scan(state, projection, filters, limit).await
+        Ok(Arc::clone(table))
     }
 }
 
@@ -90,7 +73,7 @@ impl SchemaProvider for PublicSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let table = |schema| Arc::new(PublicTable { is_gold: name == proto::GOLD, schema }) as _;
+        let table = |schema| Arc::new(LateTable(PublicTable { is_gold: name == proto::GOLD, schema })) as _;
         Ok(Catalog::schema(name).map(table))
     }
 

@@ -59,7 +59,7 @@ fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
     OffsetRange { partition, first, next }
 }
 
-/// Gold of a server: the table that its writer has, and the ring that followers read.
+/// Gold of a server: the table that its writer has, and the change buffer that followers read.
 struct Server {
     _folder: tempfile::TempDir,
     table: Table,
