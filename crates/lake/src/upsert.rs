@@ -1,12 +1,13 @@
 //! The files that an upsert must rewrite, and their new rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{filter_record_batch, interleave_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
+use arrow::error::ArrowError;
 use deltalake_core::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 use schema::{EVENT_TIME, SYMBOL};
@@ -17,14 +18,18 @@ use crate::read::read_files;
 use crate::table::Table;
 use crate::write::{FileRows, put_files, split};
 
-/// Dates that are rewritten at once. Each holds the rows of its files in memory.
+/// Dates that are rewritten at once.
 const DATES_AT_ONCE: usize = 4;
-
-/// Files of a date that are read at once.
-const FILES_AT_ONCE: usize = 4;
+/// Files of a date that are read, and that are rewritten, at once. Their rows are in memory.
+const FILES_AT_ONCE: usize = 2;
 
 /// The keys of the new rows of one date.
-struct Keys(HashMap<String, HashSet<i64>>);
+struct Keys {
+    /// Index of the row of each symbol and event time.
+    rows: HashMap<String, HashMap<i64, usize>>,
+    /// True for each row whose key is in a file that was read.
+    is_found: Vec<bool>,
+}
 
 impl Table {
     /// Puts the files of an upsert. Returns the files that they replace, and their add actions.
@@ -53,8 +58,8 @@ impl Table {
         Ok((removed, added))
     }
 
-    /// Puts one file with the new `rows` of a date, and with the rows that stay. The latter come from the `held` files that contain a new
-    /// key.
+    /// Writes the new `rows` of a date. Each of the `held` files that contains a new key becomes one file with the new values of its keys.
+    /// The rows whose key is in no file get files of their own. So the cost depends on the files that are touched, and no file grows.
     async fn rewrite(
         &self,
         rows: FileRows,
@@ -63,36 +68,52 @@ impl Table {
     ) -> Result<(Vec<Arc<DataFile>>, Vec<Add>), LakeError> {
         let arrange = |source| LakeError::Rows { table: self.spec.name, source };
         let new = rows.gather(batches).map_err(arrange)?;
-        let keys = Keys::of(&new);
-        let (mut replaced, mut merged) = (Vec::new(), vec![new]);
+        let mut keys = Keys::of(&new);
+        let (mut replaced, mut added) = (Vec::new(), Vec::new());
         let touched = held.into_iter().filter(|file| keys.may_be_in(file)).collect();
-        let mut reads = pin!(read_files(&self.spec, &self.store, touched, FILES_AT_ONCE));
-        while let Some((file, old)) = reads.try_next().await? {
-            let masks: Vec<BooleanArray> = old.iter().map(|batch| keys.absent_in(batch)).collect();
-            if masks.iter().all(|mask| mask.false_count() == 0) {
-                continue;
+        let read = read_files(&self.spec, &self.store, touched, FILES_AT_ONCE);
+        {
+            let writes = read.map(|read| {
+                let merged = read.map(|(file, old)| (file, keys.replace_in(&old, &new)));
+                async move {
+                    match merged? {
+                        (_, None) => Ok(None),
+                        (file, Some(merged)) => Ok(Some((file, self.write(merged.map_err(arrange)?).await?))),
+                    }
+                }
+            });
+            let mut writes = pin!(writes.buffer_unordered(FILES_AT_ONCE));
+            while let Some(written) = writes.try_next().await? {
+                let Some((file, adds)) = written else { continue };
+                replaced.push(file);
+                added.extend(adds);
             }
-            for (batch, mask) in old.iter().zip(&masks) {
-                merged.push(filter_record_batch(batch, mask).map_err(arrange)?);
-            }
-            replaced.push(file);
         }
-        let files = split(&self.spec, &merged, false)?;
-        let added = put_files(&self.spec, &self.store, merged, files, true).await?;
+        let fresh = keys.unfound(&new).map_err(arrange)?;
+        if fresh.num_rows() > 0 {
+            added.extend(self.write(vec![fresh]).await?);
+        }
         Ok((replaced, added))
+    }
+
+    /// Puts rows of one date, which hold each key once.
+    async fn write(&self, rows: Vec<RecordBatch>) -> Result<Vec<Add>, LakeError> {
+        let files = split(&self.spec, &rows, false)?;
+        put_files(&self.spec, &self.store, rows, files, true).await
     }
 }
 
 impl Keys {
+    /// Collects the keys of `batch`, which holds each key once.
     fn of(batch: &RecordBatch) -> Keys {
-        let mut keys: HashMap<String, HashSet<i64>> = HashMap::new();
-        for (symbol, time) in rows_of(batch) {
-            match keys.get_mut(symbol) {
-                Some(times) => _ = times.insert(time),
-                None => _ = keys.insert(symbol.to_owned(), HashSet::from([time])),
+        let mut rows: HashMap<String, HashMap<i64, usize>> = HashMap::new();
+        for (row, (symbol, time)) in rows_of(batch).enumerate() {
+            match rows.get_mut(symbol) {
+                Some(times) => _ = times.insert(time, row),
+                None => _ = rows.insert(symbol.to_owned(), HashMap::from([(time, row)])),
             }
         }
-        Keys(keys)
+        Keys { rows, is_found: vec![false; batch.num_rows()] }
     }
 
     fn may_be_in(&self, file: &DataFile) -> bool {
@@ -100,13 +121,38 @@ impl Keys {
             file.symbol.as_ref().is_none_or(|(least, greatest)| least <= symbol && symbol <= greatest)
         };
         let in_times = |time: &i64| file.event_time.is_none_or(|(first, last)| (first..=last).contains(time));
-        self.0.iter().any(|(symbol, times)| in_symbols(symbol) && times.iter().any(in_times))
+        self.rows.iter().any(|(symbol, times)| in_symbols(symbol) && times.keys().any(in_times))
     }
 
-    fn absent_in(&self, batch: &RecordBatch) -> BooleanArray {
-        rows_of(batch)
-            .map(|(symbol, time)| Some(!self.0.get(symbol).is_some_and(|times| times.contains(&time))))
-            .collect()
+    /// Returns the rows of a file, with the rows of `new` in the place of those with the same key. Returns `None` if the file has no such
+    /// row. A key that another file has had before is left out, so that each key comes once.
+    fn replace_in(
+        &mut self,
+        old: &[RecordBatch],
+        new: &RecordBatch,
+    ) -> Option<Result<Vec<RecordBatch>, ArrowError>> {
+        let mut has_key = false;
+        let mut places = |batch: &RecordBatch| -> Vec<(usize, usize)> {
+            let places = rows_of(batch).enumerate().filter_map(|(row, (symbol, time))| {
+                let Some(new) = self.rows.get(symbol).and_then(|times| times.get(&time)) else {
+                    return Some((0, row));
+                };
+                has_key = true;
+                (!std::mem::replace(&mut self.is_found[*new], true)).then_some((1, *new))
+            });
+            places.collect()
+        };
+        let places: Vec<_> = old.iter().map(&mut places).collect();
+        let replace = |(batch, places): (&RecordBatch, &Vec<(usize, usize)>)| {
+            interleave_record_batch(&[batch, new], places)
+        };
+        has_key.then(|| old.iter().zip(&places).map(replace).collect())
+    }
+
+    /// Returns the rows of `new` whose key was found in no file.
+    fn unfound(&self, new: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mask: BooleanArray = self.is_found.iter().map(|is_found| Some(!is_found)).collect();
+        filter_record_batch(new, &mask)
     }
 }
 

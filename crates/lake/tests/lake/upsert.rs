@@ -77,6 +77,17 @@ async fn new_and_corrected_rows_of_several_dates_mix() {
     check(&[one, two], &expected).await;
 }
 
+/// Otherwise corrections all day would turn a date into one file, and each correction would rewrite it.
+#[tokio::test]
+async fn corrections_leave_the_files_of_a_date_apart() {
+    let first: &[GoldRow] = &[(A, DAY, 1, 1.0, None), (B, DAY, 1, 1.0, None)];
+    let second: &[GoldRow] = &[(A, DAY, 2, 1.0, None), (B, DAY, 2, 1.0, None)];
+    let corrections: &[GoldRow] = &[(A, DAY, 1, 2.0, None), (B, DAY, 2, 2.0, None), (A, DAY, 3, 1.0, None)];
+    let expected = ["A 01 00:01 2.0", "A 01 00:02 1.0", "A 01 00:03 1.0", "B 01 00:01 1.0", "B 01 00:02 2.0"];
+    let snapshots = check(&[first, second, corrections], &expected).await;
+    assert!(snapshots.iter().all(|snapshot| snapshot.file_count() == 3));
+}
+
 #[tokio::test]
 async fn the_last_row_of_a_key_in_one_upsert_wins() {
     let one: &[GoldRow] =
