@@ -3,7 +3,7 @@
 use bench::kernel::Candles;
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use gold::kernel::{Averages, Frame, compute};
+use kernel::{Averages, Frame, compute};
 use schema::gold::WINDOWS;
 
 /// Numbers of candles: a fresh candle with the rows of its windows, and the numbers that gold computes at a time.

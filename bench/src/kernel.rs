@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use ::kernel::{Averages, Frame, Series, compute};
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use futures::future::LocalBoxFuture;
-use gold::kernel::{Averages, Frame, Series, compute};
 use parquet::arrow::ArrowWriter;
 use schema::MINUTE_MICROS;
 use schema::gold::WINDOWS;

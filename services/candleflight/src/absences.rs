@@ -8,6 +8,7 @@ use crate::documents::root;
 
 /// Files of the walk without I/O.
 const MIDDLE: &[&str] = &[
+    "crates/kernel/src",
     "crates/position/src",
     "crates/schema/src",
     "proto/src",
@@ -18,7 +19,6 @@ const MIDDLE: &[&str] = &[
     "services/gold/src/candle.rs",
     "services/gold/src/run.rs",
     "services/gold/src/window.rs",
-    "services/gold/src/kernel.rs",
     "services/gold/src/rows.rs",
     "services/gold/src/state.rs",
     "services/flight/src/ipc.rs",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::connection::Postgres;
-use crate::kernel::Frame;
+use kernel::Frame;
 
 /// Flags of `candleflight gold`.
 #[derive(Clone, Debug, clap::Args)]

@@ -7,7 +7,7 @@ use transport::client::ClientError;
 
 use crate::sqlstate::{self, Verdict};
 
-use crate::kernel::Frame;
+use kernel::Frame;
 
 /// Error that ends gold or verify.
 #[derive(Debug, thiserror::Error)]

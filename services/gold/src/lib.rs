@@ -6,7 +6,6 @@ mod source;
 mod aside;
 mod candle;
 mod compute;
-pub mod kernel;
 mod rows;
 mod run;
 pub mod state;

@@ -9,7 +9,7 @@ use arrow::array::{
 use schema::gold::WINDOWS;
 
 use crate::candle::Candle;
-use crate::kernel::{self, Averages, Frame, Series, WIDEST};
+use kernel::{Averages, Frame, Series, WIDEST};
 
 /// Gold rows under construction, in append order.
 #[derive(Debug, Default)]

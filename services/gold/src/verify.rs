@@ -27,11 +27,11 @@ use tokio_postgres::types::Type;
 
 use crate::connection::{Postgres, connect};
 use crate::error::Error;
-use crate::kernel::Frame;
 use crate::sink::{lake as lake_sink, postgres};
 use crate::verify::bronze::Bronze;
 use crate::verify::reference::Reference;
 pub use crate::verify::report::{Difference, Report, TableReport, TopicReport};
+use kernel::Frame;
 
 /// Most rows that are fetched from PostgreSQL at once.
 const BATCH_ROWS: usize = 8192;

@@ -26,10 +26,10 @@ use schema::MINUTE_MICROS;
 
 use crate::aside;
 use crate::candle::{self, Candle};
-use crate::kernel::{Frame, WIDEST};
 use crate::rows::Rows;
 use crate::run::Run;
 use crate::state::{NewestBySymbol, SymbolPartitions};
+use kernel::{Frame, WIDEST};
 
 /// Widest window in microseconds: a candle changes later rows within this distance, and a row needs candles within it.
 const REACH_MICROS: i64 = WIDEST as i64 * MINUTE_MICROS;

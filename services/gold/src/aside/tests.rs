@@ -6,10 +6,10 @@ use arrow::array::{
 use position::{OffsetRange, Position};
 
 use super::Aside;
-use crate::kernel::Frame;
 use crate::run::Run;
 use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::window::{Arrivals, Window};
+use kernel::Frame;
 
 const MINUTE: i64 = schema::MINUTE_MICROS;
 

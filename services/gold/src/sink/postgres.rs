@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use crate::aside::Aside;
 use crate::connection::{Postgres, connect, end_with_us};
 use crate::error::Error;
-use crate::kernel::Frame;
 use crate::metrics::Metrics;
 use crate::queue;
 use crate::sink::flight;
 use crate::state::{GoldBatch, SinkState, Split, SymbolPartitions};
+use kernel::Frame;
 
 pub(crate) use encode::Micros;
 pub(crate) use read::{read_position, snapshot};

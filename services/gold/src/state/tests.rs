@@ -4,8 +4,8 @@ use schema::MINUTE_MICROS;
 
 use super::{EVENT_TIME, NewestBySymbol, SYMBOL};
 use crate::candle::Candle;
-use crate::kernel::Frame;
 use crate::rows::Rows;
+use kernel::Frame;
 
 /// Returns a gold batch with these rows, given as (symbol, minute).
 fn gold(keys: &[(&str, i64)]) -> RecordBatch {

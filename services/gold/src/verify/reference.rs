@@ -17,7 +17,7 @@ use schema::{CLOSE, EVENT_TIME, HIGH, KAFKA_TIME, LOW, MINUTE_MICROS, OPEN, SYMB
 
 use super::bronze::column;
 use super::project;
-use crate::kernel::Frame;
+use kernel::Frame;
 
 /// Longest symbol that fits in an entry of a PostgreSQL index with the rest of its key, in bytes.
 const SYMBOL_BYTES_MAX: usize = 2048;

@@ -16,12 +16,12 @@ use schema::MINUTE_MICROS;
 
 use super::{Arrivals, Window};
 use crate::compute::{CHANGED_ROWS_MAX, Pieces};
-use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
 use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::verify;
 use crate::verify::reference::Reference;
+use kernel::Frame;
 
 #[derive(Clone, Debug, PartialEq)]
 struct Message {

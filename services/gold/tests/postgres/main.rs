@@ -14,11 +14,11 @@ use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::DataType;
-use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use gold::state::{GoldBatch, SymbolPartitions};
 use gold::{Aside, Error, Postgres};
+use kernel::Frame;
 use position::{OffsetRange, Origin, Position, Topic};
 use schema::RangedBatch;
 use tokio_postgres::{Client, NoTls};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gold::Error;
-use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
+use kernel::Frame;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;

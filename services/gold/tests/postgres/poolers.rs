@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use gold::kernel::Frame;
 use gold::metrics::Metrics;
 use gold::sink::postgres::Sink;
 use gold::{Error, Postgres};
+use kernel::Frame;
 use tokio_util::sync::CancellationToken;
 
 use super::{at, computed, connect_to, database, eventually, gold, numbered, origin};

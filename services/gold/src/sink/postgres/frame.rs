@@ -5,8 +5,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::error::Error;
-use crate::kernel::Frame;
 use crate::sink::postgres::Parameter;
+use kernel::Frame;
 
 /// Records the frame of the rows of `topic`. It cannot change once there are rows.
 ///

@@ -3,9 +3,9 @@ use futures::stream;
 
 use super::compare;
 use crate::candle::Candle;
-use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::verify::report::TableReport;
+use kernel::Frame;
 
 /// Returns the gold of one symbol at the given minutes. Each candle has the given volume.
 fn gold(symbol: &str, candles: &[(i64, f64)]) -> RecordBatch {

@@ -8,12 +8,12 @@ use arrow::util::pretty::pretty_format_batches;
 use position::OffsetRange;
 
 use super::Reference;
-use crate::kernel::Frame;
 use crate::rows::Rows;
 use crate::run::Run;
 use crate::state::{NewestBySymbol, SymbolPartitions};
 use crate::verify::project;
 use crate::window::{Arrivals, Window};
+use kernel::Frame;
 
 /// Returns two candles that differ in every column of numbers.
 fn bronze() -> RecordBatch {

@@ -22,7 +22,7 @@ use schema::gold::WINDOWS;
 const LANES: usize = 8;
 
 /// The widest window, in minutes or rows.
-pub(crate) const WIDEST: u16 = WINDOWS[WINDOWS.len() - 1];
+pub const WIDEST: u16 = WINDOWS[WINDOWS.len() - 1];
 
 /// Unit in which a window of length w is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +59,7 @@ pub struct Averages {
 
 impl Frame {
     /// Returns the name as in the flag.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Frame::Time => "time",
             Frame::Rows => "rows",
@@ -67,7 +67,7 @@ impl Frame {
     }
 
     /// Returns the frame with this name.
-    pub(crate) fn from_name(name: &str) -> Option<Frame> {
+    pub fn from_name(name: &str) -> Option<Frame> {
         [Frame::Time, Frame::Rows].into_iter().find(|frame| frame.name() == name)
     }
 
