@@ -23,7 +23,7 @@ use crate::figure::{Aim, Figure};
 const BATCH_ROWS: usize = 16_384;
 /// Kafka time of the messages in milliseconds, later than all their candles.
 const KAFKA_MILLIS: i64 = 4_000_000_000_000;
-/// Most messages that are measured.
+/// Maximum number of measured messages.
 const MESSAGES_MAX: usize = 1_000_000;
 /// Path of the program that reads them, in the target folder. It is built from `bench/json`.
 const READERS: &str = "release/json-readers";

@@ -16,9 +16,9 @@ use crate::figure::{Aim, Figure};
 use crate::input;
 
 const NAME: &str = "memory";
-/// Most memory of the idle pipeline, in MB.
+/// Maximum memory of the idle pipeline, in MB.
 const IDLE_MB_MAX: f64 = 150.0;
-/// Most memory of the backfill, in MB.
+/// Maximum memory of the backfill, in MB.
 const BACKFILL_MB_MAX: f64 = 600.0;
 /// Longest wait for the first gold row.
 const FIRST_ROW_MAX: Duration = Duration::from_mins(1);

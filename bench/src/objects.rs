@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 use tokio::time::Instant;
 
-/// Most concurrent requests, so that no request waits for the latency of another.
+/// Maximum number of concurrent requests: high enough that no request waits for the latency of another.
 const REQUESTS_MAX: usize = 16;
 
 /// Data files of a lake.

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::environment::Environment;
 use crate::process::{Process, free_port, program};
 
-/// Most logs of one service in one test.
+/// Maximum number of logs of one service in one test.
 const LOGS_MAX: usize = 1000;
 /// Bucket of all tests. Each test has its own prefix.
 const BUCKET: &str = "candleflight-test";

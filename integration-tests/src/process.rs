@@ -22,7 +22,7 @@ use crate::wait::eventually;
 
 /// Longest time for a process to be ready, or to end after a signal: far more than it takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Most lines of its log that a failed test shows.
+/// Maximum number of lines of a process's log that a failed test shows.
 const LOG_LINES_MAX: usize = 40;
 
 /// A service in its own process, with its log in a file. It is killed when dropped.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::Message;
 use crate::v1;
 
-/// Most offsets that one batch on DoPut may stand for, with rows or without: a wrong range moves a position no further. A right range can
-/// be longer, as where Kafka has compacted a partition: it goes in several batches.
+/// Maximum number of offsets that one batch on DoPut may stand for, with rows or without: a wrong range moves a position no further. A
+/// correct range can be longer, for example if Kafka has compacted a partition: it goes in several batches.
 pub const RANGE_OFFSETS_MAX: i64 = 1 << 24;
 
 /// The offsets of a batch on DoPut and DoGet: `{"range":{"partition":0,"first":128,"next":256}}`.

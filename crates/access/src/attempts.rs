@@ -10,7 +10,7 @@ use tokio::time::Instant;
 const FAILURES_MAX: u32 = 5;
 /// Wait after too many failures. After this long without a failure, the count starts again.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Most pairs of name and address that are remembered. Beyond this number, the oldest failure is forgotten.
+/// Maximum number of pairs of name and address that are kept. Beyond this number, the oldest failure is forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Address and user name of a log-in.

@@ -21,13 +21,13 @@ use crate::{Args, Error, Role, Secret, named, password, token};
 
 /// Interval at which the users file is checked for changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Most password checks at the same time: each takes 20 ms of a core and 19 MiB.
+/// Maximum number of concurrent password checks: each takes 20 ms of a core and 19 MiB.
 const CHECKS_MAX: usize = 1;
-/// Most log-ins that are being checked or wait for a check. Further ones are rejected with a retry delay.
+/// Maximum number of log-ins that are being checked or wait for a check. Further ones are rejected with a retry delay.
 const WAITING_MAX: usize = 64;
 /// Retry delay for callers that find this queue full.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
-/// Most verified passwords that are remembered, so that a client that sends its password with each call is fast. When there are this
+/// Maximum number of verified passwords that are kept. They make a client fast that sends its password with each call. When there are this
 /// many, all are forgotten.
 const REMEMBERED_MAX: usize = 1_000;
 

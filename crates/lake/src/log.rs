@@ -31,11 +31,11 @@ use crate::{properties, transactions};
 
 /// Commits between two checkpoints. A reader replays at most this many entries.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 100;
-/// Greatest number of entries that are read one by one to follow the log. Beyond this, reading the last checkpoint is cheaper.
+/// Maximum number of entries that are read one by one to follow the log. Beyond this, reading the last checkpoint is cheaper.
 const ADVANCE_MAX: u64 = 2 * CHECKPOINT_INTERVAL;
 /// Log entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 8;
-/// Greatest number of puts of one commit within a call, if a time-out or a broken connection hides the outcome.
+/// Maximum number of puts of one commit within a call, if a time-out or a broken connection hides the outcome.
 const PUTS_MAX: usize = 3;
 /// Mean time between two of these puts.
 const PUT_PAUSE: Duration = Duration::from_millis(200);

@@ -24,11 +24,11 @@ use crate::spec::Order;
 use crate::table::{Change, Table};
 use crate::write::{is_ours, put_files, split};
 
-/// Greatest number of rows in a file that compaction writes: two row groups, so that a merge needs little memory.
+/// Maximum number of rows in a file that compaction writes: two row groups, so that a merge needs little memory.
 const FILE_ROWS_MAX: u64 = 131_072;
-/// Greatest number of rows that one call of `compact` rewrites: half a second of work.
+/// Maximum number of rows that one call of `compact` rewrites: half a second of work.
 const CALL_ROWS_MAX: u64 = 524_288;
-/// Greatest number of files that one call of `compact` rewrites.
+/// Maximum number of files that one call of `compact` rewrites.
 const CALL_FILES_MAX: usize = 1_024;
 /// Offsets that may lie between two bronze files of one merge. A file that spans many more offsets than it has rows would be read again in
 /// every step of a follower. The limit keeps apart rows that were ingested at different times.

@@ -26,10 +26,10 @@ use crate::file::DataFile;
 use crate::spec::TableSpec;
 use crate::store::TableStore;
 
-/// Bytes that the first request fetches from the end of a file if only some rows are ranges. They contain the footer of any file, and all
+/// Bytes that the first request fetches from the end of a file if only some rows are wanted. They contain the footer of any file, and all
 /// of most files.
 const TAIL_BYTES: u64 = 512 * 1024;
-/// Largest size at which a file is fetched whole, by one request, if all its rows are ranges. Files of this crate with 131,072 rows are
+/// Largest file that is fetched whole, in one request, when all its rows are wanted. Files of this crate with 131,072 rows are
 /// always smaller.
 const WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Rows of a decoded batch: a row group of this crate's files.

@@ -19,17 +19,17 @@ use crate::file::DataFile;
 use crate::read::read_file;
 use crate::snapshot::{Snapshot, State};
 
-/// Greatest number of rows in a step: about 12 MiB.
+/// Maximum number of rows in a step: about 12 MiB.
 const STEP_ROWS_MAX: u64 = 131_072;
-/// Least number of offsets in a step that ends where a file begins. Files are then read once, and not in parts.
+/// Minimum number of offsets in a step that ends where a file begins. Files are then read once, and not in parts.
 const STEP_ROWS_MIN: i64 = STEP_ROWS_MAX.cast_signed() / 2;
-/// Greatest number of files in a step. This limits steps of small files, since a step of many rows has few files.
+/// Maximum number of files in a step. This limits steps of small files, since a step of many rows has few files.
 const STEP_FILES_MAX: usize = 512;
 /// Steps that are read ahead of the reader.
 const STEPS_AHEAD: usize = 2;
 /// Files of a step that are read at once.
 const FILES_AT_ONCE: usize = 8;
-/// Least number of rows in a decoded batch that is passed on unchanged. One more message then costs less than copying the batch together
+/// Minimum number of rows in a decoded batch that is passed on unchanged. One more message then costs less than copying the batch together
 /// with others.
 const PASSED_ROWS_MIN: usize = 16_384;
 

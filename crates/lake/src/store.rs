@@ -28,7 +28,7 @@ use self::variables::Variables;
 use crate::LakeError;
 use crate::verdict;
 
-/// Least age of a staged file that no running put can own.
+/// Minimum age of a staged file that no running put can own.
 const STAGED_AGE_MIN: Duration = Duration::from_hours(1);
 
 /// A folder or an S3 bucket that holds the tables. Clones share it.

@@ -32,7 +32,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// Age at which a report is removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
-/// Most other processes whose reports are kept: many times the number in one pipeline.
+/// Maximum number of other processes whose reports are kept: many times the number in one pipeline.
 const PROCESSES_MAX: usize = 64;
 
 /// Report of one process about itself.

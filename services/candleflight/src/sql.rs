@@ -15,7 +15,7 @@ use futures::TryStreamExt as _;
 use parquet::arrow::ArrowWriter;
 use transport::client::hint;
 
-/// Most rows in one printed table, which bounds memory. A longer result continues in another table.
+/// Maximum number of rows in one printed table, which bounds memory. A longer result continues in another table.
 const TABLE_ROWS_MAX: usize = 10_000;
 
 /// Flags of `sql`.

@@ -10,7 +10,7 @@ use service::status::{INTERVAL, Partition, ProcessEvent, ProcessStatus, View};
 
 use crate::numbers::{count, seconds};
 
-/// Most events that are shown, and most dead letters.
+/// Maximum number of events, and of dead letters, that are shown.
 const EVENTS_MAX: usize = 10;
 
 /// Flags of `status`.

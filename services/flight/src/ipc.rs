@@ -27,11 +27,11 @@ use schema::RangedBatch;
 const HEADER_SHARING_MAX: usize = 4;
 /// Bytes that a header may describe in addition. In the smallest headers the shared layouts are the largest part.
 const HEADER_BYTES_MIN: usize = 4096;
-/// Most columns of a schema. No table and no list of parameters comes near this number.
+/// Maximum number of columns of a schema. No table and no list of parameters comes near this number.
 const COLUMNS_MAX: usize = 65_536;
 /// Widest value of a fixed-width type, in bytes: the longest hashes have 64. A null takes as many bytes as a value.
 const FIXED_BYTES_MAX: i32 = 1024;
-/// Most rows of a batch whose columns take no bytes, because all values are null.
+/// Maximum number of rows of a batch whose columns take no bytes, because all values are null.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1000;
 /// Upper bound of partition numbers: ten times the partitions of the largest topics.
 pub(crate) const PARTITIONS_MAX: i32 = 100_000;

@@ -57,9 +57,9 @@ use crate::sql::Sql;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Longest time for a TLS handshake.
 const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Most calls of one connection that are processed at once. Further calls wait.
+/// Maximum number of concurrently processed calls of one connection. Further calls wait.
 const CALLS_MAX: usize = 64;
-/// Most open calls of one connection. Further calls are not accepted.
+/// Maximum number of open calls of one connection. Further calls are not accepted.
 const STREAMS_MAX: u32 = 256;
 /// Longest time that queries may continue after the server starts to stop. It is well below the limit of a drain, so that the hot rows are
 /// still flushed.

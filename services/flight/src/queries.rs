@@ -40,7 +40,7 @@ use crate::sql::names;
 pub(crate) use self::running::{Following, Purpose, Running};
 pub(crate) use self::watch::bound_functions;
 
-/// Most batches that are ready before the client takes them.
+/// Maximum number of batches that are ready before the client takes them.
 const BATCHES_READY_MAX: usize = 2;
 /// Longest time that a client may leave a batch untaken. A notebook that stays open must not block others indefinitely.
 pub(crate) const UNTAKEN_MAX: Duration = Duration::from_mins(5);
@@ -54,19 +54,19 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 #[group(id = "limits")]
 #[command(next_help_heading = "Limits of queries")]
 pub struct Limits {
-    /// Most queries that run at once. Further queries wait briefly and are then rejected.
+    /// Maximum number of concurrent queries. Further queries wait briefly and are then rejected.
     #[arg(long, env = "CANDLEFLIGHT_QUERIES_MAX", default_value_t = 16)]
     pub queries_max: usize,
-    /// Most queries of one user that run at once.
+    /// Maximum number of concurrent queries of one user.
     #[arg(long, env = "CANDLEFLIGHT_USER_QUERIES_MAX", default_value_t = 8)]
     pub user_queries_max: usize,
-    /// Most streams of one user that follow a table at once.
+    /// Maximum number of concurrent streams of one user that follow a table.
     #[arg(long, env = "CANDLEFLIGHT_USER_FOLLOWERS_MAX", default_value_t = 100)]
     pub user_followers_max: usize,
     /// Memory of all followers that read files. Followers that may write have the same amount again. Further followers wait for their turn.
     #[arg(long, env = "CANDLEFLIGHT_FOLLOWERS_MEMORY_MAX", default_value = "512MiB", value_parser = byte_count)]
     pub followers_memory_max: usize,
-    /// Memory of one query. Beyond it, sorts, joins and groups use the disk.
+    /// Memory limit of one query. Sorts, joins and groups that exceed it spill to disk.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_MEMORY_MAX", default_value = "256MiB", value_parser = byte_count)]
     pub query_memory_max: usize,
     /// Disk space that sorts, joins and groups of all queries together may use.
@@ -75,10 +75,10 @@ pub struct Limits {
     /// Longest working time of a query. The time that its client takes does not count.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_TIME_MAX", default_value = "5m", value_parser = service::duration)]
     pub query_time_max: Duration,
-    /// Most bytes of a query's text or Substrait plan.
+    /// Maximum size of a query's text or Substrait plan, in bytes.
     #[arg(long, env = "CANDLEFLIGHT_QUERY_TEXT_MAX", default_value = "1MiB", value_parser = byte_count)]
     pub query_text_max: usize,
-    /// Most bytes of one result.
+    /// Maximum size of one result, in bytes.
     #[arg(long, env = "CANDLEFLIGHT_RESULT_BYTES_MAX", default_value = "16GiB", value_parser = byte_count)]
     pub result_bytes_max: usize,
 }

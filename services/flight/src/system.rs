@@ -159,7 +159,7 @@ const TABLES: &[SystemTable] = &[
     },
 ];
 
-/// Most versions that are listed of each table, the newest ones. Each is a request to the store.
+/// Maximum number of listed versions of each table. The newest are listed, and each is a request to the store.
 const VERSIONS_MAX: u64 = 100;
 
 fn lag(System { status, .. }: &System) -> Vec<Value> {

@@ -42,7 +42,7 @@ pub struct Config {
     #[arg(long = "flush-interval", env = "CANDLEFLIGHT_GOLD_FLUSH_INTERVAL", default_value = "10s",
         value_parser = service::duration)]
     pub flush_interval: Duration,
-    /// Most gold rows that wait for their commit to the lake.
+    /// Maximum number of gold rows that wait for their commit to the lake.
     #[arg(long = "flush-rows-max", env = "CANDLEFLIGHT_GOLD_FLUSH_ROWS_MAX", default_value_t = 150_000,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub flush_rows_max: u32,

@@ -19,7 +19,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// lost.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-/// Most connections: one writes, and one may still be finishing an abandoned transaction.
+/// Maximum number of connections: one writes, and one may still be finishing an abandoned transaction.
 const CONNECTIONS_MAX: usize = 2;
 /// Time limits after which the server ends a transaction if this process or its host is gone, so that a successor gets the locks. A limit
 /// is set only if the operator left the default, which is hours. It applies to one transaction only: nothing stays in a session that a

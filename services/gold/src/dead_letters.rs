@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 const TOPIC_PAUSE: Duration = Duration::from_secs(2);
 /// Period of the checks for letters that are too old, while no new ones arrive.
 const AGE_PAUSE: Duration = Duration::from_hours(1);
-/// Most letters in one transaction: about a megabyte.
+/// Maximum number of letters in one transaction: about a megabyte.
 const LETTERS_MAX: usize = 500;
 /// Group id of the consumer. The group has no members and commits nothing, since the position is in PostgreSQL.
 const GROUP: &str = "candleflight-gold-dead-letters";

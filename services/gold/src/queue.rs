@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
-/// Most items that wait, even if they have few rows: 4 minutes at 16 batches a second.
+/// Maximum number of items that wait, even if they have few rows: 4 minutes at 16 batches a second.
 const ITEMS_MAX: usize = 4096;
 
 /// The receiving stage has ended. Its own error contains the cause.

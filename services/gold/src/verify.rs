@@ -33,7 +33,7 @@ use crate::verify::reference::Reference;
 pub use crate::verify::report::{Difference, Report, TableReport, TopicReport};
 use kernel::Frame;
 
-/// Most rows that are fetched from PostgreSQL at once.
+/// Maximum number of rows that are fetched from PostgreSQL at once.
 const BATCH_ROWS: usize = 8192;
 
 /// Flags of `candleflight verify`.

@@ -16,7 +16,7 @@ use crate::source::{self, Connection, Histories, Source};
 use crate::state::{GoldBatch, NewestBySymbol, SinkState, SymbolPartitions};
 use crate::window::Window;
 
-/// Most rows between two stages. A backlog is processed in transactions of this size, and three such queues take 40 MB.
+/// Maximum number of rows between two stages. A backlog is processed in transactions of this size, and three such queues take 40 MB.
 const QUEUE_ROWS_MAX: u32 = 65_536;
 
 /// A durable sink, the last stage of a walk.

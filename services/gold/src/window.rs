@@ -38,8 +38,8 @@ const REACH_ROWS: usize = WIDEST as usize - 1;
 /// Time range of candles that memory keeps for a symbol in the time frame, back from its newest one. It is twice the reach, so that candles
 /// up to 30 minutes late need no read.
 const KEEP_MICROS: i64 = 2 * REACH_MICROS;
-/// Fewest candles that memory keeps for a symbol. In the rows frame it is three times the reach. In the time frame it prevents one candle
-/// far in the future from evicting all others.
+/// Minimum number of candles that memory keeps for a symbol. In the rows frame it is three times the reach. In the time frame it prevents
+/// one candle far in the future from evicting all others.
 const KEEP_ROWS: usize = 3 * (REACH_ROWS + 1);
 /// Number of candles that are evicted at once. The rest then moves once for so many candles, and the evictable ones take memory until then.
 const EVICT_ROWS: usize = 32;

@@ -32,7 +32,7 @@ use crate::{Config, Error};
 
 /// Number of messages at the end of the topic that must equal the rows of bronze.
 const COMPARED: i64 = 256;
-/// Most records that wait for their acknowledgement.
+/// Maximum number of records that wait for their acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 4096;
 /// Longest wait of a record for others, to share a Kafka batch.
 const LINGER: Duration = Duration::from_millis(5);

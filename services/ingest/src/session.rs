@@ -21,10 +21,10 @@ use crate::sink::Sink;
 use crate::source::{Assignment, SessionStart, Source};
 use crate::{Config, Error, SERVICE};
 
-/// Most batches of messages that wait to be decoded and put. Together with those of the reader, they are about as much as the network
-/// holds.
+/// Maximum number of batches of messages that wait to be decoded and put. Together with those of the reader, they are about as much as the
+/// network holds.
 const BATCHES_QUEUED_MAX: usize = 4;
-/// Most Flight messages that wait for the network.
+/// Maximum number of Flight messages that wait for the network.
 const MESSAGES_QUEUED_MAX: usize = 4;
 /// Longest wait during a drain for the server to confirm the last batch.
 const RECEIVED_MAX: Duration = Duration::from_secs(4);

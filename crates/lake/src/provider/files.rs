@@ -34,9 +34,9 @@ use schema::{DATE, EVENT_TIME};
 use super::statistics::{Bounds, predicate, statistics};
 use crate::file::DataFile;
 
-/// Greatest number of files that a partition takes at a time.
+/// Maximum number of files that a partition takes at a time.
 const RUN_MAX: usize = 32;
-/// Least number of runs that the rest of a share is cut into. By the next run, the filters may exclude more.
+/// Minimum number of runs that the rest of a share is cut into. By the next run, the filters may exclude more.
 const RUNS_LEFT: usize = 4;
 
 /// Files, and the scan that reads them.

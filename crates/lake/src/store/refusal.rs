@@ -13,9 +13,9 @@ use object_store::client::{
 
 use crate::outcome::Verdict;
 
-/// Greatest number of bytes that are read of such an answer's body. S3's bodies have a few hundred bytes.
+/// Maximum number of bytes to read from the body of an error response. S3's error bodies are a few hundred bytes long.
 const BODY_BYTES_MAX: usize = 16_384;
-/// Greatest number of characters that are shown of a body that is not S3's.
+/// Maximum number of characters that are shown of a body that is not S3's.
 const EXCERPT_CHARS_MAX: usize = 120;
 
 /// An answer of an S3 server that rejects a request.

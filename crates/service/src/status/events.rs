@@ -15,7 +15,7 @@ use crate::clock::now_micros;
 
 /// Log target of dead letters. They are kept apart from other events, so that neither kind displaces the other.
 pub const DEAD_LETTER_TARGET: &str = "dead_letter";
-/// Most events of each kind that are kept: one page.
+/// Maximum number of kept events of each kind: one page.
 const EVENTS_MAX: usize = 30;
 /// Longest text that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 500;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Numbers;
 use crate::metrics::Buckets;
 
-/// Most samples that are kept: five minutes.
+/// Maximum number of kept samples: five minutes.
 const SAMPLES_MAX: usize = 300;
 /// Number of samples for freshness: one minute, so that rows delayed by a start or an outage soon stop counting.
 const FRESHNESS_SAMPLES: usize = 60;

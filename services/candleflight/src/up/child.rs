@@ -26,7 +26,7 @@ pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 const LOG: &str = "log";
 /// File in the folder of a server that identifies its process.
 const PID: &str = "pid";
-/// Most lines of a server's log that an error shows.
+/// Maximum number of lines of a server's log that an error shows.
 const LOG_LINES_MAX: usize = 15;
 
 /// Properties of one kind of server.

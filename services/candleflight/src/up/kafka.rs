@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::child::{Child, Kind, run_to_end};
 
-/// Largest Java heap: twice what a single broker with a few partitions needs.
+/// Maximum size of the Java heap: twice what a single broker with a few partitions needs.
 const HEAP: &str = "-Xmx256m";
 /// Line that Kafka logs once it answers, on a logger that the configuration below enables.
 const READY: &str = "Kafka Server started";

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 /// Largest batch that a merge makes, in rows. One Flight message holds about twice as many.
 const MERGED_ROWS_MAX: usize = 8192;
-/// Most rows that one [`HotBuffer::read`] returns, about a megabyte. So a slow follower holds little memory.
+/// Maximum number of rows that one [`HotBuffer::read`] returns, about a megabyte. So a slow follower holds little memory.
 const READ_ROWS_MAX: usize = 8192;
 
 /// Error for a batch that would leave a gap: the buffer expects another offset.

@@ -19,7 +19,7 @@ use crate::error::CallError;
 use crate::follow::symbols::Symbols;
 use crate::follow::{Feed, Outbox, Step, in_turn};
 
-/// Most batches from files that are encoded ahead of the one being sent.
+/// Maximum number of batches from files that are encoded ahead of the one being sent.
 const ENCODED_AHEAD: usize = 2;
 
 /// Rows of bronze from a follower's position on. Each offset comes once.

@@ -12,11 +12,12 @@ use datafusion::logical_expr::LogicalPlan;
 use super::tables::PublicTable;
 use crate::late_table::LateTable;
 
-/// Most kept plans. Each takes some ten kilobytes.
+/// Maximum number of kept plans. Each takes some ten kilobytes.
 const PLANS_MAX: usize = 128;
 /// Longest text whose plan is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
-/// Most columns of all nodes of a kept plan. Each node has the columns of all its inputs, so a short text can have a large plan.
+/// Maximum number of columns of all nodes of a kept plan. Each node has the columns of all its inputs, so a short text can have a large
+/// plan.
 const COLUMNS_MAX: usize = 2000;
 
 /// Plans before the optimizer. The optimizer uses the present time, so its result cannot be kept.

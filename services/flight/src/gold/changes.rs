@@ -10,9 +10,9 @@ use position::{OffsetRange, Position};
 use schema::RangedBatch;
 use tokio::sync::watch;
 
-/// Most bytes of the kept batches: about 150,000 rows, more than gold commits to the lake at a time.
+/// Maximum size of the kept batches, in bytes: about 150,000 rows, more than gold commits to the lake at a time.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Most batches that one [`ChangeBuffer::read`] returns, so that a slow follower holds little memory.
+/// Maximum number of batches that one [`ChangeBuffer::read`] returns, so that a slow follower holds little memory.
 const READ_BATCHES_MAX: usize = 4;
 
 /// Result of a follower's read.

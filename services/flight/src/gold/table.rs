@@ -7,7 +7,7 @@ use lake::{Lake, LakeError, Snapshot, Table};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Largest age of the cached version. Gold commits every few seconds, and each check costs a list request.
+/// Maximum age of the cached version. Gold commits every few seconds, and each check costs a list request.
 const AGE_MAX: Duration = Duration::from_millis(250);
 
 /// Gold table of a topic. The first request opens it: reading its log takes as long as reading bronze's. A restarted server already

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 /// Niceness of the query threads. Puts and followers of bronze go first, and queries get the rest of the CPU.
 const NICENESS: i32 = 10;
 
-/// Most threads. They cost nothing while they wait.
+/// Maximum number of threads. They cost nothing while they wait.
 const THREADS_MAX: usize = 256;
 
 /// Stack of a thread, in bytes. Only the used part takes memory. The engine plans by recursion, which takes 10 KB a step.

@@ -24,7 +24,7 @@ use crate::queries::watch::Watch;
 /// Longest wait of a query for a place. A dashboard sends the queries of all its charts at once, and each takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Most histories that are read at once: as many as one gold service requests.
+/// Maximum number of histories that are read concurrently: as many as one gold service requests.
 const HISTORIES_MAX: usize = 8;
 
 /// Places for queries. Clones share them.

@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::CallError;
 
-/// Most operators of one query. The stack of a query thread has room for many times as many. The parser itself limits the depth of
-/// brackets.
+/// Maximum number of operators of one query. The stack of a query thread has room for many times as many. The parser itself limits the
+/// depth of brackets.
 const OPERATORS_MAX: usize = 2_000;
 
 /// Checks that a query's text has no more operators than the engine can plan. Each operator can add one level: `a + b + c` is `(a + b) +

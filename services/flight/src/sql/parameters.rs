@@ -9,11 +9,11 @@ use tonic::Status;
 use crate::error::CallError;
 use crate::ipc::Decoder;
 
-/// Most rows of parameters in one execution: each is a query of its own.
+/// Maximum number of rows of parameters in one execution: each row is a query of its own.
 const ROWS_MAX: usize = 1000;
-/// Most values in all rows. Each becomes a value of a plan, which takes some hundred bytes.
+/// Maximum number of values in all rows. Each becomes a value of a plan, which takes some hundred bytes.
 const VALUES_MAX: usize = 65_536;
-/// Most bytes of all messages. Together with a query's text they must make a handle that fits in one message.
+/// Maximum size of all messages, in bytes. Together with a query's text they must make a handle that fits in one message.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Reads all rows of parameters, up to the limits.

@@ -13,17 +13,17 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::CallError;
 
-/// Most tables, subqueries and functions that a text reads from.
+/// Maximum number of tables, subqueries and functions that a text reads from.
 const TABLES_MAX: usize = 300;
-/// Most columns in all lists of a text.
+/// Maximum number of columns in all lists of a text.
 const COLUMNS_MAX: usize = 5_000;
 /// Column count of `*`: slightly more than the columns of the widest table.
 const WILDCARD_COLUMNS: usize = 25;
-/// Most nodes of a plan.
+/// Maximum number of nodes of a plan.
 const NODES_MAX: usize = 5_000;
-/// Most columns of all nodes of a plan. They take a few hundred megabytes while the plan is optimized.
+/// Maximum number of columns of all nodes of a plan. They take a few hundred megabytes while the plan is optimized.
 const NODE_COLUMNS_MAX: usize = 500_000;
-/// Most grouping sets of an aggregate: those of a cube of nine columns.
+/// Maximum number of grouping sets of an aggregate: those of a cube of nine columns.
 const GROUPINGS_MAX: usize = 512;
 
 /// Checks how many tables and columns a text reads, before it is planned.

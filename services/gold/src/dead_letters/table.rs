@@ -11,7 +11,7 @@ use crate::dead_letters::letter::Letter;
 use crate::error::Error;
 use crate::sink::postgres::migrate;
 
-/// Most letters that one statement deletes: a tenth of a second.
+/// Maximum number of letters that one statement deletes: a tenth of a second.
 const DELETE_MAX: i64 = 10_000;
 /// Deletions in the time in which the bound's number of letters arrives. Each deletion reads the bound's rows in the index, so more
 /// frequent ones would be expensive.
@@ -35,7 +35,7 @@ const DELETE_OLD: &str = "DELETE FROM bitcoin_dead_letters WHERE ctid = ANY (ARR
 /// Bounds of the letters in the table. The topic has the rest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Most letters, within ten percent.
+    /// Maximum number of letters, within ten percent.
     pub(super) count_max: u32,
     /// Age of the oldest letter.
     pub(super) age_max: Duration,

@@ -15,10 +15,10 @@ use crate::queue;
 use crate::source::Connection;
 use crate::state::GoldBatch;
 
-/// Most rows of one transaction that are sent. More rows are a backlog, and gold then works on that first. At 200 bytes a row they fit in
-/// one message of the Flight server.
+/// Maximum number of rows of one transaction that are sent. More rows are a backlog, and gold then works on that first. At 200 bytes a row
+/// they fit in one message of the Flight server.
 const ROWS_MAX: usize = 4096;
-/// Most rows that wait to be sent: 3 MB, or several minutes of a live stream.
+/// Maximum number of rows that wait to be sent: 3 MB, or several minutes of a live stream.
 const QUEUE_ROWS_MAX: u32 = 16_384;
 
 /// The end that accepts batches.

@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 use crate::queue;
 use crate::state::{GoldBatch, NewestBySymbol, SinkState};
 
-/// Fewest rows that are flushed as soon as no more arrive for [`QUIET`]. They are a processed backlog, whose end need not wait for the
-/// interval.
+/// Minimum number of rows that are flushed as soon as no more arrive for [`QUIET`]. They are a processed backlog, whose end need not wait
+/// for the interval.
 const QUIET_ROWS_MIN: usize = 10_000;
 /// Pause in the input that ends a backlog: far longer than the pause between two batches of a backlog.
 const QUIET: Duration = Duration::from_millis(500);

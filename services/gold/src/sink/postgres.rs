@@ -42,9 +42,9 @@ use read::{check_encoding, read_newest, read_partitions};
 /// The gold table.
 pub(crate) const TABLE: &str = "bitcoin_gold_data";
 
-/// Fewest new rows for a COPY. A COPY takes two round trips more than an INSERT, but is several times cheaper for each row.
+/// Minimum number of new rows for a COPY. A COPY takes two more round trips than an INSERT, but each row is several times cheaper.
 const COPY_ROWS_MIN: usize = 512;
-/// Most rows in one INSERT: about 1.5 MB of parameters, of which PostgreSQL keeps several copies in memory.
+/// Maximum number of rows in one INSERT: about 1.5 MB of parameters, of which PostgreSQL keeps several copies in memory.
 const UPSERT_ROWS_MAX: usize = 8192;
 /// Moves the partitions of a topic from one position to the next and returns the number of partitions moved. A partition without a position
 /// gets its first one.
@@ -61,8 +61,8 @@ const MOVE: &str = "WITH step AS (\
 const COPY_BYTES: usize = 128 * 1024;
 /// Longest wait for one statement of at most [`UPSERT_ROWS_MAX`] rows, or for one piece of a COPY: a hundred times the usual time.
 const STATEMENT_TIME_MAX: Duration = Duration::from_mins(1);
-/// Most doublings of the wait when a transaction is retried after a time-out. The limit is about an hour, so that no work is retried
-/// without end.
+/// Maximum number of doublings of the wait when a transaction is retried after a time-out. The limit is about an hour, so that no work is
+/// retried without end.
 const DOUBLINGS_MAX: u32 = 6;
 
 /// A parameter and its type. A statement without a name sends both in one message. Behind a pooler that shares a connection between

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use position::{Position, Topic};
 
-/// Most findings that are shown for the topic and for each table. All are counted.
+/// Maximum number of findings that are shown for the topic and for each table. All are counted.
 const SHOWN_MAX: usize = 20;
 
 /// Findings of verify.

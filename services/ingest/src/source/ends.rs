@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::source::Consumer;
 
-/// Most partitions that are looked up at the same time: each waits for two answers of its leader.
+/// Maximum number of partitions that are looked up concurrently: each waits for two answers of its leader.
 const PARTITIONS_AT_ONCE: usize = 16;
 /// Pause between two checks for missing leaders.
 const LEADER_PAUSE: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use crate::{Config, Error};
 
 /// Time without a batch taken by the session after which fetching is paused. Until then the bounded queue of librdkafka is enough.
 const STALL_MAX: Duration = Duration::from_millis(500);
-/// Most messages before the reader checks the clock and its other duties: some tens of microseconds.
+/// Maximum number of messages before the reader checks the clock and its other duties: some tens of microseconds of work.
 const STEP_MESSAGES_MAX: usize = 64;
 /// Interval at which a paused reader polls the group.
 const PAUSED_POLL: Duration = Duration::from_millis(100);

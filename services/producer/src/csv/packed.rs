@@ -13,7 +13,7 @@ use crate::Error;
 
 /// Number of bytes read from the file at once.
 const READ_BYTES: usize = 256 << 10;
-/// Most names of CSV files that an error shows.
+/// Maximum number of names of CSV files that an error shows.
 const NAMES_MAX: usize = 5;
 /// Folder in an archive where macOS stores its own metadata of each file, under the name of the file.
 const MAC_NOTES: &str = "__MACOSX/";

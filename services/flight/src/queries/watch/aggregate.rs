@@ -22,7 +22,7 @@ use super::Guard;
 
 /// Largest value that is not counted, in bytes. Such values are about as large as the rows that they belong to.
 const VALUE_BYTES_MAX: usize = 256;
-/// Most centroids of an approximate percentile. 100 are usual.
+/// Maximum number of centroids of an approximate percentile. 100 are usual.
 const CENTROIDS_MAX: f64 = 10_000.0;
 
 /// Watches the aggregates of all windows of an optimized plan. It takes the logical plan, because physical windows hide their parts.

@@ -43,7 +43,7 @@ const NAMES: [&str; 12] = [
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// Largest text that a pattern may search, in bytes.
 const SEARCHED_BYTES_MAX: u64 = 1 << 20;
-/// Most pairs of letters that a function compares for one row.
+/// Maximum number of pairs of letters that a function compares for one row.
 const PAIRS_MAX: u64 = 100_000_000;
 
 /// Bounds the functions of all sessions that are created from `state`.

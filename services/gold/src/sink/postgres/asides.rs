@@ -11,7 +11,7 @@ use crate::metrics::{Metrics, ReasonLabel};
 
 /// Detail text of all these rows.
 const DETAIL: &str = "bronze has this row, but gold cannot store it";
-/// Most rows in one INSERT: 2 MB of parameters.
+/// Maximum number of rows in one INSERT: 2 MB of parameters.
 const ROWS_MAX: usize = 4096;
 /// Insert of rows. A row may already be there: another gold table uses the same database, or the topic's offsets started again at 0.
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \
