@@ -49,7 +49,7 @@ const REPEATS: usize = 5;
 /// Longest wait for the hot rows to arrive.
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Pause between two checks for the hot rows.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
 /// Largest relative difference between sums in different orders.
 const DIFFERENCE_MAX: f64 = 1e-9;
 
@@ -182,7 +182,7 @@ impl Bronze {
             let deadline = Instant::now() + DEADLINE;
             while transport::client::progress(client).await?.received.next(0) != Some(next) {
                 ensure!(Instant::now() < deadline, "the hot rows have not arrived");
-                sleep(LOOK_PAUSE).await;
+                sleep(CHECK_PAUSE).await;
             }
             Ok(())
         })

@@ -21,7 +21,7 @@ const FIRST_MAX: f64 = 1.0;
 /// Longest start after a backfill, in seconds.
 const AGAIN_MAX: f64 = 2.0;
 /// Pause between two checks. A figure may be too long by this much.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+const CHECK_PAUSE: Duration = Duration::from_millis(2);
 /// Longest wait for a start before the measurement fails.
 const START_MAX: Duration = Duration::from_mins(1);
 /// Symbol of the first start.
@@ -132,7 +132,7 @@ async fn first_row(database: &Client, symbol: &str, start: &str) -> anyhow::Resu
     // The table does not exist at first.
     while database.query_opt(&query, &[]).await.ok().flatten().is_none() {
         anyhow::ensure!(Instant::now() < deadline, "no gold row of {symbol} within {START_MAX:?}");
-        sleep(LOOK_PAUSE).await;
+        sleep(CHECK_PAUSE).await;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Pause between two checks of a condition.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Checks repeatedly until `condition` holds, and returns its value.
 ///
@@ -23,6 +23,6 @@ pub async fn eventually<T>(
             return value;
         }
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        sleep(LOOK_PAUSE).await;
+        sleep(CHECK_PAUSE).await;
     }
 }

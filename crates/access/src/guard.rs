@@ -20,7 +20,7 @@ use crate::users::{ANYONE, NAME_BYTES_MAX, Users};
 use crate::{Args, Error, Role, Secret, named, password, token};
 
 /// Interval at which the users file is checked for changes.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent password checks: each takes 20 ms of a core and 19 MiB.
 const CHECKS_MAX: usize = 1;
 /// Maximum number of log-ins that are being checked or wait for a check. Further ones are rejected with a retry delay.
@@ -306,7 +306,7 @@ impl UsersFile {
     /// Returns the current users, or the last good ones while the file cannot be read.
     fn known(&self, key: &Key) -> (Arc<Users>, Arc<HashMap<[u8; 32], String>>) {
         let mut known = locked(&self.known);
-        if known.looked.elapsed() >= LOOK_INTERVAL {
+        if known.looked.elapsed() >= CHECK_INTERVAL {
             known.looked = Instant::now();
             let changed = changed(&self.path);
             if changed.is_some() && changed != known.changed {

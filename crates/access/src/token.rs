@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_says_nothing() {
+    fn invalid_token_text_is_none() {
         for text in ["", ".", "a.b", "AAAA.AAAA", "cft_AAAA", "ä.ö"] {
             assert_eq!(Claim::read(text), None, "{text}");
         }

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_no_harm_is_taken() {
+    fn harmless_options_are_accepted() {
         for (key, value) in [
             ("acks", "all"),
             ("acks", "-1"),

@@ -20,7 +20,7 @@ pub(crate) const ADVICE: &str =
 /// Longest wait for a broker's answer before checking whether it rejects the connection: many times what a healthy broker takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two checks.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+const CHECK_PAUSE: Duration = Duration::from_millis(50);
 /// Parts of librdkafka's messages that show a rejection.
 const SIGNS: [&str; 3] = ["SASL ", "SSL handshake", "security.protocol"];
 /// Age of a connection, in milliseconds, below which it was not idle when the broker closed it.
@@ -67,7 +67,7 @@ pub async fn refused(args: &Args) -> Error {
         if let Some(reason) = found {
             return Error::Refused { reason };
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(CHECK_PAUSE).await;
     }
 }
 

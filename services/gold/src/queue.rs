@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sender_that_does_not_wait_is_told_that_there_is_no_room() {
+    async fn try_send_returns_false_when_the_queue_is_full() {
         let (sender, mut receiver) = bounded(100);
         assert!(sender.try_send(60, 'a'));
         assert!(!sender.try_send(60, 'b'));

@@ -39,7 +39,7 @@ fn write_users(path: &Path) -> String {
 /// Makes the next check of the file due.
 fn look_again(guard: &Guard) {
     let mut known = super::locked(&guard.file.as_ref().unwrap().known);
-    known.looked -= super::LOOK_INTERVAL;
+    known.looked -= super::CHECK_INTERVAL;
 }
 
 async fn admitted(guard: &Guard, header: &HeaderValue) -> Result<(String, Role), Denied> {

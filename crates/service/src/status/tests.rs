@@ -31,7 +31,7 @@ fn others_count_until_they_are_silent_and_are_then_forgotten() {
 }
 
 #[test]
-fn a_later_report_replaces_an_earlier_one_and_ones_own_is_not_heard() {
+fn a_later_report_replaces_an_earlier_one_and_the_own_report_is_ignored() {
     let status = Status::default();
     let now = crate::clock::now_micros();
     status.record(report("other", now, "candleflight_bronze_hot_rows 1\n"));

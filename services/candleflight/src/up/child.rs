@@ -19,7 +19,7 @@ const START_MAX: Duration = Duration::from_mins(1);
 /// Longest wait for a server to end after a signal. The server is then killed; both servers recover from that.
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two checks of a condition that sends no event. It adds at most this time to the start.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
 /// Pause between two checks of a server that starts slowly and that nothing waits for.
 pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Log file in the folder of a server, which receives its output.
@@ -93,7 +93,7 @@ impl Child {
             if Instant::now() > deadline {
                 bail!("{} does not answer after {START_MAX:?}; {}", self.kind.name, self.log_end());
             }
-            sleep(LOOK_PAUSE).await;
+            sleep(CHECK_PAUSE).await;
         }
         Ok(())
     }
@@ -195,10 +195,10 @@ pub(super) async fn end_stale(kind: &Kind, folder: &Path) -> anyhow::Result<()> 
         while server.exists() {
             if Instant::now() > deadline {
                 signal("KILL", server.id).await?;
-                sleep(LOOK_PAUSE * 10).await;
+                sleep(CHECK_PAUSE * 10).await;
                 ensure!(!server.exists(), "process {} of an earlier run does not end", server.id);
             }
-            sleep(LOOK_PAUSE).await;
+            sleep(CHECK_PAUSE).await;
         }
     }
     fs::remove_file(folder.join(PID))?;

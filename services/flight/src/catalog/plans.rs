@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_never_more_than_so_many() {
+    async fn the_cache_holds_a_bounded_number_of_plans() {
         let (session, plans) = (session(), Plans::default());
         let plan = plan(&session, "SELECT 1").await;
         let texts: Vec<String> = (0..=PLANS_MAX).map(|text| text.to_string()).collect();

@@ -97,15 +97,15 @@ mod tests {
     use crate::error::CallError;
 
     #[tokio::test]
-    async fn what_a_client_leaves_untaken_is_let_go_of() {
-        let (held, is_let_go) = oneshot::channel::<()>();
+    async fn a_stream_is_dropped_if_its_client_stops_reading() {
+        let (held, is_dropped) = oneshot::channel::<()>();
         let endless = futures::stream::repeat_with(move || {
             let _held = &held;
             Ok(FlightData::default())
         });
         let mut messages = Watched::new(endless, Duration::from_millis(1));
         messages.next().await.unwrap().unwrap();
-        is_let_go.await.unwrap_err();
+        is_dropped.await.unwrap_err();
         assert!(matches!(messages.next().await, Some(Err(CallError::Untaken { .. }))));
         assert!(messages.next().await.is_none());
     }

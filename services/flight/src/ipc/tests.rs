@@ -210,7 +210,7 @@ fn dictionaries_are_refused_with_what_to_do() {
 proptest! {
     /// A false claim that the decoder accepted would end the process, and this test with it.
     #[test]
-    fn no_stream_is_believed(
+    fn corrupt_streams_are_rejected(
         compression in prop::sample::select(vec![None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)]),
         flips in prop::collection::vec((any::<Index>(), any::<u8>()), 0..8),
         claims in prop::collection::vec((any::<Index>(), any::<i64>()), 0..3),

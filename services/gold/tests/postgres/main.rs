@@ -29,7 +29,7 @@ const MINUTE: i64 = 60_000_000;
 /// Longest wait for a condition.
 const DEADLINE: Duration = Duration::from_mins(2);
 /// Pause between two checks of a condition.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A separate database for one test.
 struct Database {
@@ -73,7 +73,7 @@ async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>
             return value;
         }
         assert!(tokio::time::Instant::now() < end, "in time: {what}");
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(CHECK_PAUSE).await;
     }
 }
 

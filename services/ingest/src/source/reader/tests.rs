@@ -21,7 +21,7 @@ fn without_a_position_reading_starts_at_the_first_message() {
 }
 
 #[test]
-fn a_topic_that_ends_below_the_position_was_created_anew() {
+fn a_topic_that_ends_below_the_position_was_recreated() {
     let error = first(Some(11), 0, 10).unwrap_err();
     assert!(
         matches!(error, Error::TopicRecreated { position: 11, high: 10, .. }) && !error.is_transient(),
