@@ -1,4 +1,5 @@
-//! One line of the table: the pipeline's result, the results of the machine or of alternatives in the same run, and the aims.
+//! One line of the table of results. It has the pipeline's result, the aims, and the results of the bare machine or of alternatives in the
+//! same run.
 
 use serde::{Deserialize, Serialize};
 

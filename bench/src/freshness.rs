@@ -1,5 +1,5 @@
-//! Age of a candle when its gold row is committed, at steady rates. The reference is the least time that Kafka and PostgreSQL take: one
-//! record is produced, consumed and committed, with nothing in between.
+//! Age of a candle when its gold row is committed, at steady rates. The reference is the minimum time that Kafka and PostgreSQL take: one
+//! record is produced, consumed and committed without further steps.
 
 use std::time::Duration;
 

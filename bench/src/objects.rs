@@ -1,4 +1,4 @@
-//! Parquet files of a lake in the object store. They measure only the cost of puts and gets.
+//! Puts and gets of a lake's Parquet files. They measure only the cost of the object store.
 
 use anyhow::Context as _;
 use bytes::Bytes;

@@ -48,7 +48,7 @@ impl Error {
     }
 }
 
-/// Removes the value from an error about an option. The value may be a password under a mistyped name.
+/// Removes the value from an error about an option. If the name is mistyped, the value may still be a password.
 fn without_value(error: KafkaError) -> KafkaError {
     match error {
         KafkaError::ClientConfig(result, description, key, value) => {

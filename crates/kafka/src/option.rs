@@ -13,7 +13,7 @@ use crate::fixed;
 /// One option of librdkafka. Its value may be a password and is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientOption {
-    /// Empty for an empty line of the variable, which sets nothing.
+    /// Empty if the line of the variable is blank. Such an option sets nothing.
     key: String,
     value: String,
 }

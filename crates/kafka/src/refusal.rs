@@ -1,7 +1,7 @@
 //! Detection of brokers that reject the connection: a log-in, a certificate or a protocol is wrong.
 //!
-//! librdkafka retries without end and reports a time-out. Services retry as well, since the broker may be wrong and a person may correct
-//! it. But they report the cause.
+//! librdkafka retries without end and reports a time-out. Services also retry, because the fault may be in the broker's configuration and
+//! an operator may fix it. Unlike librdkafka, services report the cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

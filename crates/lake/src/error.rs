@@ -115,7 +115,7 @@ pub enum LakeError {
         /// The table's position.
         position: Position,
     },
-    /// Another engine restored an older version of the table's files, but not of its position.
+    /// Another engine restored an older version of the table's files, but the table's position is still the newer one.
     #[error(
         "version {version} of the {table} table restores an older version, whose rows end below the table's position: rows would be \
          missing. Restore version {before} (RESTORE TABLE … TO VERSION AS OF {before}) and start again"

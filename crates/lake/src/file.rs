@@ -30,7 +30,7 @@ pub(crate) struct DataFile {
     pub(crate) date: i32,
     /// Number of rows. Absent for files of engines that do not count rows.
     pub(crate) rows: Option<u64>,
-    /// True for files of this crate: rows in the table's order, exact statistics.
+    /// True if this crate wrote the file. Its rows are then in the table's order, and its statistics are exact.
     pub(crate) ordered: bool,
     pub(crate) symbol: Option<(String, String)>,
     pub(crate) event_time: Option<(i64, i64)>,

@@ -10,7 +10,7 @@ use crate::spec::TableSpec;
 
 /// Property that holds the name of the Kafka topic.
 pub(crate) const TOPIC: &str = "candleflight.topic";
-/// Property that holds the topic's Kafka id. The first commit of a writer that has the id sets it.
+/// Property that holds the topic's Kafka id. The first writer that has the id sets this property in its first commit.
 pub(crate) const TOPIC_ID: &str = "candleflight.topicId";
 /// Property of gold that holds the id of the bronze table it is computed from.
 pub(crate) const BRONZE: &str = "candleflight.bronze";

@@ -58,8 +58,8 @@ impl Table {
         Ok((removed, added))
     }
 
-    /// Writes the new `rows` of a date. Each of the `held` files that contains a new key becomes one file with the new values of its keys.
-    /// The rows whose key is in no file get files of their own. So the cost depends on the files that are touched, and no file grows.
+    /// Writes the new `rows` of a date. Each `held` file that contains one of the new keys is rewritten as one file with the new values.
+    /// Rows whose key is in no file go to separate files. So the cost depends on the rewritten files, and no file grows.
     async fn rewrite(
         &self,
         rows: FileRows,

@@ -92,13 +92,13 @@ impl Position {
         other.iter().all(|(partition, next)| self.next(partition).is_some_and(|ours| ours >= next))
     }
 
-    /// Returns the lesser next offset of each partition. A partition that either position lacks is absent.
+    /// Returns the lesser next offset of each partition that both positions contain.
     pub fn lesser(&self, other: &Position) -> Position {
         let both = |(partition, next)| Some((partition, other.next(partition)?.min(next)));
         self.iter().filter_map(both).collect()
     }
 
-    /// Returns the greater next offset of each partition. A partition that only one position has is included.
+    /// Returns the greater next offset of each partition. A partition that only one position contains keeps its next offset.
     pub fn greater(&self, other: &Position) -> Position {
         let mut greater = self.clone();
         for (partition, next) in other.iter() {

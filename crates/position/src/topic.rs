@@ -29,7 +29,7 @@ impl Topic {
         Topic { name: name.into(), id: None }
     }
 
-    /// Returns true if both can be the same topic. The names must be equal, and so must the ids if both are known.
+    /// Returns true if `self` and `other` may be the same topic: their names are equal, and so are their ids if both are known.
     pub fn matches(&self, other: &Topic) -> bool {
         let same_life = match (&self.id, &other.id) {
             (Some(ours), Some(theirs)) => ours == theirs,

@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Latest event time that is accepted, in Unix seconds: the end of the year 9999. It is the last year that all date formats support.
+/// Latest event time that is accepted, in Unix seconds: the end of the year 9999. This is the last year that all date formats support.
 pub const TIMESTAMP_SECONDS_MAX: f64 = 253_402_300_799.0;
 
 /// [`TIMESTAMP_SECONDS_MAX`] in microseconds. No time in either table is later, and none is before 1970.

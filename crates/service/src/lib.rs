@@ -190,13 +190,13 @@ pub fn shutdown_on_signal() -> CancellationToken {
     token
 }
 
-/// Runs one service as a process of its own: starts telemetry, signal handling and the endpoint, then calls `run` and awaits its result.
+/// Runs one service as a separate process. Starts telemetry, signal handling and the endpoint, then calls `run` and awaits its result.
 ///
 /// The drain of the service takes at most `drain_max`.
 ///
 /// # Errors
 ///
-/// An error of `run`; the address of the endpoint cannot be used; or the drain took longer than `drain_max`.
+/// Returns an error if `run` fails, the address of the endpoint cannot be used, or the drain takes longer than `drain_max`.
 pub async fn run<F, Fut>(args: Args, name: &'static str, run: F) -> anyhow::Result<()>
 where
     F: FnOnce(Context) -> Fut,

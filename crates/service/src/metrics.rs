@@ -155,7 +155,7 @@ impl Buckets {
         Buckets(self.0.iter().zip(before).map(|((bound, count), before)| (*bound, count - before)).collect())
     }
 
-    /// Estimates the quantile `q`: the upper bound of the bucket that contains it; `None` without observations.
+    /// Estimates the quantile `q` as the upper bound of its bucket. Returns `None` if there are no observations.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let total = self.0.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         self.0.iter().find(|(_, count)| *count >= q * total).map(|(bound, _)| *bound)

@@ -155,9 +155,9 @@ impl Status {
         View::new(&reports, &lock(&self.0.history))
     }
 
-    /// Returns the current numbers, with the freshness of the last minute only.
+    /// Returns the current numbers. Their freshness covers only the last minute.
     ///
-    /// The first rows after a start have waited for it. In a total, their freshness would hide that of all later rows.
+    /// The first rows after a start have waited for the start. In a total, their freshness would hide the freshness of all later rows.
     pub fn numbers(&self) -> Numbers {
         let numbers = Numbers::of(&self.reports());
         lock(&self.0.history).recent(numbers)

@@ -7,5 +7,5 @@ pub mod client;
 pub mod descriptor;
 pub mod stream;
 
-/// Largest HTTP/2 frame that either side accepts, in bytes: a batch then needs a few system calls, and not one for each 16 KiB.
+/// Maximum size of an HTTP/2 frame that client and server accept, in bytes. At the default of 16 KiB, a batch needs many more system calls.
 pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;

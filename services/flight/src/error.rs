@@ -22,7 +22,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The lake failed for good: it is fenced, has another schema, or does not support put-if-absent.
+    /// The lake failed permanently: another writer has fenced it, its schema is different, or its store does not support put-if-absent.
     #[error(transparent)]
     Lake(#[from] LakeError),
     /// The address is reachable from other machines, but callers need no authentication.

@@ -1,7 +1,7 @@
-//! DoGet from a position, of either table: the stream of one follower.
+//! DoGet from a position of bronze or gold: the stream of one follower.
 //!
-//! [`follow`] holds what the tables have in common: the schema and the starts at the beginning, keep-alives, turns, and the end. A [`Feed`]
-//! finds the next rows of its table. The client's own pace pulls the stream, so a slow client takes little memory.
+//! [`follow`] is the common part of both tables: the schema and the starts at the beginning, keep-alives, turns, and the end. A [`Feed`]
+//! finds the next rows of its table. The stream produces messages only when the client reads, so a slow client takes little memory.
 
 pub(crate) mod start;
 pub(crate) mod symbols;

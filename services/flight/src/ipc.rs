@@ -22,10 +22,11 @@ use proto::Message as _;
 use proto::metadata::{BatchMetadata, RANGE_OFFSETS_MAX};
 use schema::RangedBatch;
 
-/// Largest ratio of the bytes that a message's header describes to the header's own bytes. Writers share the layouts of its tables, and
-/// nothing else.
+/// Largest ratio of the bytes that a message's header describes to the header's own bytes. Writers share only the layouts of the header's
+/// tables.
 const HEADER_SHARING_MAX: usize = 4;
-/// Bytes that a header may describe in addition. In the smallest headers the shared layouts are the largest part.
+/// Number of bytes that a header may describe in addition to [`HEADER_SHARING_MAX`] times its own bytes. In the smallest headers, the
+/// shared layouts are the largest part.
 const HEADER_BYTES_MIN: usize = 4096;
 /// Maximum number of columns of a schema. No table and no list of parameters comes near this number.
 const COLUMNS_MAX: usize = 65_536;
@@ -215,8 +216,8 @@ fn read_schema(header: &Message<'_>) -> Result<SchemaRef, String> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Returns true if each value of the type has its own bytes in the batch. Views and dictionaries describe more than they hold, and nested
-/// types can.
+/// Returns true if each value of the type has its own bytes in the batch. Views and dictionaries can describe more bytes than they hold,
+/// and so can nested types.
 fn is_plain(kind: &DataType) -> bool {
     match kind {
         DataType::FixedSizeBinary(width) => (1..=FIXED_BYTES_MAX).contains(width),

@@ -1,4 +1,4 @@
-//! The one adaptor for tables whose rows are chosen when a query scans them. Their schema is known before.
+//! Adaptor for tables whose rows are chosen when a query scans the table. The schema of such a table is known before.
 
 use std::fmt::Debug;
 use std::sync::Arc;

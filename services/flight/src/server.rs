@@ -130,7 +130,7 @@ impl Server {
         let schema = Catalog::schema(table).ok_or_else(|| {
             CallError::BadRequest(format!("there is no table {table:?}: the tables are bronze and gold"))
         })?;
-        // The ticket describes a query, whose result ends. A client that follows a table writes its own ticket.
+        // The ticket describes a query, so its stream ends. A client that follows a table creates a ticket of its own.
         let ticket = Sql::ticket(&format!("SELECT * FROM {PUBLIC}.{table}"));
         let info = FlightInfo::new().try_with_schema(&schema)?;
         Ok(info

@@ -178,7 +178,7 @@ fn ipc(schema: &Schema) -> Result<IpcMessage, ArrowError> {
     SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into()
 }
 
-/// Describes a result without a location: the client reads it from this server, under whatever address it uses.
+/// Describes a result without a location. The client then reads the result from this server, at the address of its current connection.
 fn info(
     schema: &Schema,
     ticket: Ticket,

@@ -95,7 +95,7 @@ pub enum Error {
          --postgres-cert"
     )]
     PostgresTls(#[source] tokio_postgres::Error),
-    /// PostgreSQL rejects the connection: a wrong log-in, or a role that may not connect to the database.
+    /// PostgreSQL rejects the connection: the log-in is wrong, or the role may not connect to the database.
     #[error("PostgreSQL rejects the connection; check user, password, database and sslmode in --postgres")]
     PostgresRefused(#[source] tokio_postgres::Error),
     /// PostgreSQL returned an error or is unreachable.
@@ -221,7 +221,7 @@ fn query_is_transient(error: &DataFusionError) -> bool {
     )
 }
 
-/// Returns true if the same transaction may succeed later: the server did not answer, or returned a transient error.
+/// Returns true if the same transaction may succeed later, because the server did not answer or returned a transient error.
 fn postgres_is_transient(error: &tokio_postgres::Error) -> bool {
     if let Some(answer) = error.as_db_error() {
         return sqlstate::verdict(answer) == Verdict::Passes;

@@ -56,7 +56,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits for an item and returns all items in the queue; returns none once the senders are gone.
+    /// Waits for an item and returns all items in the queue. Returns an empty vector if the queue is empty and all senders are dropped.
     pub(crate) async fn recv_all(&mut self) -> Vec<T> {
         let mut taken = Vec::new();
         self.items.recv_many(&mut taken, ITEMS_MAX).await;

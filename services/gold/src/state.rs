@@ -126,7 +126,7 @@ impl SymbolPartitions {
         self.0.get(symbol)
     }
 
-    /// Adds a partition of `symbol`. Returns true if the symbol had other partitions before, but not this one.
+    /// Adds a partition of `symbol`. Returns true if the symbol already had partitions, but not `partition`.
     pub(crate) fn insert(&mut self, symbol: &str, partition: i32) -> bool {
         if let Some(known) = self.0.get_mut(symbol) {
             return known.insert(partition);

@@ -1,8 +1,8 @@
 //! `candleflight verify`: compares bronze with the topic, and both sinks with the gold that follows from bronze, bit by bit.
 //!
 //! Each sink and its recorded position are read in one snapshot. Bronze is read up to exactly that position, so verify works on a running
-//! pipeline. Separate code computes the expected rows. Verify shares with the services only the reading of Flight streams, Delta tables and
-//! PostgreSQL, and the names and bounds of [`schema`].
+//! pipeline. Separate code computes the expected rows. Verify shares only two parts with the services: the reading of Flight streams, Delta
+//! tables and PostgreSQL, and the names and bounds of [`schema`].
 
 mod bronze;
 mod compare;

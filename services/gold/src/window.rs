@@ -41,7 +41,8 @@ const KEEP_MICROS: i64 = 2 * REACH_MICROS;
 /// Minimum number of candles that memory keeps for a symbol. In the rows frame it is three times the reach. In the time frame it prevents
 /// one candle far in the future from evicting all others.
 const KEEP_ROWS: usize = 3 * (REACH_ROWS + 1);
-/// Number of candles that are evicted at once. The rest then moves once for so many candles, and the evictable ones take memory until then.
+/// Number of candles that are evicted at once. Eviction moves the remaining candles, so it waits for this many evictable candles. They take
+/// memory until then.
 const EVICT_ROWS: usize = 32;
 /// Distance between late candles of a symbol below which they are read back together: reading 240 more candles costs about as much as
 /// another request.
@@ -126,8 +127,9 @@ impl Change {
 }
 
 impl Window {
-    /// Starts at the cursor `reached`, below which bronze has the symbols of `newest`. No symbol has a later event time than `newest`
-    /// contains. Each symbol is only in the partitions that `partitions` lists for it; without an entry it may be in any.
+    /// Creates a window that starts at the cursor `reached`. Below `reached`, bronze contains the symbols of `newest`, and no symbol has a
+    /// later event time there. A symbol is only in the partitions that `partitions` lists for it. A symbol without an entry may be in any
+    /// partition.
     pub(crate) fn new(
         frame: Frame,
         reached: Position,

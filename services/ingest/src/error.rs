@@ -48,7 +48,7 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
-    /// Messages use a compression that cannot be read. To skip them would lose them.
+    /// Messages use a compression that cannot be read. If ingest skipped these messages, they would be lost.
     #[error(
         "topic {topic} holds messages compressed with a codec that this build cannot read: \
          configure its producers to use zstd, lz4, snappy or gzip"
@@ -60,7 +60,7 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
-    /// The topic has lost messages that bronze holds, and other messages have their offsets.
+    /// The topic has lost messages that bronze holds, and different messages now have the same offsets.
     #[error(
         "topic {topic} has lost messages that bronze holds, and has other messages at their offsets: a partition has lost its newest \
          messages and grown again, as after an unclean leader election. Stop its producers, give the topic an empty lake (another --lake) and run \

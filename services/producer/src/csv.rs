@@ -70,7 +70,7 @@ impl CsvFile {
         Ok(())
     }
 
-    /// Returns true if the line read last has no line end. It is the last one of a file that may still grow, so it may be incomplete.
+    /// Returns true if the line that was read last has no line end. The file may still grow, so the line may be incomplete.
     pub(crate) fn is_cut(&self) -> bool {
         !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LINE_BYTES_MAX
     }
@@ -141,10 +141,11 @@ fn parse(line: &[u8], slots: &[Option<usize>]) -> Line {
     let mut row = [0.0; COLUMNS.len()];
     let mut found = 0;
     let mut fields = line.split(|byte| *byte == b',');
-    // The slots come first: `zip` takes an item from its first iterator even if the second one has ended, and no field may be lost.
+    // The slots come first: `zip` takes an item from its first iterator even if the second has ended. This item must not be a field,
+    // because the field would be lost.
     for (slot, field) in slots.iter().zip(fields.by_ref()) {
         let quoted = field.trim_ascii();
-        // The comma that ended this field was inside its quotes, so this is only half a field.
+        // The quotes are unbalanced: the comma that ended the field was inside its quotes.
         if quoted.starts_with(b"\"") != quoted.ends_with(b"\"") || quoted == b"\"" {
             return Err("comma_in_quotes");
         }

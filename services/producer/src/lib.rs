@@ -1,8 +1,8 @@
 //! The producer: sends candles from CSV files to the topic, at the pace of a market or as fast as Kafka accepts them.
 //!
 //! The headers of every record name its file and line. With `--resume`, the producer reads the headers back from the end of the topic. It
-//! checks that the file still has the same candle in that line, and goes on after it. So a producer that was stopped or killed sends no
-//! candle twice and omits none.
+//! checks that the file still has the same candle in that line, and continues with the next line. So a producer that was stopped or killed
+//! sends each candle exactly once.
 
 mod csv;
 mod error;
@@ -65,8 +65,8 @@ pub struct Config {
     /// Continue each input after its last line that is already in the topic.
     #[arg(long, env = "CANDLEFLIGHT_RESUME")]
     pub resume: bool,
-    /// With --resume: send an input from its first line even if it may have been sent before. This is unknown if the topic has lost its
-    /// oldest records and has no record of the input.
+    /// With --resume: send an input from its first line, even if it may have been sent before. The producer cannot check this if the topic
+    /// has lost its oldest records and has no record of the input.
     #[arg(long, env = "CANDLEFLIGHT_START_OVER")]
     pub start_over: bool,
     /// Number of partitions of the topic, if it is created. All candles of a symbol go to the same partition.

@@ -154,7 +154,7 @@ impl Sink {
         Ok(true)
     }
 
-    /// Polls acknowledgements, then waits for `wait` or until `shutdown`.
+    /// Polls acknowledgements, then waits for the time `wait`, or until `shutdown` is cancelled.
     pub(crate) fn wait(&self, wait: Duration, shutdown: &CancellationToken) -> Result<(), Error> {
         self.take_in()?;
         let _over = Handle::current().block_on(timeout(wait, shutdown.cancelled()));
@@ -162,13 +162,13 @@ impl Sink {
     }
 
     fn take_in(&self) -> Result<(), Error> {
-        // One poll handles one event, or all events until its time is over. The time is short, because librdkafka spends the last
-        // millisecond of a longer poll in a busy loop.
+        // One poll handles either one event, or all events that arrive within the poll's time. The time is short, because librdkafka spends
+        // the last millisecond of a longer poll in a busy loop.
         self.producer.poll(POLL_TIME);
         self.failure()
     }
 
-    /// Waits until all records are acknowledged or one has failed permanently; after `shutdown`, for at most [`DRAIN_MAX`].
+    /// Waits until all records are acknowledged or one has failed permanently. After `shutdown`, it waits for at most [`DRAIN_MAX`].
     pub(crate) fn flush(&self, shutdown: &CancellationToken) -> Result<(), Error> {
         let mut deadline = None;
         while self.producer.flush(FLUSH_STEP).is_err() {

@@ -62,7 +62,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The folder of a lake as a store. Its paths begin in the folder.
+/// The folder of a lake, used as a store. All paths are relative to this folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     files: LocalFileSystem,

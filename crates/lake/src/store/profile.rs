@@ -78,7 +78,7 @@ impl Profile {
 fn section(text: &str, is_asked: impl Fn(&str) -> bool) -> Option<Settings> {
     let (mut found, mut inside) = (None::<Settings>, false);
     for line in text.lines() {
-        // An indented line belongs to the setting above it. None of these lines matter here.
+        // An indented line belongs to the setting above it. Settings that have such lines are not used here.
         let is_comment = line.starts_with(['#', ';']);
         if line.trim().is_empty() || is_comment || line.starts_with([' ', '\t']) {
             continue;

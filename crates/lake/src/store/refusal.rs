@@ -48,7 +48,7 @@ impl Refusal {
         Refusal { status, code, message, region, foreign: is_page(headers) }
     }
 
-    /// Returns the meaning of the answer. This is the table of S3's answers, and [`crate::verdict`] explains the outcomes.
+    /// Maps S3's error code to a verdict. [`crate::verdict`] explains the verdicts.
     pub(crate) fn verdict(&self) -> Verdict {
         match self.code.as_str() {
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" => Verdict::waits(

@@ -33,13 +33,13 @@ pub struct Sample {
     pub hot: f64,
     /// Rows in bronze that are durable.
     pub durable: f64,
-    /// Median freshness of the last minute: seconds from production to the commit in PostgreSQL; `None` without rows.
+    /// Median freshness of the last minute: seconds from production to the commit in PostgreSQL. `None` if no rows were committed.
     pub freshness_p50: Option<f64>,
-    /// 99th percentile of the same.
+    /// 99th percentile of the freshness of the last minute.
     pub freshness_p99: Option<f64>,
 }
 
-/// Samples of the last minutes, with the numbers that they were taken from.
+/// Samples of the last minutes. Each sample is stored with the numbers that it was computed from.
 #[derive(Debug, Default)]
 pub(super) struct History {
     samples: VecDeque<(Sample, Numbers)>,
@@ -66,7 +66,7 @@ impl History {
         Numbers { freshness: numbers.freshness.since(earlier.unwrap_or(&Buckets::default())), ..numbers }
     }
 
-    /// Returns the sample of `numbers`; its rates compare them with earlier samples.
+    /// Returns the sample of `numbers`. Its rates compare `numbers` with an earlier sample.
     pub(super) fn sample(&self, at_micros: i64, numbers: &Numbers) -> Sample {
         let earlier = self.back(RATE_SAMPLES);
         let rate = |count: fn(&Numbers) -> f64| {
@@ -90,7 +90,7 @@ impl History {
         }
     }
 
-    /// Returns the sample `count` places before the end, or the first one; `None` if there is none.
+    /// Returns the sample `count` places before the end, or the first sample if there are fewer. Returns `None` if there are no samples.
     fn back(&self, count: usize) -> Option<&(Sample, Numbers)> {
         self.samples.get(self.samples.len().saturating_sub(count))
     }

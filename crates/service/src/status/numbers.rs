@@ -24,9 +24,9 @@ pub struct Numbers {
     pub dead_letters: f64,
     /// Time of the last flush of bronze to the lake, in seconds since the epoch; 0 if there was none.
     pub bronze_flushed: f64,
-    /// Time of the last commit of gold to PostgreSQL, in the same form.
+    /// Time of the last commit of gold to PostgreSQL, in the form of `bronze_flushed`.
     pub postgres_committed: f64,
-    /// Time of the last commit of gold to the lake, in the same form.
+    /// Time of the last commit of gold to the lake, in the form of `bronze_flushed`.
     pub lake_committed: f64,
     /// Positions, ascending by partition.
     pub partitions: Vec<Partition>,

@@ -20,7 +20,7 @@ const START_MAX: Duration = Duration::from_mins(1);
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two checks of a condition that sends no event. It adds at most this time to the start.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);
-/// Pause between two checks of a server that starts slowly and that nothing waits for.
+/// Pause between two checks of a server that starts slowly. No other server waits for its start.
 pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Log file in the folder of a server, which receives its output.
 const LOG: &str = "log";
@@ -38,7 +38,7 @@ pub(super) struct Kind {
     pub(super) stop_signal: &'static str,
     /// Signal that the kernel sends to the server when this process dies.
     pub(super) death_signal: &'static str,
-    /// User of the server if this process runs as root. Servers that refuse root have their own user.
+    /// User that runs the server if this process runs as root. It is set for servers that refuse to run as root.
     pub(super) user: Option<&'static str>,
     /// Environment variables of the server.
     pub(super) variables: &'static [(&'static str, &'static str)],
@@ -55,8 +55,8 @@ pub(super) struct Child {
 impl Child {
     /// Starts `program` in `folder`, with its output in [`LOG`]. The caller must make sure that no other server runs there.
     ///
-    /// Arguments and configuration use paths relative to `folder`, since the path of the folder may contain a character that some server
-    /// uses as separator.
+    /// Arguments and configuration use paths relative to `folder`, because some servers use a character as separator that the folder's path
+    /// may contain.
     ///
     /// Must be called on the main thread: the kernel binds a child's death signal to the *thread* that started it.
     pub(super) fn start<S: AsRef<OsStr>>(
@@ -173,7 +173,7 @@ pub(super) fn is_root() -> bool {
 }
 
 fn command<S: AsRef<OsStr>>(kind: &'static Kind, folder: &Path, program: &Path, arguments: &[S]) -> Command {
-    // setpriv (util-linux) sets the death signal after it changes the user, since that change would clear it.
+    // setpriv (util-linux) changes the user first and then sets the death signal, because a change of the user clears the signal.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", kind.death_signal]);
     if let Some(user) = kind.user.filter(|_| is_root()) {

@@ -132,7 +132,7 @@ impl Dashboard {
         }
     }
 
-    /// Reports when the dashboard is ready, or that it has ended. The pipeline continues without it. Never returns.
+    /// Reports when the dashboard is ready or has ended. Never returns. The pipeline continues if the dashboard has ended.
     pub(super) async fn watch(&mut self, screen: &Screen) -> Infallible {
         let Some(child) = &mut self.child else { return pending().await };
         let (address, log_in) = (&self.address, &self.log_in);

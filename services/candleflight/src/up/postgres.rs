@@ -24,7 +24,7 @@ pub(super) static POSTGRES: Kind = Kind {
     name: "PostgreSQL",
     // Fast shutdown: PostgreSQL ends its sessions and writes a checkpoint.
     stop_signal: "INT",
-    // Immediate shutdown: all its processes end at once, and the next start replays the log.
+    // Immediate shutdown: all processes of PostgreSQL end at once, and the next start replays the log.
     death_signal: "QUIT",
     user: Some(SYSTEM_USER),
     variables: &[],

@@ -1,4 +1,4 @@
-//! Unique identity of a process: its id, its start time, and the boot of the machine.
+//! Unique identity of a process: its id, its start time, and the boot id of the machine.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -30,7 +30,7 @@ impl Process {
         Some(Process { id: id.parse().ok()?, started: started.parse().ok()?, boot: boot.to_owned() })
     }
 
-    /// Returns true if the process still exists. A process that has ended exists until its parent collects it.
+    /// Returns true if the process still exists. A process that has ended still exists until its parent waits for it.
     pub(super) fn exists(&self) -> bool {
         Process::with_id(self.id).as_ref() == Some(self)
     }
@@ -47,7 +47,7 @@ pub(super) fn runs(id: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
-/// Returns true if the process has `folder` on its command line. The first version recognized its servers in this way.
+/// Returns true if the command line of the process contains `folder`. The first version identified its servers only in this way.
 pub(super) fn names_folder(id: u32, folder: &Path) -> bool {
     fs::read(format!("/proc/{id}/cmdline"))
         .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy()))

@@ -19,9 +19,9 @@ use tracing_subscriber::{Registry, fmt};
 use super::logs::Log;
 use crate::numbers::{line, table};
 
-/// Period of redrawing the metrics in a terminal, at reading speed.
+/// Interval at which the metrics are redrawn in a terminal: slow enough to read.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
-/// Period of writing the metrics to other outputs, one line each time.
+/// Interval at which one line of metrics is written to an output that is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The terminal, or any other standard output. Clones share it.

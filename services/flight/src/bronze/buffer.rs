@@ -28,7 +28,7 @@ pub(crate) struct Gap {
     pub(crate) found: i64,
 }
 
-/// Error for a put of another topic than bronze's, or of a recreated topic with the same name.
+/// Error for a put of a topic other than bronze's, or of a recreated topic with the same name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bronze holds topic {ours}, not {theirs}: put these batches to the server of their own topic")]
 pub(crate) struct OtherTopic {

@@ -128,7 +128,7 @@ impl Put {
     }
 }
 
-/// Checks the rules that all services rely on: one partition a batch, offsets that ascend within the range, and rows that are candles.
+/// Checks the rules that all services rely on: one partition per batch, ascending offsets within the range, and rows that are candles.
 fn validate(RangedBatch { range, rows }: &RangedBatch) -> Result<(), String> {
     let partitions = rows.column(column::KAFKA_PARTITION).as_primitive::<Int32Type>().values();
     if partitions.iter().any(|partition| *partition != range.partition) {

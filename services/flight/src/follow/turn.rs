@@ -1,5 +1,5 @@
-//! Turns for reading files. A follower of the hot rows holds one or two messages. A follower that reads files is megabytes ahead of its
-//! client, so only some followers read files at a time.
+//! Turns for reading files. A follower of the hot rows holds one or two messages in memory. A follower that reads files holds megabytes, so
+//! only some followers read files at a time.
 
 use std::fmt;
 use std::sync::Arc;

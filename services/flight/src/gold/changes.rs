@@ -43,7 +43,7 @@ struct State {
     arrivals: u64,
 }
 
-/// Batches of one partition. Their ranges join from `first` to `next`.
+/// Batches of one partition. Their ranges are contiguous and cover the offsets from `first` to `next`.
 #[derive(Debug)]
 struct Run {
     batches: VecDeque<(u64, RangedBatch)>,

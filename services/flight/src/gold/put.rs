@@ -13,8 +13,8 @@ use crate::error::CallError;
 use crate::gold::changes::ChangeBuffer;
 use crate::ipc::Decoder;
 
-/// Receives batches until the client ends or the server stops. Nothing here is durable or acknowledged: followers read missing rows from
-/// the gold table.
+/// Receives batches until the client ends the stream or the server stops. Batches are neither stored nor acknowledged. Followers read
+/// missing rows from the gold table.
 ///
 /// # Errors
 ///

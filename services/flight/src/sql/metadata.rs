@@ -206,7 +206,7 @@ const GROUP_BY_UNRELATED_AND_BEYOND_SELECT: i32 = 0b11;
 const MINIMUM_GRAMMAR: i32 = 0b1;
 const ENTRY_LEVEL: i32 = 0b1;
 const LIMITED_AND_FULL_OUTER_JOINS: i32 = 0b110;
-/// Subqueries in comparisons, in EXISTS, in IN, and quantified ones.
+/// Quantified subqueries, and subqueries in comparisons, in EXISTS and in IN.
 const ALL_FOUR_SUBQUERIES: i32 = 0b1111;
 const UNION_AND_UNION_ALL: i32 = 0b11;
 const FORWARD_ONLY: i32 = 0b10;

@@ -360,7 +360,7 @@ impl Sink {
         time_max: Duration,
     ) -> Result<(), Error> {
         let failed = Error::postgres("copy gold rows");
-        // This statement has a name, but it ends within the transaction.
+        // `copy_in` prepares a named statement. The name exists only within the transaction, so poolers accept it.
         let begin =
             async { transaction.copy_in::<_, Bytes>(self.statements.copy.as_str()).await.map_err(&failed) };
         let mut data = pin!(in_time(time_max, begin).await?);

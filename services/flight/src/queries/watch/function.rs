@@ -85,7 +85,7 @@ pub(super) fn watch_functions(plan: LogicalPlan, guard: &Guard) -> Result<Logica
     .data()
 }
 
-/// Function that rejects rows that would take too much, and that can be stopped between other rows.
+/// Function that rejects rows whose computation would exceed the limits. The function can be stopped between two rows.
 #[derive(Debug)]
 struct Bounded {
     inner: Arc<ScalarUDF>,

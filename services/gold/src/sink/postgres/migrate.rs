@@ -20,11 +20,11 @@ const MIGRATIONS: &[&str] = &[
 /// Advisory lock for migrations, so that one process migrates at a time: "candlefl" in ASCII.
 const LOCK: i64 = 0x6361_6e64_6c65_666c;
 
-/// Migrates the tables to the current version. Does nothing if they already have it.
+/// Migrates the tables to the current version. Does nothing if the tables already have that version.
 ///
 /// # Errors
 ///
-/// [`Error::PostgresVersion`] if they are newer, [`Error::PostgresTaken`], [`Error::Postgres`].
+/// [`Error::PostgresVersion`] if the tables are newer, [`Error::PostgresTaken`], or [`Error::Postgres`].
 pub(crate) async fn migrate(client: &mut Client) -> Result<(), Error> {
     let failed = Error::postgres("create or migrate the tables");
     let transaction = client.transaction().await.map_err(&failed)?;
