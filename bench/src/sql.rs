@@ -162,7 +162,7 @@ impl Bronze {
         batch(offsets.start, &offsets.map(row).collect::<Vec<_>>())
     }
 
-    /// Creates the hot rows: the newest candles of the first symbol, under another symbol.
+    /// Creates the hot rows: the newest candles of the first symbol, under a different symbol.
     fn hot(&self) -> anyhow::Result<RecordBatch> {
         let candles = &self.symbols[0];
         let rows = candles.event_times.len().saturating_sub(HOT_ROWS)..candles.event_times.len();

@@ -16,7 +16,7 @@ const FIRST_BYTES: [u8; 3] = [b'{', crate::tag(2), crate::tag(3)];
 pub enum Put {
     /// Puts batches of bronze: `{"put":"bronze","topic":{"name":"bitcoin_data"}}`.
     Bronze {
-        /// The topic that the offsets are of. A server of another topic rejects the put. Without it any server takes the put.
+        /// Topic that the offsets belong to. A server with a different topic rejects the put. Without a topic, any server accepts the put.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         topic: Option<Topic>,
     },

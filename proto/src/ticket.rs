@@ -37,15 +37,15 @@ pub struct Follow {
     /// The start of the stream.
     #[serde(default)]
     pub from: Start,
-    /// The end of the stream: it waits until the table has received so much, and ends. Bronze then sends nothing beyond, and no partition
-    /// that is absent. Gold can send later changes as well. Without it the stream has no end.
+    /// End of the stream: the stream ends when the table has received these offsets. Bronze then sends no later row, and no partition that
+    /// is absent here. Gold can also send later changes. Without this field, the stream has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Position>,
-    /// The symbols whose rows are sent; the ranges stay those of all symbols. Without it all rows are sent.
+    /// Symbols whose rows are sent. The ranges remain those of all symbols. Without this field, all rows are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symbols: Option<Vec<String>>,
-    /// The id of the bronze table that the positions count in, as the `progress` action returns it. A server of another table rejects the
-    /// ticket. Without it any server answers.
+    /// Id of the bronze table that the positions belong to, as the `progress` action returns it. A server with a different table rejects
+    /// the ticket. Without this field, any server accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
 }

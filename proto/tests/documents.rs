@@ -8,7 +8,7 @@ use proto::metadata::{BatchMetadata, Progress};
 use proto::put::Put;
 use proto::ticket::Ticket;
 
-/// Reads a message; returns the reason if it is none of the contract.
+/// Reads a message. Returns the reason if the message violates the contract.
 type Read = fn(&[u8]) -> Result<(), String>;
 
 /// The beginnings of the messages in JSON.

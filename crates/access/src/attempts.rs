@@ -29,7 +29,7 @@ struct Failures {
 }
 
 impl Attempts {
-    /// Returns the time that `who` must wait before the next try; `None` if there is no wait.
+    /// Returns the time that `who` must wait before the next try. Returns `None` if there is no wait.
     pub(crate) fn pause(&self, who: &Who, now: Instant) -> Option<Duration> {
         let failures = self.0.get(who).filter(|failures| failures.count >= FAILURES_MAX)?;
         PAUSE.checked_sub(now - failures.last).filter(|pause| !pause.is_zero())

@@ -48,7 +48,7 @@ impl Identity {
     /// Default name to log in with.
     const USER: &'static str = "candleflight";
 
-    /// Returns the `authorization` header for calls; `None` if there is neither a password nor a token.
+    /// Returns the `authorization` header for calls. Returns `None` if there is neither a password nor a token.
     pub fn authorization(&self) -> Option<HeaderValue> {
         let text = match (&self.token, self.login()) {
             (Some(token), _) => format!("Bearer {}", token.expose()),
@@ -62,13 +62,13 @@ impl Identity {
         Some(header)
     }
 
-    /// Returns the name and the password; `None` if the password is missing or empty.
+    /// Returns the name and the password. Returns `None` if the password is missing or empty.
     pub fn login(&self) -> Option<(&str, &Secret)> {
         let password = self.password.as_ref().filter(|password| !password.expose().is_empty())?;
         Some((&self.user, password))
     }
 
-    /// Reads the authorities that sign trusted server certificates, as PEM; `None` for those of the system.
+    /// Reads the authorities that sign trusted server certificates, as PEM. Returns `None` if the authorities of the system are trusted.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Identity {
         named(self.tls_ca.as_deref()).map(|path| read_pem(path, "certificate", "--tls-ca")).transpose()
     }
 
-    /// Reads the certificate and its key, as PEM; `None` if no certificate is set.
+    /// Reads the certificate and its key, as PEM. Returns `None` if no certificate is set.
     ///
     /// # Errors
     ///

@@ -62,7 +62,7 @@ impl Caller {
 pub struct Admitted {
     /// The caller.
     pub caller: Caller,
-    /// New bearer token for the next calls; `None` if the caller needs no new one.
+    /// New bearer token for the next calls. `None` if the caller needs no new token.
     pub token: Option<String>,
 }
 
@@ -72,13 +72,13 @@ pub enum Denied {
     /// The call has no `authorization` header.
     #[error("log in: this server requires a user and a password, or a token")]
     Missing,
-    /// The header has another scheme or cannot be parsed.
+    /// The header has an unknown scheme or cannot be parsed.
     #[error("the authorization header is neither Basic nor Bearer")]
     Unreadable,
     /// The user does not exist, or the password is wrong.
     #[error("user or password is wrong")]
     Wrong,
-    /// The token is unknown, or it was signed for another password or with another key.
+    /// The token is unknown, or it was signed for an old password or with a different key.
     #[error("the token is invalid or no longer valid: log in again")]
     BadToken,
     /// The token has expired.

@@ -81,7 +81,7 @@ pub struct Access {
     pub client: Identity,
     /// Authentication of callers.
     pub guard: Arc<Guard>,
-    /// Certificate of the server; `None` if connections are not encrypted.
+    /// Certificate of the server. `None` if connections are not encrypted.
     pub tls: Option<Arc<ServerTls>>,
 }
 

@@ -20,13 +20,13 @@ pub struct ServerTls {
     pub certificate: Vec<u8>,
     /// Private key of the certificate.
     pub key: Vec<u8>,
-    /// Authorities that sign client certificates; `None` if clients need no certificate.
+    /// Authorities that sign client certificates. `None` if clients need no certificate.
     pub client_authorities: Option<Vec<u8>>,
     config: ServerConfig,
 }
 
 impl ServerTls {
-    /// Reads the files; `None` if no certificate is set.
+    /// Reads the files. Returns `None` if no certificate is set.
     pub(crate) fn open(client: &Identity, client_authorities: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(((certificate, key), (path, key_path))) = client.identity()?.zip(client.identity_files())
         else {
@@ -75,7 +75,7 @@ impl std::fmt::Debug for ServerTls {
 
 /// Chooses the cryptography provider of this process.
 ///
-/// The choice is needed because two providers are compiled in, each for another dependency. Later calls have no effect.
+/// The choice is needed because two providers are compiled in, one for each of two dependencies. Later calls have no effect.
 pub fn install_provider() {
     // The error only means that a provider is already installed.
     drop(ring::default_provider().install_default());

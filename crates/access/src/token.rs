@@ -76,7 +76,7 @@ impl Key {
     fn mac(&self, parts: &[&[u8]]) -> HmacSha256 {
         let mut mac = self.0.clone();
         for part in parts {
-            // The length goes first, so that bytes moved from one part to the next give another code.
+            // The length goes first, so that bytes moved from one part to the next give a different code.
             mac.update(&part.len().to_be_bytes());
             mac.update(part);
         }
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Claim {
-    /// Parses a signed token, without checking its signature; `None` for any other text.
+    /// Parses a signed token, without checking its signature. Returns `None` for any other text.
     pub(crate) fn read(token: &str) -> Option<Claim> {
         let (claim, signed) = token.split_once('.')?;
         let claim = URL_SAFE_NO_PAD.decode(claim).ok()?;

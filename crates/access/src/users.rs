@@ -25,7 +25,7 @@ pub struct Users(BTreeMap<String, User>);
 pub struct User {
     /// Role of the user.
     pub role: Role,
-    /// Hash of the password (PHC string); without one, the user can log in with tokens only.
+    /// Hash of the password (PHC string). Without a password, the user can log in with tokens only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
     /// Hashes of the tokens, by purpose.

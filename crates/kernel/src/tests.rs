@@ -97,7 +97,8 @@ fn flat_prices_give_exactly_the_price_and_exactly_zero() {
     }
 }
 
-/// Exact sums by Shewchuk's growing expansions (Python's `math.fsum`). Unlike the kernel, this method uses another order and no shift.
+/// Exact sums by Shewchuk's growing expansions (Python's `math.fsum`). Unlike the kernel, this method adds in a different order and uses no
+/// shift.
 fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
     let mut partials: Vec<f64> = Vec::new();
     for mut x in values {

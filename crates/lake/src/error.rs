@@ -40,7 +40,7 @@ pub enum LakeError {
         /// The address of the lake.
         url: String,
     },
-    /// The table exists with another schema.
+    /// The table exists with a different schema.
     #[error(
         "the {table} table has another schema: column {column} is {found} but must be {expected}; move the table away or use another lake"
     )]
@@ -75,7 +75,7 @@ pub enum LakeError {
         /// Name of the table.
         table: &'static str,
     },
-    /// The table holds the rows of another topic.
+    /// The table holds the rows of a different topic.
     #[error(
         "the {table} table holds topic {found}, not {expected}: use the lake of {expected}, give another --lake, or give --topic {found}. \
          Nothing was changed"

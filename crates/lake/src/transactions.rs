@@ -32,7 +32,7 @@ struct Replayed {
     others: Vec<String>,
     /// True if an entry after the checkpoint restored an older version.
     is_restored: bool,
-    /// Version of the checkpoint at which the replay begins; 0 without a checkpoint.
+    /// Version of the checkpoint at which the replay begins. 0 if there is no checkpoint.
     checkpoint: u64,
 }
 

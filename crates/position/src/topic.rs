@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One incarnation of a Kafka topic. A topic that is deleted and created again keeps its name but gets another id.
+/// One incarnation of a Kafka topic. A topic that is deleted and created again keeps its name but gets a new id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
     /// The topic's name.

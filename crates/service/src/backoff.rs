@@ -21,7 +21,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Waits for the next pause; returns false if `shutdown` was cancelled first.
+    /// Waits for the next pause. Returns false if `shutdown` is cancelled first.
     pub async fn pause(&mut self, shutdown: &CancellationToken) -> bool {
         let doubled = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         self.failures += 1;

@@ -77,7 +77,7 @@ pub fn url(access: &Access, address: SocketAddr) -> String {
     format!("{}://{address}/", if access.tls.is_some() { "https" } else { "http" })
 }
 
-/// Passes a request on if the guard admits its caller; otherwise answers with a challenge to log in.
+/// Passes a request on if the guard admits its caller. Otherwise, the answer is a challenge to log in.
 async fn admit(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,4 +1,4 @@
-//! The id that Kafka gives a topic when it is created. A topic that is created later under the same name gets another id.
+//! The id that Kafka gives a topic when it is created. A topic that is created later under the same name gets a different id.
 //!
 //! librdkafka has the id, but its Rust binding does not expose it. This crate therefore calls the C library directly. It is the only crate
 //! of the workspace with unsafe code.
@@ -36,7 +36,7 @@ pub fn topic_id<C: ClientContext>(
     if code != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return failed(code.into());
     }
-    // SAFETY: the event is live. The result is null if the event has another type.
+    // SAFETY: the event is live. The result is null if the event has a different type.
     let result = unsafe { c::rd_kafka_event_DescribeTopics_result(event.0.as_ptr()) };
     if result.is_null() {
         return failed(RDKafkaErrorCode::Fail);

@@ -119,7 +119,7 @@ impl ClientError {
     }
 }
 
-/// Returns advice for the error that a server with TLS causes in a client without TLS; otherwise an empty text.
+/// Returns advice for the error that a server with TLS causes in a client without TLS. Returns an empty text for other errors.
 pub fn hint(status: &Status) -> &'static str {
     let is_tls = status.code() == Code::Internal && status.message().contains("h2 protocol error");
     if is_tls { " (if the server has TLS, its address is grpc+tls://…)" } else { "" }

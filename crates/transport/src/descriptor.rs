@@ -16,7 +16,7 @@ pub fn put_gold() -> FlightDescriptor {
     FlightDescriptor::new_cmd(Put::Gold {}.encode(Encoding::Protobuf))
 }
 
-/// Returns the put that a descriptor opens, and the encoding of its answers; `None` if it opens a put of something that is not ours.
+/// Returns the put that a descriptor opens, and the encoding of its answers. Returns `None` if the descriptor is not one of this protocol.
 ///
 /// # Errors
 ///

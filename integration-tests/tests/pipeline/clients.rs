@@ -98,8 +98,8 @@ fn programs(environment: &Environment, client: &str) -> Vec<Command> {
     }
 }
 
-/// Runs the check `what` (`full`, `count` or `refused`) with every client of another language, concurrently, and returns their results. An
-/// open server is checked with every version of a client, another one with the first.
+/// Runs the check `what` (`full`, `count` or `refused`) with the clients in all other languages, concurrently, and returns their results.
+/// An open server is checked with every version of a client, a secured server with the first version.
 async fn ask(
     environment: &Environment,
     pipeline: &Pipeline,

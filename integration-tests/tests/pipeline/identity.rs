@@ -1,4 +1,4 @@
-//! The identity of positions: another topic, a recreated topic, another bronze, and a topic that has lost its end.
+//! The identity of positions: a different topic, a recreated topic, a different bronze, and a topic that has lost its end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

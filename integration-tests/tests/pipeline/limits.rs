@@ -230,7 +230,7 @@ async fn thousands_of_connections_come_and_go() -> anyhow::Result<()> {
         let (address, pipeline) = (address.clone(), &pipeline);
         async move {
             match visit % 4 {
-                // The clients send nothing, send another protocol, stop after an HTTP/2 handshake, or behave correctly.
+                // The clients send nothing, use a different protocol, stop after an HTTP/2 handshake, or behave correctly.
                 0 => drop(TcpStream::connect(&address).await?),
                 1 => TcpStream::connect(&address).await?.write_all(b"GET / HTTP/1.0\r\n\r\n").await?,
                 2 => {

@@ -79,7 +79,8 @@ async fn check(frame: &str) -> anyhow::Result<()> {
     let _ingest = pipeline.start(&["ingest"])?;
     let mut gold_service = pipeline.start(&["gold", "--frame", frame, "--flush-interval", "500ms"])?;
 
-    // One minute is in another partition than the rest. Then minute 1 comes again, where the later Kafka time counts in either partition.
+    // One minute is in a partition other than that of the rest. Then minute 1 comes again, where the later Kafka time counts in either
+    // partition.
     send(&producer, &pipeline, "A", &[(0, 0, 10.0, 0), (0, 1, 11.0, 1), (1, 2, 12.0, 2), (0, 3, 13.0, 3)])
         .await?;
     drained(&pipeline, &environment.kafka).await?;
@@ -95,7 +96,7 @@ async fn check(frame: &str) -> anyhow::Result<()> {
     })
     .await;
 
-    // The key of the symbol now leads to another partition. Late candles meet those of the old partitions, also after a crash.
+    // The key of the symbol now leads to a different partition. Late candles meet those of the old partitions, also after a crash.
     let grown =
         admin.create_partitions([&NewPartitions::new(&pipeline.topic, 4)], &AdminOptions::new()).await?;
     for grown in grown {

@@ -76,7 +76,7 @@ async fn a_message_that_bronze_lacks_or_changes_is_found() -> anyhow::Result<()>
     gold_is_exact(&pipeline, &[]).await?;
     ensure!(ingest.terminate().await?.success(), "ingest drains");
 
-    // Bronze has no row at offset 3, another volume at offset 4, and a candle at offset 5, where the message is not a candle.
+    // Bronze has no row at offset 3, a different volume at offset 4, and a candle at offset 5, where the message is not a candle.
     for (offset, volume) in [(3, Some(1.0)), (4, Some(2.0)), (5, None)] {
         send(&producer, &pipeline.topic, offset, volume).await?;
     }

@@ -1,4 +1,4 @@
-//! Superset's metadata beside those of another Superset, and its published password.
+//! Superset's metadata in a database that also holds the tables of another Superset, and Superset's published password.
 
 use std::process::Output;
 

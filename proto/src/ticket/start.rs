@@ -18,12 +18,12 @@ const TIME: &str = "time";
 /// The start of a stream. The server turns it into a position, and sends that first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// `{"0":128}`: these offsets; a partition that is absent starts at its first offset.
+    /// `{"0":128}`: these offsets. A partition that is absent starts at its first offset.
     Position(Position),
     /// `"now"`: the rows that arrive after the call.
     Now,
-    /// `{"time":"2026-01-01T00:00:00Z"}`: the first offset of each partition that was produced (`kafka_time`) at that time or later, as
-    /// Kafka's own offsets for times; without one, as now. Microseconds UTC.
+    /// `{"time":"2026-01-01T00:00:00Z"}`: the first offset of each partition whose message was produced (`kafka_time`) at that time or
+    /// later, as in Kafka's own search by time. A partition without such an offset starts as with `now`. Microseconds UTC.
     Time(i64),
 }
 

@@ -69,7 +69,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 ///
-/// [`Error`]: the address is in use, or the lake fails for good (fenced, another schema, no put-if-absent).
+/// [`Error`]: the address is in use, or the lake fails permanently (it is fenced, has a different schema, or has no put-if-absent).
 // Boxed, so that the future is compiled in this crate and not in each crate that awaits it.
 pub fn run(config: Config, context: Context) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {

@@ -59,7 +59,7 @@ pub(crate) fn decode(batch: &RecordBatch) -> impl Iterator<Item = (&str, Candle)
     decode_all(batch).filter(|(symbol, candle)| reason(symbol, candle).is_none())
 }
 
-/// Returns the stable name of the reason why gold cannot store a row; `None` if it can.
+/// Returns the stable name of the reason why gold cannot store a row. Returns `None` if gold can store it.
 pub(crate) fn reason(symbol: &str, candle: &Candle) -> Option<&'static str> {
     let Candle { event_time, open, high, low, close, volume, kafka_time, .. } = candle;
     let numbers = [open, high, low, close, volume];

@@ -108,7 +108,7 @@ impl Postgres {
     }
 }
 
-/// Pairs the path of a file with its flag; `None` if there is no path.
+/// Pairs the path of a file with its flag. Returns `None` if there is no path.
 fn named<'a>(path: Option<&'a Path>, flag: &'static str) -> Option<access::Named<'a>> {
     access::named(path).map(|path| (path, flag))
 }

@@ -45,7 +45,7 @@ pub enum Error {
         "the Flight server does not report the id of its bronze table: upgrade the server, then gold continues"
     )]
     ServerOutdated,
-    /// The Flight server's bronze, or the rows in the database, come from another topic.
+    /// The Flight server's bronze, or the rows in the database, come from a different topic.
     #[error(
         "the topic is {found} here, not {expected}: give all services the same --topic, or use another server or database"
     )]
@@ -55,7 +55,7 @@ pub enum Error {
         /// Requested topic.
         expected: String,
     },
-    /// The rows of a sink were computed from another bronze table than that of the Flight server.
+    /// The rows of a sink were computed from a bronze table other than that of the Flight server.
     #[error(
         "the gold rows in {sink} were computed from bronze table {found}, but the Flight server's bronze is table {} of topic {}: \
          connect gold to the server of that bronze table, or run `candleflight gold --rebuild`, which empties gold and computes it again \
@@ -69,7 +69,7 @@ pub enum Error {
         /// Topic and bronze table of the Flight server.
         server: Origin,
     },
-    /// The table has rows of another frame.
+    /// The table has rows of a different frame.
     #[error(
         "the gold rows have --frame {}, but --frame {} was given: give --frame {} as before, or run `candleflight gold --rebuild`, which computes gold again",
         recorded.name(), given.name(), recorded.name()

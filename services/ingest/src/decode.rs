@@ -48,7 +48,7 @@ pub(crate) fn decode(payload: Option<&[u8]>, kafka_millis: Option<i64>) -> Resul
     Ok(Decoded { candle, event_time, kafka_time })
 }
 
-/// Converts a Kafka timestamp to microseconds; `None` if it is outside the years that all stores support.
+/// Converts a Kafka timestamp to microseconds. Returns `None` if it is outside the years that all stores support.
 fn micros(kafka_millis: i64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "a whole number far inside i64")]
     let millis_max = TIMESTAMP_SECONDS_MAX as i64 * 1000;

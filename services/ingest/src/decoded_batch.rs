@@ -29,11 +29,11 @@ pub struct DecodedBatch {
 #[derive(Debug)]
 pub struct DeadLetter {
     pub(crate) offset: i64,
-    /// Time at which the message was produced or appended, in Unix milliseconds; `None` if the message has no time.
+    /// Time at which the message was produced or appended, in Unix milliseconds. `None` if the message has no time.
     pub(crate) kafka_millis: Option<i64>,
     pub(crate) unusable: Unusable,
     pub(crate) key: Option<Vec<u8>>,
-    /// First [`PAYLOAD_BYTES_MAX`] bytes of the value; `None` is a null.
+    /// First [`PAYLOAD_BYTES_MAX`] bytes of the value. `None` if the value is null.
     pub(crate) payload: Option<Vec<u8>>,
     /// Length of the whole value.
     pub(crate) payload_bytes: usize,

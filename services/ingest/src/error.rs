@@ -27,7 +27,7 @@ pub enum Error {
     /// The group has changed the assignment of partitions.
     #[error("the consumer group rebalanced")]
     Rebalanced,
-    /// A broker does not have the next offset to read, because of retention, a lost log or another topic.
+    /// A broker does not have the next offset to read, because of retention, a lost log or a different topic.
     #[error("topic {topic} does not have the next offset to read")]
     OffsetLost {
         /// The topic.
@@ -75,7 +75,7 @@ pub enum Error {
         "the Flight server does not name the topic of its bronze: upgrade the server, and ingest will go on"
     )]
     ServerOutdated,
-    /// The Flight server's bronze holds another topic, or a deleted one of the same name.
+    /// The Flight server's bronze holds a different topic, or a deleted topic of the same name.
     #[error(
         "the Flight server's bronze holds topic {held}, but this ingest reads topic {read}: {}",
         advice(read, held)
@@ -143,7 +143,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Kafka(error) => error.is_transient(),
-            // The server rejects a batch at another offset than it expects. The next session starts at the expected one.
+            // The server rejects a batch at an unexpected offset. The next session starts at the expected offset.
             Error::Flight(ClientError::Status { status, .. })
                 if status.code() == Code::FailedPrecondition =>
             {
@@ -174,7 +174,7 @@ impl Error {
     }
 }
 
-/// Returns what to do about a server whose bronze holds another topic.
+/// Returns advice for a server whose bronze holds a different topic.
 fn advice(read: &Topic, held: &Topic) -> String {
     let name = &read.name;
     if *name == held.name {

@@ -9,11 +9,11 @@ use rdkafka::message::BorrowedMessage;
 pub struct Message<'a> {
     /// Offset in the partition.
     pub offset: i64,
-    /// Time at which it was produced or appended, in Unix milliseconds; `None` if the message has no time.
+    /// Time at which the message was produced or appended, in Unix milliseconds. `None` if the message has no time.
     pub kafka_millis: Option<i64>,
-    /// Key; `None` is a null.
+    /// Key. `None` if it is null.
     pub key: Option<&'a [u8]>,
-    /// Value; `None` is a null.
+    /// Value. `None` if it is null.
     pub payload: Option<&'a [u8]>,
 }
 
@@ -42,9 +42,9 @@ pub(crate) struct RawBatch {
 struct Entry {
     offset: i64,
     kafka_millis: Option<i64>,
-    /// Length of the key; `None` is a null.
+    /// Length of the key. `None` if the key is null.
     key: Option<usize>,
-    /// Length of the payload; `None` is a null.
+    /// Length of the payload. `None` if the payload is null.
     payload: Option<usize>,
 }
 
@@ -81,7 +81,8 @@ impl RawBatch {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Takes all messages out and starts an empty run whose range joins theirs; `None` if there are none.
+    /// Takes all messages out and starts an empty run, whose range continues the range of these messages. Returns `None` if there are no
+    /// messages.
     pub(crate) fn take(&mut self) -> Option<RawBatch> {
         let next = RawBatch::new(self.range.partition, self.range.next);
         (!self.range.is_empty()).then(|| std::mem::replace(self, next))

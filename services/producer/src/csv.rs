@@ -33,10 +33,10 @@ pub(crate) type Line = Result<Row, &'static str>;
 pub(crate) struct CsvFile {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
-    /// Number of bytes read from a compressed file; `None` for a plain one.
+    /// Number of bytes that were read from a compressed file. `None` for a plain file.
     packed_bytes: Option<Arc<AtomicU64>>,
     line_bytes: u64,
-    /// Index in [`Row`] of each column of the file; `None` for a column that is not used.
+    /// Index in [`Row`] of each column of the file. `None` for a column that is not used.
     slots: Vec<Option<usize>>,
     line: u64,
     buffer: Vec<u8>,
@@ -53,7 +53,7 @@ impl CsvFile {
         Ok(csv)
     }
 
-    /// Reads the next line; `None` at the end.
+    /// Reads the next line. Returns `None` at the end of the file.
     pub(crate) fn next(&mut self) -> Result<Option<Line>, Error> {
         while self.read_line()? {
             let line = self.text();
@@ -107,7 +107,7 @@ impl CsvFile {
         Ok(())
     }
 
-    /// Reads one line, truncated to [`LINE_BYTES_MAX`] bytes; returns false at the end of the file.
+    /// Reads one line, truncated to [`LINE_BYTES_MAX`] bytes. Returns false at the end of the file.
     fn read_line(&mut self) -> Result<bool, Error> {
         self.buffer.clear();
         let read = (|| {

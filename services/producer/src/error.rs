@@ -22,7 +22,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Number of the line; 0 before the first.
+        /// Number of the line. 0 before the first line.
         line: u64,
         /// The cause.
         #[source]

@@ -67,7 +67,7 @@ impl Input {
     ///
     /// # Errors
     ///
-    /// [`Error`]: the file is missing, cannot be read, or has another layout.
+    /// [`Error`]: the file is missing, cannot be read, or has an unknown layout.
     pub fn check(&self) -> Result<(), Error> {
         CsvFile::open(&self.path).map(drop)
     }

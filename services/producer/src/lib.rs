@@ -159,7 +159,7 @@ impl Run {
         }
     }
 
-    /// Creates the topic if needed, and finds the start of each input. Retries until Kafka answers; `None` if shutdown came first.
+    /// Creates the topic if needed, and finds the start of each input. Retries until Kafka answers. Returns `None` if shutdown came first.
     async fn prepare(&mut self) -> Result<Option<Vec<Start>>, Error> {
         let mut backoff = Backoff::default();
         loop {

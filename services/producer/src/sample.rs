@@ -49,7 +49,7 @@ pub struct Config {
     pub output: PathBuf,
 }
 
-/// Writes the sample; returns the number of candles.
+/// Writes the sample. Returns the number of candles.
 ///
 /// # Errors
 ///

@@ -200,7 +200,7 @@ impl Sink {
     }
 }
 
-/// Makes librdkafka request its producer id as early as possible; without the id it sends nothing.
+/// Makes librdkafka request its producer id as early as possible. Without this id, librdkafka sends nothing.
 ///
 /// librdkafka requests the id after each metadata answer, and otherwise twice a second. The first answer comes before the broker that it
 /// names is connected, so two answers are needed. A missing answer is harmless, because librdkafka goes on trying.

@@ -49,7 +49,7 @@ struct Stream {
     file: Option<CsvFile>,
     /// Record that was sent last, until it is compared with its line in the file.
     sent: Option<Sent>,
-    /// Summary of the unusable lines; `None` once a line was usable.
+    /// Summary of the unusable lines. `None` once a line was usable.
     unusable: Option<Unusable>,
     topic: String,
 }

@@ -41,11 +41,11 @@ impl FileError {
 /// The steps of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Creates the folders and writes the file, under another name.
+    /// Creates the folders and writes the file under a temporary name.
     Write,
     /// Syncs the file, or a folder, to the disk.
     Sync,
-    /// Gives the file its name, unless another file has it.
+    /// Gives the file its final name, unless another file has that name.
     Link,
     /// Gives the file its name, and replaces any other file with it.
     Rename,

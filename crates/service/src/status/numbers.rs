@@ -22,7 +22,7 @@ pub struct Numbers {
     pub durable: f64,
     /// Messages that could not be used, since ingest's start.
     pub dead_letters: f64,
-    /// Time of the last flush of bronze to the lake, in seconds since the epoch; 0 if there was none.
+    /// Time of the last flush of bronze to the lake, in seconds since the epoch. 0 if there was no flush.
     pub bronze_flushed: f64,
     /// Time of the last commit of gold to PostgreSQL, in the form of `bronze_flushed`.
     pub postgres_committed: f64,
@@ -35,7 +35,7 @@ pub struct Numbers {
     pub freshness: Buckets,
 }
 
-/// Progress of each stage in one partition of the topic: its next offset; `None` if no process has reported it.
+/// Progress of each stage in one partition of the topic, as the stage's next offset. `None` if no process has reported it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partition {
     /// Number of the partition.

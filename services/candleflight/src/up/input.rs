@@ -10,7 +10,7 @@ use super::stages::INPUT_ENDS;
 /// Data folder of the checkout in which this program was built.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
-/// Returns the readable inputs and prints them. An input with another layout is skipped, with an error in the log.
+/// Returns the readable inputs and prints them. An input with an unknown layout is skipped, with an error in the log.
 ///
 /// # Errors
 ///

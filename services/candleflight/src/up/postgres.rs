@@ -68,7 +68,8 @@ fn mend_lock(cluster: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", lock.display()))
 }
 
-/// Creates the folder for the user of the server. If this process runs as root, that is another user, since PostgreSQL refuses root.
+/// Creates the folder for the user of the server. If this process runs as root, the server has a different user, because PostgreSQL refuses
+/// to run as root.
 async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     let mut install = Command::new("install");
     install.args(["-d", "-m", "700"]);
@@ -91,7 +92,7 @@ async fn own_folder(folder: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Creates the cluster under another name and then renames it, so a folder called [`CLUSTER`] is always complete.
+/// Creates the cluster under a temporary name and then renames it, so a folder called [`CLUSTER`] is always complete.
 async fn init(folder: &Path) -> anyhow::Result<()> {
     let unfinished = folder.join(UNFINISHED);
     if unfinished.exists() {

@@ -19,7 +19,7 @@ pub(super) struct Servers {
     pub(super) postgres: String,
     /// Options of Kafka's clients. For a private Kafka there are none.
     kafka_options: Vec<String>,
-    /// Certificate file of the authorities to trust for PostgreSQL; empty for none.
+    /// Certificate file of the authorities to trust for PostgreSQL. Empty if there is no such file.
     postgres_ca: String,
     /// URL or folder of the lake.
     pub(super) lake: String,

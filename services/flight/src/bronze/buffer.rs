@@ -19,7 +19,7 @@ const MERGED_ROWS_MAX: usize = 8192;
 /// Maximum number of rows that one [`HotBuffer::read`] returns, about a megabyte. So a slow follower holds little memory.
 const READ_ROWS_MAX: usize = 8192;
 
-/// Error for a batch that would leave a gap: the buffer expects another offset.
+/// Error for a batch that would leave a gap: the buffer expects an earlier offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("partition {partition} is expected at offset {expected}, not {found}")]
 pub(crate) struct Gap {

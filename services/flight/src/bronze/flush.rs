@@ -17,8 +17,9 @@ use crate::metrics::Metrics;
 ///
 /// # Errors
 ///
-/// [`Error::Lake`] if the lake fails for good, for example because another writer has fenced this one. The hot rows are not durable then,
-/// and ingest sends them again. Transient errors are retried until they pass. During the retries the buffer fills, and then puts wait.
+/// [`Error::Lake`] if the lake fails permanently, for example because another writer has fenced this one. The hot rows are not durable
+/// then, and ingest sends them again. Transient errors are retried until they pass. During the retries the buffer fills, and then puts
+/// wait.
 pub(crate) async fn run(
     mut table: Table,
     hot: Arc<HotBuffer>,

@@ -15,7 +15,7 @@ use crate::sql::Sql;
 ///
 /// # Errors
 ///
-/// The ticket names another bronze table, or the query for the ticket's time fails.
+/// The ticket names a different bronze table, or the query for the ticket's time fails.
 pub(crate) async fn bronze(
     ticket: Follow,
     caller: &Caller,
@@ -36,7 +36,7 @@ pub(crate) async fn bronze(
 ///
 /// # Errors
 ///
-/// The ticket names another bronze table, the query for the ticket's time fails, or the gold table's log cannot be read.
+/// The ticket names a different bronze table, the query for the ticket's time fails, or the gold table's log cannot be read.
 pub(crate) async fn gold(
     ticket: Follow,
     caller: &Caller,

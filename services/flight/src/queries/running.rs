@@ -47,7 +47,7 @@ struct Lane {
     what: &'static str,
     all: Arc<Semaphore>,
     all_max: usize,
-    /// Shares of the users; `None` if one user may have all places.
+    /// Shares of the users. `None` if one user may have all places.
     users: Option<Shares>,
     flags: [&'static str; 2],
 }

@@ -39,7 +39,7 @@ pub(crate) enum Query {
 pub(crate) struct Prepared {
     /// The query.
     pub(crate) query: Query,
-    /// One row of parameters for each execution; `None` before parameters are bound.
+    /// One row of parameters for each execution. `None` before parameters are bound.
     pub(crate) parameters: Option<RecordBatch>,
 }
 

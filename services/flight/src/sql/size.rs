@@ -1,5 +1,5 @@
-//! Limits of the size of a plan. A short text can stand for a plan of any size. Each join has the columns of all tables before it, and a
-//! `WITH` that names another one ten times stands for ten plans.
+//! Limits of the size of a plan. A short text can describe a plan of any size. Each join has the columns of all tables before it. A `WITH`
+//! that names another `WITH` ten times contains ten copies of its plan.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

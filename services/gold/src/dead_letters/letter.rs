@@ -30,7 +30,7 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Reads a letter. A letter that another program wrote has no source headers; its own place is then the source.
+    /// Reads a letter. A letter that another program wrote has no source headers. The letter's own place is then the source.
     pub(super) fn of(message: &BorrowedMessage<'_>) -> Letter {
         let header = |name: &str| {
             let headers = message.headers()?;

@@ -13,7 +13,7 @@ const SHOWN_MAX: usize = 20;
 /// Findings of verify.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Result of comparing the topic with bronze; `None` if it was left out.
+    /// Result of comparing the topic with bronze. `None` if this comparison was omitted.
     pub topic: Option<TopicReport>,
     /// Results of comparing the sinks with the gold that follows from bronze.
     pub tables: Vec<TableReport>,

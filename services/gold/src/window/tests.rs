@@ -313,8 +313,8 @@ fn memory_stays_small_however_long_the_stream() {
 }
 
 prop_compose! {
-    /// A stream in order of arrival: minutes with gaps and odd seconds. Some come late, some very late, some twice with another price. Some
-    /// are in another partition than the rest of their symbol, with a different Kafka time.
+    /// A stream in order of arrival: minutes with gaps and odd seconds. Some come late, some very late, some twice with a different price.
+    /// Some are in another partition than the rest of their symbol, with a different Kafka time.
     fn stream()(
         candles in prop::collection::vec(
             (

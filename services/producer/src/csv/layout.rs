@@ -78,7 +78,7 @@ fn problem(header: &str, names: &[String], missing: &[&str]) -> String {
     format!("has no column {}: its first line is {:?}; {advice}", missing.join(", "), excerpt(header))
 }
 
-/// Returns the unit of a Unix time that is not in seconds, guessed from its size; `None` for seconds.
+/// Returns the unit of a Unix time that is not in seconds, guessed from its size. Returns `None` for seconds.
 pub(super) fn unit(timestamp: f64) -> Option<&'static str> {
     match timestamp {
         1e11..1e14 => Some("milliseconds"),

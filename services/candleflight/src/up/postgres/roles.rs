@@ -1,7 +1,7 @@
 //! Roles and permissions in the private cluster.
 //!
 //! The role for people and services has a published password. It owns the databases, but it can neither run programs on the server's
-//! machine nor read its files. The superuser has another name and a random password.
+//! machine nor read its files. The superuser has a different name and a random password.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -12,7 +12,7 @@ use kernel::Frame;
 ///
 /// # Errors
 ///
-/// [`Error::Frame`] if the table has rows of another frame, [`Error::Postgres`].
+/// [`Error::Frame`] if the table has rows of a different frame, or [`Error::Postgres`].
 pub(super) async fn settle(client: &Object, topic: &str, frame: Frame) -> Result<(), Error> {
     let failed = Error::postgres("record the frame");
     let upsert = "INSERT INTO candleflight_frame (topic, frame) VALUES ($1, $2) ON CONFLICT (topic) DO UPDATE \
