@@ -86,7 +86,7 @@ impl Figure {
         self.unit.ends_with("/s")
     }
 
-    /// Returns the name and the median of the best of the others. Returns none if no other has a value.
+    /// Returns the name and the median of the best of the others. Returns `None` if no other has a value.
     pub fn best_other(&self) -> Option<(&str, f64)> {
         let others = self.others.iter().map(|other| (&*other.name, median(&other.values)));
         let measured = others.filter(|(_, value)| value.is_finite());

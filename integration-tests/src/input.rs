@@ -89,7 +89,7 @@ pub async fn synthetic(pipeline: &Pipeline, symbol: &str, days: u32, seed: u64) 
     synthetic_from(pipeline, symbol, "2025-01-01T00:00:00Z", days, seed).await
 }
 
-/// Writes synthetic candles that begin at `from`. Candles of the future are rejected, so many days must begin earlier.
+/// Writes synthetic candles that begin at `start`. Candles of the future are rejected, so many days must begin earlier.
 ///
 /// # Errors
 ///

@@ -55,7 +55,7 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Encoding {
-    /// Returns the encoding of a message; of an empty one JSON.
+    /// Returns the encoding of a message. The encoding of an empty message is JSON.
     pub fn of(bytes: &[u8]) -> Encoding {
         match bytes.first() {
             None | Some(&JSON_BEGIN) => Encoding::Json,

@@ -25,7 +25,7 @@ pub enum Put {
 }
 
 impl Put {
-    /// Returns true if the bytes are a command of ours, and none of Flight SQL's.
+    /// Returns true if the bytes are a command of this protocol, and not of Flight SQL.
     pub fn is_ours(bytes: &[u8]) -> bool {
         bytes.first().is_some_and(|first| FIRST_BYTES.contains(first))
     }

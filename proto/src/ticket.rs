@@ -58,11 +58,12 @@ pub struct Follow {
 pub struct History {
     /// The symbol.
     pub symbol: String,
-    /// The position: only offsets below it count, and none of a partition that is absent. The server waits until it has received them.
+    /// Position: only offsets below it count. Partitions that are absent have no rows. The server waits until it has received these
+    /// offsets.
     pub below: Position,
     /// First event time, microseconds UTC.
     pub first_micros: i64,
-    /// Last event time, microseconds UTC; [`i64::MAX`] stands for all that follows.
+    /// Last event time, microseconds UTC. [`i64::MAX`] means no end.
     pub last_micros: i64,
     /// The margin before the first and after the last event time.
     pub margin: Margin,
@@ -77,12 +78,12 @@ pub struct History {
 pub enum Margin {
     /// Candles less than this many microseconds before the first or after the last event time.
     Micros(i64),
-    /// At least this many candles before the first and after the last event time, if there are so many.
+    /// Minimum number of candles before the first and after the last event time. There are fewer if the table has fewer.
     Rows(u32),
 }
 
 impl Follow {
-    /// Follows from `position` without an end; a partition that is absent there starts at its beginning.
+    /// Follows from `position` without an end. A partition that is absent from `position` starts at its beginning.
     pub fn from(position: Position) -> Self {
         Follow { from: Start::Position(position), ..Follow::default() }
     }
@@ -99,7 +100,7 @@ impl Follow {
 }
 
 impl Ticket {
-    /// Returns true if the bytes are a ticket of ours, and none of Flight SQL's.
+    /// Returns true if the bytes are a ticket of this protocol, and not of Flight SQL.
     pub fn is_ours(bytes: &[u8]) -> bool {
         bytes.first().is_some_and(|first| FIRST_BYTES.contains(first))
     }

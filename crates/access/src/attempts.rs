@@ -1,4 +1,4 @@
-//! Failed log-ins, and the wait that they impose on the next one.
+//! Failed log-ins, and the wait that they impose on the next log-in.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ const REMEMBERED_MAX: usize = 10_000;
 
 /// Address and user name of a log-in.
 ///
-/// Failures count for the pair of both, so that guesses from one address do not lock out the user at another.
+/// Failures count for a pair of name and address, so that guesses from one address do not lock out the user at a different address.
 pub(crate) type Who = (IpAddr, String);
 
 /// Recent failures by name and address.

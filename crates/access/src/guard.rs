@@ -23,7 +23,7 @@ use crate::{Args, Error, Role, Secret, named, password, token};
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent password checks: each takes 20 ms of a core and 19 MiB.
 const CHECKS_MAX: usize = 1;
-/// Maximum number of log-ins that are being checked or wait for a check. Further ones are rejected with a retry delay.
+/// Maximum number of log-ins that are being checked or wait for a check. Further log-ins are rejected with a retry delay.
 const WAITING_MAX: usize = 64;
 /// Retry delay for callers that find this queue full.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
@@ -95,7 +95,7 @@ pub enum Denied {
 /// Authentication of the callers of a server.
 #[derive(Debug)]
 pub struct Guard {
-    /// Login of this process itself; the guard accepts it as an admin.
+    /// Login of this process. The guard accepts it as an admin.
     own: Option<(String, Secret)>,
     file: Option<UsersFile>,
     key: Key,

@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
-/// Lifetime of a signed token, in seconds. A token that is used is renewed after half of it.
+/// Lifetime of a signed token, in seconds. A token in use is renewed after half of this time.
 const LIFETIME_SECONDS: u64 = 24 * 60 * 60;
 /// Length of a key in bytes, and of the random part of a listed token.
 const KEY_BYTES: usize = 32;
-/// Prefix of listed tokens, so that people and secret scanners recognise one.
+/// Prefix of listed tokens, so that people and secret scanners recognise such a token.
 const LISTED_PREFIX: &str = "cft_";
 
 type HmacSha256 = Hmac<Sha256>;
@@ -68,7 +68,7 @@ impl Key {
         self.mac(parts).finalize().into_bytes().into()
     }
 
-    /// Returns true if two texts are the same; takes constant time.
+    /// Returns true if two texts are the same. Takes constant time.
     pub(crate) fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         self.mac(&[one]).verify_slice(&self.code(&[other])).is_ok()
     }

@@ -49,7 +49,7 @@ pub struct Series<'a> {
 pub struct Averages {
     /// Mean of the closes.
     pub price_ma: Vec<f64>,
-    /// Sample standard deviation (n − 1) of the closes. It is 0 for fewer than two, which have none.
+    /// Sample standard deviation (n − 1) of the closes. It is 0 for fewer than two candles, which have no deviation.
     pub price_volatility: Vec<f64>,
     /// Mean of the volumes.
     pub volume_ma: Vec<f64>,

@@ -191,7 +191,8 @@ fn under_way() -> object_store::Error {
     object_store::Error::Generic { store: "S3", source: "another put of this object is in progress".into() }
 }
 
-/// Returns the version of the last entry, by one list request. `deltalake-core` has such a function too, but it hides the store's answer.
+/// Returns the version of the last entry, by one list request. `deltalake-core` has such a function too, but that function hides the
+/// store's answer.
 async fn latest_version(store: &TableStore, current: u64) -> Result<u64, object_store::Error> {
     let entry = commit_uri_from_version(Some(current));
     let newer = store.objects.list_with_offset(Some(store.log.log_path()), &entry);

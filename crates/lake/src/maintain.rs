@@ -45,7 +45,7 @@ const UNKNOWN_RETENTION: Duration = Duration::from_hours(7 * 24);
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause before the next pass if a pass has compacted something, since there may be more.
 const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
-/// Time between two passes that also vacuum. Each of them reads the whole log and lists all files.
+/// Time between two passes that also vacuum. Each such pass reads the whole log and lists all files.
 const VACUUM_INTERVAL: Duration = Duration::from_mins(10);
 /// Length of the rest after a pass, as a multiple of the pass. It leaves nine tenths of the time to other work, such as a backlog.
 const REST_TIMES: u32 = 9;
@@ -136,8 +136,8 @@ impl Table {
 
     /// Deletes unused data files and returns their number. Replaced files are deleted once their replacement is older than `retention`.
     ///
-    /// Files that no log entry names are deleted as well. Those of this crate, left by a crash, are deleted after `retention`. Those of
-    /// other engines are deleted after a week, because their commit may still follow.
+    /// Files that no log entry names are also deleted. Files of this crate, left by a crash, are deleted after `retention`. Files of other
+    /// engines are deleted after a week, because their commit may still follow.
     ///
     /// If the log keeps replaced files for a shorter time, the next commit sets `retention` there, and other engines then keep these files
     /// as long.

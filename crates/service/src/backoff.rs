@@ -1,12 +1,12 @@
-//! Retries: whether another attempt follows, and the pause before it, which is exponential, with jitter and bounds.
+//! Retries: the decision on a further attempt, and the pause before that attempt. Pauses grow exponentially, with jitter and bounds.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// First pause; short, because most causes (a restart, a rebalance) are over at once.
+/// First pause. It is short, because most causes (a restart, a rebalance) are over at once.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause: the service should go on soon after a person has fixed the cause.
+/// Longest pause: the service should continue soon after a person has fixed the cause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Counter of failures that sets the pause before the next retry. Each loop that retries has its own.
@@ -29,7 +29,7 @@ impl Backoff {
         shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
     }
 
-    /// Pauses after a failed attempt, so that the caller's loop makes the next one.
+    /// Pauses after a failed attempt, so that the caller's loop makes the next attempt.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl Backoff {
     }
 }
 
-/// The end of a loop of attempts, with the error of the last one.
+/// The end of a loop of attempts, with the error of the last attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GaveUp<E> {
     /// The error is not retried.

@@ -1,6 +1,6 @@
 //! Common parts of every service: telemetry, signals, drain, metrics, and the HTTP endpoint with health and the status page.
 //!
-//! [`run`] runs one service as a process of its own. It gives the service a [`Context`], which holds the shutdown token, the metrics, the
+//! [`run`] runs one service as a separate process. It gives the service a [`Context`], which holds the shutdown token, the metrics, the
 //! status and the access rules. The modules are usable alone:
 //!
 //! * [`metrics`] registers metrics and readiness, and reads samples back from Prometheus' text format;

@@ -52,7 +52,7 @@ impl Metrics {
     pub async fn until_ready(&self, service: &str) {
         let is_ready = |services: &BTreeMap<&'static str, _>| matches!(services.get(service), Some(Ok(())));
         let mut services = self.0.readiness.subscribe();
-        // It fails only without a sender, and `self` holds one.
+        // The call fails only if there is no sender, and `self` holds a sender.
         let _ready = services.wait_for(is_ready).await;
     }
 

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 
 /// Interval at which a process samples its numbers and sends its report.
 pub const INTERVAL: Duration = Duration::from_secs(1);
-/// Age at which a report no longer counts: its process is silent, perhaps dead.
+/// Age at which a report no longer counts, because its process is silent and perhaps dead.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// Age at which a report is removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);

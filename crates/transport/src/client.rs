@@ -162,7 +162,7 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Client, Clien
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-/// Returns the address with HTTP's scheme, and true if it is one over TLS.
+/// Returns the address with HTTP's scheme, and true if the connection uses TLS.
 fn url(address: &str) -> (String, bool) {
     for (scheme, http, is_tls) in
         [("grpc+tls://", "https://", true), ("grpc+tcp://", "http://", false), ("grpc://", "http://", false)]
@@ -174,7 +174,7 @@ fn url(address: &str) -> (String, bool) {
     (address.to_owned(), address.starts_with("https://"))
 }
 
-/// Returns how far bronze is, and the topic and the table that it counts in.
+/// Returns bronze's position, and the topic and the table that the position belongs to.
 ///
 /// # Errors
 ///

@@ -62,8 +62,8 @@ pub fn encode_put(batch: &RangedBatch) -> Result<Vec<FlightData>, ArrowError> {
     Ok(messages)
 }
 
-/// Writes a gold batch, split where it is too large for one message. Only the last piece's range moves, so that a reader can continue
-/// after any of them and loses nothing.
+/// Writes a gold batch, split where it is too large for one message. Only the range of the last piece advances, so a reader can continue
+/// after any piece without a loss.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ pub fn encode_upserts(batch: &RangedBatch) -> Result<Vec<FlightData>, ArrowError
     starts.map(piece).collect()
 }
 
-/// Returns the bytes of a batch's rows, without those of larger buffers that they are a slice of.
+/// Returns the number of bytes of a batch's rows. If the rows are slices of larger buffers, only the slices count.
 ///
 /// # Errors
 ///

@@ -111,7 +111,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let inputs = input::choose(&args.inputs, &screen)?;
 
     let servers = Servers::start(&args, &mut folder, &screen);
-    // If the start is cancelled, the servers are dropped and killed. Both recover from that.
+    // If the start is cancelled, the servers are dropped and killed. Kafka and PostgreSQL both recover from a kill.
     let Some(servers) = shutdown.run_until_cancelled(servers).await else { return Ok(()) };
     let mut servers = servers?;
     let ready = Instant::now();

@@ -101,7 +101,7 @@ fn list(users: &Users) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prompts twice if standard input is a terminal; reads one line otherwise.
+/// Prompts twice if standard input is a terminal. Otherwise, reads one line.
 fn ask_password(name: &str) -> anyhow::Result<Secret> {
     if !io::stdin().is_terminal() {
         let mut line = String::new();

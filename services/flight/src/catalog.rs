@@ -47,7 +47,7 @@ use crate::sql::prepared::Query;
 use crate::sql::{names, size};
 use crate::system::{self, Logs, System, SystemSchema};
 
-/// Parallel parts of a query for each core. While one part waits for a file, another decodes its own.
+/// Parallel parts of a query for each core. While one part waits for a file, another part decodes a different file.
 const PARTITIONS_PER_CORE: usize = 2;
 
 /// Query for the first offset of each partition at or after a time.

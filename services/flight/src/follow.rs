@@ -230,7 +230,8 @@ impl Outbox {
     }
 }
 
-/// Returns the partitions in ascending order, starting after `last` and wrapping around. So no partition waits until another is complete.
+/// Returns the partitions in ascending order, starting after `last` and wrapping around. So no partition waits until another partition is
+/// complete.
 pub(crate) fn in_turn(mut partitions: Vec<i32>, last: Option<i32>) -> Vec<i32> {
     let next = last.map_or(0, |last| partitions.partition_point(|partition| *partition <= last));
     partitions.rotate_left(next);

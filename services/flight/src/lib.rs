@@ -150,7 +150,7 @@ pub fn run_on(
             flushed.cancel();
             served
         };
-        // If the flusher fails for good (fenced), all calls end as well.
+        // If the flusher fails permanently (fenced), all calls also end.
         let flushed = async {
             let result = flusher.await;
             calls.cancel();

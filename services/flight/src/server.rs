@@ -99,7 +99,7 @@ impl Server {
     async fn history(&self, caller: &Caller, ticket: History) -> Result<Messages, CallError> {
         start::check_table(ticket.table.as_ref(), &self.hot)?;
         self.received(&ticket.below).await?;
-        // The rows come from several partitions, so the range stands for none of them.
+        // The rows come from several partitions, so the range belongs to none of them.
         let range = OffsetRange { partition: 0, first: 0, next: 0 };
         let batches = self.sql.history(caller, ticket).await?.batches;
         let schema = futures::stream::once(async { Ok(encode_schema(&schema::bronze::schema())) });

@@ -46,7 +46,7 @@ pub(crate) fn status(error: &CallError) -> Status {
     Status::new(code, text)
 }
 
-/// Status code, and a sentence that replaces the error's own text if that is not for the caller.
+/// Status code, and a sentence that replaces the error's own text if the caller must not see that text.
 type Answer = (Code, Option<&'static str>);
 
 const CANNOT_NOW: &str = "the lake cannot be read at the moment: try again (the server's log has the cause)";

@@ -25,8 +25,8 @@ const CONNECTIONS_MAX: usize = 2;
 /// is set only if the operator left the default, which is hours. It applies to one transaction only: nothing stays in a session that a
 /// pooler shares.
 ///
-/// Between two statements gold encodes for milliseconds. A COPY that waits for data is not idle; there the server's own probes detect a
-/// lost client.
+/// Between two statements gold encodes for milliseconds. A COPY that waits for data is not idle. In that case, the server's own probes
+/// detect a lost client.
 const SETTINGS: &str = "SELECT \
     CASE current_setting('idle_in_transaction_session_timeout') WHEN '0' \
         THEN set_config('idle_in_transaction_session_timeout', '15s', true) END, \
@@ -71,7 +71,7 @@ pub struct Postgres {
     pub postgres_key: Option<PathBuf>,
 }
 
-/// A PostgreSQL URL; its password is never printed.
+/// PostgreSQL URL. Its password is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl(String);
 

@@ -82,7 +82,7 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
     Ok(())
 }
 
-/// Opens the sinks, lets the one that is behind catch up, and then runs the walk from their common position. With `rebuild`, empties both
+/// Opens the sinks, lets the sink that is behind catch up, and then runs the walk from their common position. With `rebuild`, empties both
 /// sinks first.
 ///
 /// A row may depend on several partitions, and is correct at one position only. So a sink accepts only rows that were computed from its own

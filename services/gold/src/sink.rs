@@ -1,4 +1,4 @@
-//! The sinks. Two are durable, each at its own position; the third sends committed rows to followers.
+//! The sinks. Two are durable, each at its own position. The third sends committed rows to followers.
 
 pub(crate) mod flight;
 pub mod lake;

@@ -203,7 +203,7 @@ impl Histories {
 ///
 /// # Errors
 ///
-/// None: the follower reports an unreachable server, and the gauge keeps its last value.
+/// None, because the follower reports an unreachable server. The gauge then keeps its last value.
 pub(crate) async fn measure_lag(
     mut connection: Connection,
     committed: watch::Receiver<Position>,

@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
     Ends(&'static str),
 }
 
-/// SQLSTATEs and classes of them. The longest match counts.
+/// SQLSTATEs and classes of SQLSTATEs. The longest match counts.
 const VERDICTS: &[(&str, Verdict)] = &[
     // The connection is lost or refused. Poolers use 08P01 for nearly all errors: see POOLER_TEXTS.
     ("08", Passes),

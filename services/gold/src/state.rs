@@ -75,7 +75,8 @@ impl NewestBySymbol {
         self.0.iter().map(|(symbol, newest)| (symbol.as_str(), *newest))
     }
 
-    /// Returns, for each symbol in both, the lesser event time. A symbol that is missing on one side was not in that table at its position.
+    /// Returns the lesser event time of each symbol that both sides contain. A symbol that is missing on one side was not in that table at
+    /// its position.
     pub fn lesser(&self, other: &NewestBySymbol) -> NewestBySymbol {
         let both =
             |(symbol, newest): (&String, &i64)| Some((symbol.clone(), other.get(symbol)?.min(*newest)));

@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
         for sink in sinks {
             let (to_sink, for_sink) = queue::bounded(QUEUE_ROWS_MAX);
             to_sinks.push(to_sink);
-            // Catch-up rows are not sent to followers: they read them from the gold table.
+            // Catch-up rows are not sent to followers, who read these rows from the gold table.
             let followers = until.is_none().then(connection);
             sink.start(&mut tasks, for_sink, reached.clone(), followers, stop.clone());
         }

@@ -139,8 +139,8 @@ impl Window {
         Window { frame, reached, newest, partitions, split: Vec::new(), symbols: HashMap::new() }
     }
 
-    /// Returns the histories that [`Self::remember`] needs before `arrivals` can be applied: the end of each symbol that bronze has and
-    /// memory has not.
+    /// Returns the histories that [`Self::remember`] needs before `arrivals` can be applied: the end of each symbol that is in bronze but
+    /// not in memory.
     pub(crate) fn unread(&self, arrivals: &Arrivals) -> Vec<History> {
         let margin = match self.frame {
             Frame::Time => Margin::Micros(KEEP_MICROS),

@@ -131,7 +131,7 @@ impl DeadLetters {
     /// Closes the producer. After a failed letter it may not work any more, and it may hold outdated metadata of the topic.
     fn close(&self, producer: Producer) {
         let last = self.connection.lock().unwrap_or_else(PoisonError::into_inner).producer.take();
-        // The drop blocks until the producer's own thread has ended, so it runs on a thread of its own.
+        // The drop blocks until the producer's own thread has ended, so the drop runs on a separate thread.
         std::thread::spawn(move || drop((last, producer)));
     }
 

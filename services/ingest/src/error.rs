@@ -6,7 +6,7 @@ use rdkafka::error::KafkaError;
 use tonic::Code;
 use transport::client::ClientError;
 
-/// Reason why a session ended. After a transient one, another session starts from the server's position.
+/// Reason why a session ended. After a transient error, a new session starts from the server's position.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to Kafka failed.
@@ -102,7 +102,7 @@ pub enum Error {
         /// Next offset of the topic.
         high: i64,
     },
-    /// Kafka had lost the end of a partition, which was written back from bronze. The next session goes on.
+    /// Kafka had lost the end of a partition, which was written back from bronze. The next session continues.
     #[error("wrote {lost} back to the topic from bronze: Kafka had lost it")]
     Refilled {
         /// Offsets that were written back.
@@ -139,7 +139,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if another session may succeed.
+    /// Returns true if a new session may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Kafka(error) => error.is_transient(),

@@ -1,7 +1,7 @@
 //! Ingest: reads the topic into bronze of the Flight server, exactly once, in sessions.
 //!
-//! A session starts at the position that the server reports. It ends at the first error; a rebalance counts as one. Its buffers are then
-//! dropped, and the next session starts at the position that the server reports then. There is no other recovery.
+//! A session starts at the position that the server reports. It ends at the first error. A rebalance counts as an error. Its buffers are
+//! then dropped, and the next session starts at the position that the server reports then. There is no other recovery.
 
 mod session;
 

@@ -1,8 +1,8 @@
 //! Refills the topic: writes messages that Kafka has lost at the end of a partition back from bronze.
 //!
 //! After a power cut, Kafka may lose pages that it had not written to disk. The refill gives each candle its old offset. Two checks come
-//! first. The topic id proves that it is the same topic. The last messages of the topic must equal the rows of bronze, which proves that
-//! nobody has written to it since.
+//! first. The topic id proves that the topic is the same. The last messages of the topic must equal the rows of bronze, which proves that
+//! nobody has written to the topic since.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -190,7 +190,7 @@ impl Writer<'_> {
                 Err((error, _)) => return Err(failed(self.config)(error).into()),
             }
         }
-        // The first record is acknowledged before the second one is sent, so that another producer is noticed before more is written.
+        // The first record is acknowledged before the second record is sent, so that another producer is noticed before more is written.
         let unacknowledged_max = if self.next == self.lost.first { 0 } else { UNACKNOWLEDGED_MAX };
         self.next += 1;
         while self.unacknowledged.len() > unacknowledged_max {

@@ -110,8 +110,8 @@ impl Sessions {
 
     /// Waits for partitions, opens a put stream and requests the position of the server.
     ///
-    /// The order matters. If the server restarts between the last two steps, it loses its hot rows and its position goes back. But then
-    /// the stream is broken, too, so that nothing can be put from the wrong position.
+    /// The order matters. If the server restarts between the last two steps, it loses its hot rows and its position goes back. But the
+    /// stream is then also broken, so nothing can be put from the wrong position.
     async fn open(&self, source: &mut Source) -> Result<Opened, Error> {
         self.not_ready(format!("waits for partitions of topic {}", self.config.kafka.topic));
         let assignment = self.assignment(source).await?;
@@ -181,7 +181,7 @@ async fn exchange(
                     drained_by = Instant::now() + RECEIVED_MAX;
                     continue;
                 }
-                // The server has ended the stream; the results contain the error.
+                // The server has ended the stream. The results contain the error.
                 Err(Error::PutEnded) => tokio::time::timeout(REASON_MAX, reason(&mut results)).await.unwrap_or(None),
                 Err(error) => return Err(error),
             },

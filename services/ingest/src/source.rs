@@ -1,4 +1,4 @@
-//! Reads the topic on a thread of its own. The thread never stops polling, so that the group keeps this member whatever the server does.
+//! Reads the topic on a separate thread. The thread never stops polling, so that the group keeps this member whatever the server does.
 //!
 //! The group assigns the partitions, and bronze determines the offsets. So an assignment alone starts no reading. A session first
 //! requests the position from the server, and the first and last offsets from the brokers. Then it reads from the position. A rebalance
@@ -44,7 +44,7 @@ pub(crate) struct Assignment {
     partitions: Option<Vec<i32>>,
 }
 
-/// Client of this member. The thread owns it; other users hold weak references, so that the thread can leave the group.
+/// Client of this member. The thread owns the client. Other users hold weak references, so that the thread can leave the group.
 type Consumer = kafka::Closing<BaseConsumer<Member>>;
 
 /// Request of a session to start reading.
@@ -89,7 +89,7 @@ pub(crate) struct SourceThread {
     drain: CancellationToken,
 }
 
-/// Joins the consumer group. When `drain` is cancelled, reading ends, but the membership and the commits go on.
+/// Joins the consumer group. When `drain` is cancelled, reading ends, but the membership and the commits continue.
 pub(crate) fn open(
     config: &Config,
     metrics: &Metrics,
@@ -107,7 +107,7 @@ pub(crate) fn open(
     let consumer = BaseConsumer::from_config_and_context(&options, member).map_err(failed())?;
     let consumer = Arc::new(kafka::Closing::new(consumer));
     consumer.subscribe(&[topic]).map_err(failed())?;
-    // There is one session at a time: the next one is requested after the last one has ended.
+    // There is one session at a time: the next session is requested after the previous session has ended.
     let (start_sender, starts) = mpsc::channel(1);
     let (durable_sender, durable) = watch::channel(Position::default());
     let source = Source {

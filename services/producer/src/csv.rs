@@ -75,12 +75,12 @@ impl CsvFile {
         !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LINE_BYTES_MAX
     }
 
-    /// Returns the beginning of the line read last, to show to a person.
+    /// Returns the beginning of the line that was read last, to show to a person.
     pub(crate) fn excerpt(&self) -> String {
         excerpt(&String::from_utf8_lossy(self.text()))
     }
 
-    /// Returns the probable cause why the line read last was rejected for `reason`.
+    /// Returns the probable cause why the line that was read last was rejected for `reason`.
     pub(crate) fn hint(&self, reason: &'static str) -> String {
         hint::hint(&String::from_utf8_lossy(self.text()), &self.slots, reason)
     }
@@ -90,7 +90,7 @@ impl CsvFile {
         &self.path
     }
 
-    /// Returns the number of the line read last; the header is line 1.
+    /// Returns the number of the line that was read last. The header is line 1.
     pub(crate) fn line(&self) -> u64 {
         self.line
     }
@@ -128,7 +128,7 @@ impl CsvFile {
         Ok(true)
     }
 
-    /// Returns the line read last without its line end.
+    /// Returns the line that was read last, without its line end.
     fn text(&self) -> &[u8] {
         self.buffer.trim_ascii_end()
     }

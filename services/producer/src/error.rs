@@ -137,7 +137,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if one input is the cause. The other inputs and the pipeline can go on without it.
+    /// Returns true if one input is the cause. The other inputs and the pipeline can continue without this input.
     pub fn is_input(&self) -> bool {
         match self {
             Error::Missing { .. }
@@ -156,9 +156,9 @@ impl Error {
         }
     }
 
-    /// Returns true if a new client that goes on after the last record in the topic may succeed.
+    /// Returns true if a new client that continues after the last record in the topic may succeed.
     ///
-    /// The old client cannot be used after it has given up a record: it could not keep the order.
+    /// The old client cannot be used after it has given up a record, because it could not keep the order.
     pub(crate) fn passes(&self) -> bool {
         match self {
             Error::Kafka(error) => error.is_transient(),

@@ -35,7 +35,7 @@ use crate::source::{Next, Source};
 const SERVICE: &str = "producer";
 /// Longest wait before acknowledgements are polled again.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// Shortest wait: the resolution of tokio's clock. Records that are due within it are sent together.
+/// Shortest wait: the resolution of tokio's clock. Records that are due within this time are sent together.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Flags of `candleflight producer`.
@@ -85,7 +85,7 @@ pub struct Config {
 
 /// Sends all records of the inputs, or as many as the limit allows. Returns when all are acknowledged, or earlier on shutdown.
 ///
-/// With `resume`, it survives an outage of any length. It replaces a client that has given up, and goes on after the last record in the
+/// With `resume`, it survives an outage of any length. It replaces a client that has given up, and continues after the last record in the
 /// topic.
 ///
 /// # Errors
@@ -252,7 +252,8 @@ impl Run {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    /// Goes on without a failed input. The run returns the first such error at its end. If there are several inputs, each error is logged.
+    /// Continues without a failed input. The run returns the first such error at its end. If there are several inputs, each error is
+    /// logged.
     fn end_badly(&mut self, input: usize, error: Error) {
         if self.inputs.len() > 1 {
             let name = &self.names[input];

@@ -31,7 +31,7 @@ impl FromStr for Rate {
 }
 
 impl Rate {
-    /// Returns the time between two records; zero for the highest rate.
+    /// Returns the time between two records. Returns zero for the highest rate.
     pub(crate) fn interval(self) -> Duration {
         match self {
             Rate::Max => Duration::ZERO,

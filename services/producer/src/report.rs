@@ -11,7 +11,7 @@ use service::metrics::Metrics;
 use service::metrics::names;
 use tokio::time::Instant;
 
-/// Number of unusable lines that are logged one by one. Further ones are only counted.
+/// Number of unusable lines that are logged one by one. Further lines are only counted.
 const EXAMPLES_MAX: u64 = 10;
 /// Time between two updates of the progress bar: an eye cannot follow more.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Creates the report. It uses a progress bar on a terminal and log lines elsewhere; `quiet` turns both off.
+    /// Creates the report. It uses a progress bar on a terminal and log lines elsewhere. `quiet` turns both off.
     pub(crate) fn new(quiet: bool, byte_count: u64, metrics: &Metrics, now: Instant) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(byte_count));
         let interval = match bar {

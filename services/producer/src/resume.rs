@@ -55,7 +55,7 @@ struct Tail {
 }
 
 impl Returned {
-    /// Returns true if the candle is the next of these, and removes it. Another candle removes all of them.
+    /// Returns true if the candle is the next of these candles, and removes it. A different candle removes all of them.
     pub(crate) fn takes(&mut self, candle: &Candle<'_>) -> bool {
         let Some(next) = self.0.pop_front() else { return false };
         let is_next = next == event_time(candle);

@@ -39,9 +39,9 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// Interval at which a flush checks for failures and for Ctrl-C.
 const FLUSH_STEP: Duration = Duration::from_millis(50);
-/// Longest wait for an answer of the brokers at the start; about the time that librdkafka would wait without it.
+/// Longest wait for an answer of the brokers at the start: about the time that librdkafka would wait without this limit.
 const ID_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Initial size of the JSON buffer, in bytes; it grows for long symbols.
+/// Initial size of the JSON buffer, in bytes. The buffer grows for long symbols.
 const JSON_BYTES: usize = 256;
 
 /// Kafka producer of candles, which counts them when they are acknowledged.
@@ -203,7 +203,7 @@ impl Sink {
 /// Makes librdkafka request its producer id as early as possible. Without this id, librdkafka sends nothing.
 ///
 /// librdkafka requests the id after each metadata answer, and otherwise twice a second. The first answer comes before the broker that it
-/// names is connected, so two answers are needed. A missing answer is harmless, because librdkafka goes on trying.
+/// names is connected, so two answers are needed. A missing answer is harmless, because librdkafka continues to try.
 fn ask_for_an_id(producer: &BaseProducer<Deliveries>, topic: &str) {
     for _ in 0..2 {
         if let Err(error) = producer.client().fetch_metadata(Some(topic), ID_WAIT_MAX) {

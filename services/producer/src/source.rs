@@ -6,7 +6,7 @@ use crate::csv::{CsvFile, Row};
 use crate::resume::{Sent, Start};
 use crate::{Error, Input};
 
-/// Next item of the merged inputs; `input` is the index of the input that it comes from.
+/// Next item of the merged inputs. `input` is the index of the input that the item comes from.
 pub(crate) enum Next<'a> {
     /// The earliest candle of all inputs.
     Candle {
@@ -28,7 +28,7 @@ pub(crate) enum Next<'a> {
         /// Reason code.
         reason: &'static str,
     },
-    /// An input has failed; the others go on.
+    /// An input has failed. The others continue.
     Failed {
         /// Index of the input.
         input: usize,
@@ -86,7 +86,7 @@ impl Source {
         Source { streams: streams.collect(), now_micros }
     }
 
-    /// Returns the earliest candle. Unusable lines and failed inputs are returned before it. `None` at the end.
+    /// Returns the earliest candle. Unusable lines and failed inputs are returned before that candle. Returns `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Next<'_>> {
         for (input, stream) in self.streams.iter_mut().enumerate() {
             match stream.fill(self.now_micros) {

@@ -64,7 +64,7 @@ impl FilesSource {
         self.files.iter().skip(partition).step_by(self.scan.file_groups.len().max(1)).cloned().collect()
     }
 
-    /// Takes the next files of a share that may hold matching rows, as far as the filters are known by now. Returns none at the end.
+    /// Takes the next files of a share that may hold matching rows, as far as the filters are known by now. Returns no files at the end.
     fn take(&self, share: &[Arc<DataFile>], taken: &mut usize) -> Vec<Arc<DataFile>> {
         let filter = self.scan.file_source.filter();
         let mut looked_at = RUN_MAX;
@@ -228,7 +228,7 @@ impl DataSource for FilesSource {
         });
         let Some(first) = by_time else { return Ok(SortOrderPushdownResult::Unsupported) };
         let mut source = self.clone();
-        // Row groups are read in this order as well.
+        // Row groups are also read in this order.
         if let SortOrderPushdownResult::Inexact { inner } =
             self.scan.file_source.try_pushdown_sort(order, &self.scan.eq_properties())?
         {

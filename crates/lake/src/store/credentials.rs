@@ -10,7 +10,7 @@ use url::Url;
 use super::profile::{Profile, Settings};
 use super::variables::Variables;
 
-/// Hosts of container endpoints that may be reached without TLS: those of ECS and EKS. Loopback addresses are allowed as well.
+/// Hosts of container endpoints that may be reached without TLS: those of ECS and EKS. Loopback addresses are also allowed.
 const PLAIN_HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 
 /// The origin of credentials.
@@ -97,7 +97,7 @@ impl Origin {
 pub(crate) const NOT_FOUND: &str = "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL \
      unless the store is Amazon's), or AWS_PROFILE, or run on a host that has a role";
 
-/// Returns the origin that a profile names for its credentials. Returns `None` if it names none.
+/// Returns the origin that a profile names for its credentials. Returns `None` if the profile names no origin.
 fn of_profile(profile: Profile, settings: &Settings) -> Result<Option<Origin>, String> {
     let name = &profile.name;
     let export = |what: &str| {

@@ -13,7 +13,7 @@ const SAMPLES_MAX: usize = 300;
 const FRESHNESS_SAMPLES: usize = 60;
 /// Number of samples for a rate.
 ///
-/// A small number shows a stop at once. One would be too few, because services report only once a second.
+/// A small number shows a stop at once. One sample would be too few, because services report only once a second.
 const RATE_SAMPLES: usize = 5;
 
 /// Rates, counts and freshness at one moment.

@@ -32,7 +32,7 @@ fn rows(offsets: &[i64]) -> RecordBatch {
     RecordBatch::try_new(schema::bronze::schema(), columns).unwrap()
 }
 
-/// Rows may lie as far apart as they like; the ranges of what is put tile the whole and keep within the bound.
+/// Rows may lie any distance apart. The ranges of the pieces tile the whole range, and each keeps within the bound.
 #[track_caller]
 fn check(offsets: &[i64], range: (i64, i64), expected: &[(i64, i64)]) {
     let (first, next) = range;

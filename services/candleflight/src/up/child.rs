@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::logs;
 use super::process::{Process, names_folder};
 
-/// Longest wait until a server answers: many times what a slow machine needs that recovers from a crash.
+/// Longest wait until a server answers: many times what a slow machine needs to recover from a crash.
 const START_MAX: Duration = Duration::from_mins(1);
-/// Longest wait for a server to end after a signal. The server is then killed; both servers recover from that.
+/// Longest wait for a server to end after a signal. The server is then killed. Kafka and PostgreSQL both recover from a kill.
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two checks of a condition that sends no event. It adds at most this time to the start.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);

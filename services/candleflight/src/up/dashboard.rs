@@ -84,7 +84,7 @@ pub(super) struct Dashboard {
 
 impl Dashboard {
     /// Starts the program, which installs and prepares the missing parts and then serves on `SUPERSET_LISTEN`. This takes seconds, or
-    /// minutes at the first start; [`Dashboard::watch`] waits for it. Without a program there is no dashboard.
+    /// minutes at the first start, and [`Dashboard::watch`] waits for its end. Without a program, there is no dashboard.
     pub(super) fn start(
         args: &Args,
         postgres: &str,
@@ -148,7 +148,7 @@ impl Dashboard {
         pending().await
     }
 
-    /// Returns the path of its log, if there is a dashboard.
+    /// Returns the path of the dashboard's log, if there is a dashboard.
     pub(super) fn log_file(&self) -> Option<PathBuf> {
         self.child.as_ref().map(Child::log_file)
     }

@@ -67,8 +67,8 @@ impl Folder {
     }
 }
 
-/// Returns the default data folder. For root it is in the system's place, since PostgreSQL's user must reach it; for other users it is in
-/// their own.
+/// Returns the default data folder. Root's folder is in /var/lib, because PostgreSQL's user must reach it. The folder of other users is in
+/// their home.
 pub(super) fn default_path() -> anyhow::Result<PathBuf> {
     if is_root() {
         return Ok(PathBuf::from("/var/lib/candleflight"));

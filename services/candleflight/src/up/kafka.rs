@@ -15,9 +15,9 @@ const READY: &str = "Kafka Server started";
 
 /// Folder of the cluster's data, in the server's folder.
 const DATA: &str = "data";
-/// File of its configuration, in the server's folder.
+/// File of Kafka's configuration, in the server's folder.
 const PROPERTIES: &str = "server.properties";
-/// File of its log configuration, in the server's folder.
+/// File of Kafka's log configuration, in the server's folder.
 const LOGGING_PROPERTIES: &str = "log4j2.properties";
 
 pub(super) static KAFKA: Kind = Kind {

@@ -66,8 +66,8 @@ pub(super) async fn keep_bounded(servers: &[PathBuf]) -> Infallible {
     }
 }
 
-/// Copies a large log to its second file and empties it. The server has the log open for appending and continues at its start. A line that
-/// it writes between the two steps is lost.
+/// Copies a large log to its second file and empties it. The server has the log open for appending and continues at the start of the empty
+/// log. A line that the server writes between the two steps is lost.
 fn bound(log: &Path, bytes_max: u64) -> io::Result<()> {
     if log.metadata().is_ok_and(|metadata| metadata.len() >= bytes_max) {
         fs::copy(log, aside(log))?;

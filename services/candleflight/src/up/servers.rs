@@ -83,8 +83,8 @@ impl Servers {
         })
     }
 
-    /// Returns the flags of Kafka's clients. The last option is empty and has no effect. It overrides the variable, so that options for an
-    /// external Kafka do not reach clients of a private one.
+    /// Returns the flags of Kafka's clients. The last option is empty. Its only effect is to override the variable, so that options for an
+    /// external Kafka do not reach clients of a private Kafka.
     pub(super) fn kafka_flags(&self) -> Vec<(&str, &str)> {
         let options = self.kafka_options.iter().map(String::as_str).chain([""]);
         let options = options.map(|option| ("--kafka-option", option));
@@ -119,7 +119,7 @@ impl Servers {
         dashboard: &str,
         is_open: bool,
     ) {
-        // The password of the private cluster is not secret, but that of another server is.
+        // The password of the private cluster is not secret, but the password of any other server is.
         let psql = if self.postgres_child.is_some() { &self.postgres } else { "(--postgres)" };
         let access = if is_open {
             "no password is set, so only this machine can connect"

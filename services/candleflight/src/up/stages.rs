@@ -16,7 +16,8 @@ use super::screen::Screen;
 use super::servers::Servers;
 use super::{Args, FLIGHT_URL};
 
-/// Order of the drain. It is the order of the walk, except that gold stops before the Flight server, since it is its client.
+/// Order of the drain. It is the order of the walk, except that gold stops before the Flight server, because gold is a client of that
+/// server.
 const DRAIN_ORDER: [&str; 4] = ["producer", "ingest", "gold", "flight"];
 
 /// Log message for an input that fails.
@@ -76,8 +77,8 @@ impl Stages {
             flags.extend(args.rate.iter().map(|rate| ("--rate", rate.as_str())));
             let mut config: producer::Config = self::config(&flags)?;
             (config.inputs, config.resume, config.quiet) = (vec![Inputs(inputs.to_vec())], true, true);
-            // Ingest first writes back messages that Kafka may have lost at its end. Messages that were produced before that would take
-            // their offsets.
+            // Ingest first writes back messages that Kafka may have lost at its end. Messages that are produced earlier would take the
+            // offsets of the lost messages.
             config.resume_after = Some(ingest::SERVICE);
             stages.spawn("producer", |context| async { Ok(producer::run(config, context).await?) });
         }

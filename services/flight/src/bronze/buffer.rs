@@ -1,6 +1,6 @@
 //! The hot buffer: rows that were put and are not yet durable, together with the snapshot that they continue.
 //!
-//! One lock guards both, so every reader gets one Delta version and exactly the batches above its position.
+//! One lock guards the rows and the snapshot, so every reader gets one Delta version and exactly the batches above its position.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -123,7 +123,7 @@ impl Feed for BronzeFeed {
     }
 }
 
-/// Reads files and encodes their rows as messages. Other threads than the connection's do this, because sending keeps that thread busy.
+/// Reads files and encodes their rows as messages. Separate threads do this, because sending keeps the connection's thread busy.
 fn encode_files(
     snapshot: &Snapshot,
     range: OffsetRange,

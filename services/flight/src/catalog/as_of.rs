@@ -149,7 +149,7 @@ impl Resolve for GoldThen {
     }
 }
 
-/// Maps an error to its cause: a missing version is an error of the query, a store that does not answer is not.
+/// Maps an error to its cause: a missing version is an error of the query. A store that does not answer is an error of the lake.
 fn query_error(error: LakeError) -> DataFusionError {
     match error {
         LakeError::Version { .. } => DataFusionError::Plan(error.to_string()),

@@ -7,7 +7,7 @@ use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use schema::RangedBatch;
 
-/// Symbols that a client requests; all symbols if it names none.
+/// Symbols that a client requests. All symbols are sent if the client names none.
 #[derive(Clone, Debug)]
 pub(crate) struct Symbols(Option<HashSet<String>>);
 

@@ -1,5 +1,5 @@
-//! Limit of the time that a client may leave a message untaken. After it, the stream ends, its buffers are freed, and its place is free
-//! again.
+//! Limit of the time that a client may leave a message untaken. When the time is over, the stream ends and its buffers and its place are
+//! freed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ struct Shared {
 }
 
 impl Watched {
-    /// Streams `messages` until one stays untaken for `limit`. Then an error replaces the rest.
+    /// Streams `messages` until a message stays untaken for `limit`. Then an error replaces the rest.
     pub(crate) fn new(
         messages: impl Stream<Item = Result<FlightData, CallError>> + Send + 'static,
         limit: Duration,

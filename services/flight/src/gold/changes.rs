@@ -1,4 +1,5 @@
-//! The change buffer: the latest changes of gold, for its followers. They are in memory only, and the oldest are dropped when it is full.
+//! The change buffer: the latest changes of gold, for its followers. They are in memory only. When the buffer is full, the oldest changes
+//! are dropped.
 //!
 //! Each batch holds the gold rows that a range of offsets changed, with their values after that range.
 
@@ -79,7 +80,7 @@ impl ChangeBuffer {
             state.bytes -= run.batches.iter().map(|(_, batch)| bytes_of(batch)).sum::<usize>();
             *run = Run { batches: VecDeque::new(), first, next: first };
         }
-        // A restarted gold may cut its batches at other offsets. Rows as of a later offset also serve an earlier one.
+        // A restarted gold may cut its batches at different offsets. Rows as of a later offset also serve a follower at an earlier offset.
         batch.range.first = run.next;
         run.next = next;
         state.bytes += bytes_of(&batch);

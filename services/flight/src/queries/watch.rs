@@ -30,7 +30,7 @@ pub(crate) use self::function::bound_functions;
 #[derive(Clone, Default)]
 pub(super) struct Watch(Arc<AtomicBool>);
 
-/// Error of a stopped query. No client receives it: the client already has the reason, or is gone.
+/// Error of a stopped query. No client receives this error: the client already has the reason, or is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the query was stopped")]
 pub(crate) struct Stopped;

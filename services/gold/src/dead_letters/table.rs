@@ -14,7 +14,7 @@ use crate::sink::postgres::migrate;
 /// Maximum number of letters that one statement deletes: a tenth of a second.
 const DELETE_MAX: i64 = 10_000;
 /// Deletions in the time in which the bound's number of letters arrives. Each deletion reads the bound's rows in the index, so more
-/// frequent ones would be expensive.
+/// frequent deletions would be expensive.
 const DELETE_EVERY: u32 = 10;
 
 const INSERT: &str = "INSERT INTO bitcoin_dead_letters \

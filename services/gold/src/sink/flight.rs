@@ -1,7 +1,7 @@
 //! Gold for live followers. Rows that PostgreSQL has committed are put to the Flight server, which sends them to its followers.
 //!
 //! Only committed rows are sent, so no follower sees a row that a crash undoes. Sending is best effort: nothing waits for the server, and
-//! rows that cannot be sent at once are dropped. Followers read these from the gold table after its next flush.
+//! rows that cannot be sent at once are dropped. Followers read the dropped rows from the gold table after its next flush.
 
 use futures::{SinkExt, StreamExt};
 use service::backoff::Backoff;
@@ -39,7 +39,7 @@ pub(crate) fn open(connection: Connection) -> (Sender, Sink) {
 }
 
 impl Sender {
-    /// Offers the rows that one transaction has committed. Drops them if the queue is full; never waits.
+    /// Offers the rows that one transaction has committed. Drops the rows if the queue is full. Never waits.
     pub(crate) fn offer(&self, committed: Vec<GoldBatch>) {
         if committed.iter().map(|computed| computed.batch.rows.num_rows()).sum::<usize>() > ROWS_MAX {
             return;

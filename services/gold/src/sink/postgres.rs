@@ -1,4 +1,4 @@
-//! Gold in PostgreSQL. Rows and position are written in one transaction, so after a crash both are there or neither.
+//! Gold in PostgreSQL. Rows and position are written in one transaction, so after a crash the table has both or neither.
 
 mod asides;
 mod encode;

@@ -113,8 +113,8 @@ impl Candle {
     }
 }
 
-/// Returns the candle that counts for each event time, ascending. Within a partition it is the one with the last offset. Among partitions
-/// it is the one with the last Kafka time, and of equal ones that of the highest partition.
+/// Returns the candle that counts for each event time, ascending. Within a partition, the candle with the last offset counts. Among
+/// partitions, the candle with the last Kafka time counts. If these times are equal, the candle of the highest partition counts.
 fn valid_candles(mut candles: Vec<Candle>) -> Vec<Candle> {
     candles.sort_unstable_by_key(|candle| (candle.event_time, candle.partition, candle.offset));
     let of_one_time = candles.chunk_by(|one, next| one.event_time == next.event_time);

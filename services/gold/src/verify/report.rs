@@ -65,7 +65,7 @@ pub struct TableReport {
     pub differences: Vec<Difference>,
     /// Places where the offsets of bronze have gaps or overlaps.
     pub offset_faults: Vec<String>,
-    /// Position of bronze, if it stopped below that of the sink. Nothing was compared then.
+    /// Position of bronze, if bronze stopped below the position of the sink. Nothing was compared then.
     pub behind: Option<Position>,
 }
 

@@ -1,4 +1,4 @@
-//! Looks up the first and last offsets of partitions. This waits for brokers, so it runs on other threads than the one that polls.
+//! Looks up the first and last offsets of partitions. This waits for brokers, so it does not run on the thread that polls.
 
 use std::collections::BTreeMap;
 use std::sync::Weak;

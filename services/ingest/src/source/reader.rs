@@ -171,8 +171,8 @@ impl Reader {
                 // The offset may be lost in one of the partitions without a leader.
                 return Err(Error::OffsetLost { topic: topic.to_owned() });
             }
-            // Each partition has the next offset now, but in the last session a broker lacked it for one of them. So that partition has
-            // lost messages and has grown again, with other messages at their offsets.
+            // Each partition has the next offset now, but in the last session a broker lacked that offset for one partition. So that
+            // partition has lost messages and has grown again, with different messages at the same offsets.
             if is_all_held {
                 return Err(Error::TopicReplaced { topic: topic.to_owned() });
             }

@@ -3,7 +3,7 @@
 use super::layout::unit;
 use super::{COLUMNS, bare};
 
-/// Returns the column and the probable cause. `slots` come from the header; `reason` is the reason code of the rejection.
+/// Returns the column and the probable cause. `slots` come from the header. `reason` is the reason code of the rejection.
 pub(super) fn hint(line: &str, slots: &[Option<usize>], reason: &'static str) -> String {
     if matches!(reason, "too_many_fields" | "comma_in_quotes") {
         return "the line has more fields than the header; if a number has thousands separators, write 42265.2, not 42,265.2"

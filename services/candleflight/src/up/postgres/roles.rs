@@ -17,7 +17,7 @@ pub(super) const USER: &str = "postgres";
 pub(super) const PASSWORD: &str = "postgres";
 /// Superuser of the cluster.
 pub(super) const SUPERUSER: &str = "candleflight_superuser";
-/// File with its password, in the server's folder.
+/// File with the superuser's password, in the server's folder.
 pub(super) const PASSWORD_FILE: &str = "superuser-password";
 /// Temporary superuser. It renames the superuser of the first version, since a role cannot rename itself.
 const INTERIM: &str = "candleflight_interim";
