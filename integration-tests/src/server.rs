@@ -31,7 +31,7 @@ impl Server {
         Server::start_with(environment, kind, |_| Ok(()))
     }
 
-    /// Starts the server with the files that `configure` has put into the folder `extra`; see `script/stack`.
+    /// Starts the server with the files that `configure` has put into the folder `extra`. See `script/stack`.
     ///
     /// # Errors
     ///

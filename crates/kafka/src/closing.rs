@@ -10,7 +10,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// A consumer whose drop takes at most three seconds.
 ///
 /// librdkafka first leaves the group and waits for the group's coordinator without a limit. After a broker has been away, that wait may
-/// never end. A consumer that takes longer goes on closing on its own thread, and nothing waits for that thread.
+/// never end. A consumer that takes longer continues to close on its own thread, and nothing waits for that thread.
 #[derive(Debug)]
 pub struct Closing<C: Send + 'static>(Option<C>);
 

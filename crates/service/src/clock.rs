@@ -1,4 +1,4 @@
-//! The wall clock. Only the edges of the program read it; all other code takes `now` as an argument.
+//! The wall clock. Only the edges of the program read it. All other code takes `now` as an argument.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -109,8 +109,8 @@ async fn prometheus(State(status): State<Status>) -> impl IntoResponse {
 
 /// Sends a GET request for `path` to the endpoint at `address` (`host:port`, or a URL) as `client`. Returns the status and the body.
 ///
-/// For an address without a scheme, the request uses TLS if the client has a certificate, because the services of this machine then also
-/// have a certificate. If the address is loopback or unspecified, any server certificate is accepted.
+/// For an address without a scheme, the request uses TLS if the client has a certificate. The services of this machine then also have one.
+/// If the address is loopback or unspecified, any server certificate is accepted.
 ///
 /// # Errors
 ///

@@ -167,7 +167,7 @@ pub fn log_filter(default_level: &str) -> EnvFilter {
     })
 }
 
-/// Returns a token that SIGTERM, SIGINT (Ctrl-C) or SIGHUP cancels; a second signal ends the process at once.
+/// Returns a token that SIGTERM, SIGINT (Ctrl-C) or SIGHUP cancels. A second signal ends the process at once.
 pub fn shutdown_on_signal() -> CancellationToken {
     use tokio::signal::unix::{SignalKind, signal};
     let token = CancellationToken::new();

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::metrics::names::Description;
 
-/// Registry of metrics and readiness; clones share it. Every metric name has the prefix `candleflight_`.
+/// Registry of metrics and readiness. Clones share it. Every metric name has the prefix `candleflight_`.
 #[derive(Clone)]
 pub struct Metrics(Arc<Shared>);
 

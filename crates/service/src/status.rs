@@ -65,7 +65,7 @@ pub struct Process {
     pub address: Option<SocketAddr>,
 }
 
-/// Status of this process and of the others; clones share it.
+/// Status of this process and of the others. Clones share it.
 #[derive(Clone)]
 pub struct Status(Arc<Shared>);
 

@@ -213,8 +213,8 @@ pub async fn read(
     Ok(batches.try_filter(|batch| std::future::ready(!batch.is_empty())))
 }
 
-/// Reads a table like [`read`], and leaves nothing out: first comes the start of each partition, and later keep-alives. The ends of all
-/// ranges are the position from which to continue.
+/// Reads a table like [`read`], and leaves nothing out. The start of each partition comes first, and keep-alives come later. The ends of
+/// all ranges are the position from which to continue.
 ///
 /// # Errors
 ///

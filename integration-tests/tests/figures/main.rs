@@ -34,7 +34,7 @@ const STORM_QUERIES: usize = 16;
 const HEAVY_QUERY: &str = "SELECT x % 1000 AS k, count(*), sum(x), avg(sqrt(x)) FROM generate_series(1, 5000000) s(x) GROUP BY k ORDER BY k";
 /// Largest factor by which these queries may slow down a candle.
 const SLOWDOWN_MAX: f64 = 10.0;
-/// Days of one symbol in the backfill; together with [`SYMBOLS`] 2,000,000 candles.
+/// Days of one symbol in the backfill. With all [`SYMBOLS`], these are 2,000,000 candles.
 const DAYS: u32 = 348;
 /// Symbols of the backfill.
 const SYMBOLS: u64 = 4;

@@ -1,4 +1,4 @@
-//! Live queries: followers of bronze and gold in Python and Rust, killed and restarted; and SQL on earlier versions.
+//! Live queries: followers of bronze and gold in Python and Rust, which are killed and restarted, and SQL on earlier versions.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

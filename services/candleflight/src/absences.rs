@@ -169,7 +169,7 @@ fn crates_of_the_data_and_the_wire_have_one_version_and_all_crates_come_from_the
     assert!(foreign.is_empty(), "{foreign:?}");
 }
 
-/// Returns the name of the module of a file, such as `queries::watch`; the name of a crate's root is empty.
+/// Returns the name of the module of a file, such as `queries::watch`. The name of a crate's root is empty.
 fn module_of(path: &str) -> String {
     let below = path.split_once("src/").map_or(path, |(_, below)| below);
     let name = below.trim_end_matches(".rs").replace('/', "::");

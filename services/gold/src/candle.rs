@@ -44,7 +44,7 @@ pub(crate) fn decode_all(batch: &RecordBatch) -> impl Iterator<Item = (&str, Can
 }
 
 /// Sorts candles by event time and partition, and removes duplicates. The candles of one partition must be in offset order: of duplicates,
-/// the one with the later offset stays.
+/// the candle with the later offset stays.
 pub(crate) fn sort(candles: &mut Vec<Candle>) {
     let key = |candle: &Candle| (candle.event_time, candle.partition);
     candles.sort_by_key(key);
@@ -57,7 +57,7 @@ pub(crate) fn sort(candles: &mut Vec<Candle>) {
     });
 }
 
-/// Merges `newer` into `older`; both are sorted. If both have a candle of the same event time and partition, the one in `newer` stays.
+/// Merges `newer` into `older`. Both are sorted. If both have a candle of the same event time and partition, the candle in `newer` stays.
 pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
     let Some(first) = newer.first() else { return };
     let mut tail = older.split_off(older.partition_point(|candle| candle.event_time < first.event_time));
@@ -70,8 +70,8 @@ pub(crate) fn merge(older: &mut Vec<Candle>, newer: &[Candle]) {
     }
 }
 
-/// Returns the candle that counts for each event time; `candles` must be sorted. If several partitions have one, the candle that was
-/// produced last counts. If these were produced in the same millisecond, the one of the highest partition counts.
+/// Returns the candle that counts for each event time. `candles` must be sorted. If several partitions have one, the candle that was
+/// produced last counts. If these were produced in the same millisecond, the candle of the highest partition counts.
 ///
 /// The choice depends only on the rows, so the order in which the partitions are read does not matter.
 pub(crate) fn winners(candles: &[Candle]) -> Cow<'_, [Candle]> {

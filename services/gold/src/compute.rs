@@ -26,8 +26,7 @@ use crate::source::Histories;
 use crate::state::GoldBatch;
 use crate::window::{Arrivals, Change, Window};
 
-/// Maximum number of gold rows that a piece of more than one candle changes: 25 MB, and twice the number that an ordered backlog changes at
-/// once.
+/// Maximum number of gold rows that a piece of more than one candle changes: 25 MB. An ordered backlog changes half this number at once.
 pub(crate) const CHANGED_ROWS_MAX: usize = 131_072;
 /// Maximum number of histories that are read concurrently. After a restart each symbol needs one, and a read mostly waits for the server.
 const HISTORIES_AT_ONCE: usize = 8;

@@ -41,7 +41,7 @@ impl FromStr for Input {
 impl FromStr for Inputs {
     type Err = &'static str;
 
-    /// Parses inputs. A comma ends an input only after `=SYMBOL`; an earlier comma is part of the file name.
+    /// Parses inputs. A comma ends an input only after `=SYMBOL`. An earlier comma is part of the file name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut inputs = Vec::new();
         let mut input = String::new();

@@ -52,7 +52,7 @@ pub struct ProcessEvent {
 }
 
 impl View {
-    /// Builds the view; the first report is that of the process that returns it.
+    /// Builds the view. The first report is that of the process that returns the view.
     pub(super) fn new(reports: &[Report], history: &History) -> View {
         let Some(own) = reports.first() else { return View::default() };
         let numbers = Numbers::of(reports);

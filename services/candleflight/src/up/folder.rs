@@ -60,7 +60,7 @@ impl Folder {
         Ok(port)
     }
 
-    /// Returns an address for `server` in the same way as [`Folder::choose_port`]; `preferred` is also an address.
+    /// Returns an address for `server` in the same way as [`Folder::choose_port`]. `preferred` is also an address.
     pub(super) fn choose_address(&mut self, server: &str, preferred: &str) -> anyhow::Result<SocketAddr> {
         let preferred: SocketAddr = preferred.parse()?;
         Ok(SocketAddr::new(preferred.ip(), self.choose_port(server, preferred.port())?))
