@@ -1,12 +1,12 @@
 //! Changes of gold since a position: the rows of the files that were written since then.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use deltalake_core::kernel::Action;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use position::Position;
@@ -26,11 +26,15 @@ const ENTRIES_AT_ONCE: usize = 8;
 ///
 /// Files of an append hold new rows. Files of an upsert hold corrected rows, and other rows of the files that it replaced. Files of a
 /// compaction hold older rows. A reader at that position reaches the snapshot's position by upserting all these rows, in any order.
+///
+/// The newest files come first, because they are the first that maintenance replaces.
 #[derive(Debug)]
 pub struct Changes {
     state: Arc<State>,
-    /// Sorted by date and event time, ascending.
-    files: Vec<Arc<DataFile>>,
+    /// Files that are not read yet. Sorted by date and event time, descending.
+    files: VecDeque<Arc<DataFile>>,
+    /// Paths of the files that were read.
+    read: HashSet<Path>,
 }
 
 impl Snapshot {
@@ -47,31 +51,46 @@ impl Snapshot {
             let is_changed =
                 |file: &&Arc<DataFile>| written.as_ref().is_none_or(|written| written.contains(&file.path));
             let mut files: Vec<_> = self.0.files.iter().filter(is_changed).map(Arc::clone).collect();
-            files.sort_by_key(|file| (file.date, file.event_time));
-            Ok(Changes { state: Arc::clone(&self.0), files })
+            files.sort_by_key(|file| Reverse((file.date, file.event_time)));
+            Ok(Changes { state: Arc::clone(&self.0), files: files.into(), read: HashSet::new() })
         })
     }
 }
 
 impl Changes {
-    /// Returns the number of files.
+    /// Returns the snapshot that a reader of all files reaches.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(Arc::clone(&self.state))
+    }
+
+    /// Returns the number of files that are not read yet.
     pub fn file_count(&self) -> usize {
         self.files.len()
     }
 
-    /// Reads the rows file by file, as the reader requests them.
+    /// Reads the next file, or returns `None` after the last one. After an error, the next call reads the same file again.
     ///
     /// # Errors
     ///
-    /// An item is [`LakeError::Expired`] if the snapshot is older than vacuum's retention. For other errors, see
+    /// [`LakeError::Expired`] if the snapshot is older than vacuum's retention: go on with [`Changes::continue_on`]. For other errors, see
     /// [`LakeError::is_transient`].
-    pub fn read(self) -> BoxStream<'static, Result<RecordBatch, LakeError>> {
-        let Changes { state, files } = self;
-        futures::stream::iter(files)
-            .then(move |file| read_file(Arc::clone(&state.spec), state.store.clone(), file, None))
-            .map_ok(|batches| futures::stream::iter(batches).map(Ok))
-            .try_flatten()
-            .boxed()
+    pub async fn next(&mut self) -> Result<Option<Vec<RecordBatch>>, LakeError> {
+        let Some(file) = self.files.front() else { return Ok(None) };
+        let (spec, store) = (Arc::clone(&self.state.spec), self.state.store.clone());
+        let rows = read_file(spec, store, Arc::clone(file), None).await?;
+        self.read.extend(self.files.pop_front().map(|file| file.path.clone()));
+        Ok(Some(rows))
+    }
+
+    /// Goes on with the changes of a later snapshot since the same position, without the files that were already read.
+    ///
+    /// In each snapshot, one file holds a key. So a file that was read and is still there holds the latest values of its keys, and a file
+    /// that is new comes after those that it replaces.
+    #[must_use]
+    pub fn continue_on(self, mut later: Changes) -> Changes {
+        later.files.retain(|file| !self.read.contains(&file.path));
+        later.read = self.read;
+        later
     }
 }
 

@@ -27,7 +27,7 @@ use crate::store::{Lake, TableStore};
 use crate::transactions::{check_files, committable, transactions};
 use crate::write::{put_files, split};
 
-/// Greatest number of times that one change is put again on top of a newer version. Another engine's maintenance makes such a version
+/// Maximum number of times that one change is put again on top of a newer version. Another engine's maintenance makes such a version
 /// every few minutes, and a commit takes milliseconds.
 const REBASES_MAX: usize = 10;
 /// Mean time between two of these puts.
@@ -292,7 +292,11 @@ impl Table {
         let metadata = claimed.map(|metadata| Action::Metadata(metadata.clone()));
         let actions =
             metadata.into_iter().chain(removes).chain(change.added.into_iter().map(Action::Add)).collect();
-        let info = [("candleflightCommit".to_owned(), id.into())].into();
+        // Other engines may then commit a DELETE or MERGE that was planned before this append.
+        let is_blind = data_change && change.removed.is_empty();
+        let info =
+            [("candleflightCommit".to_owned(), id.into()), ("isBlindAppend".to_owned(), is_blind.into())];
+        let info = info.into();
         let transactions = transactions(&self.spec.topic, self.snapshot.position(), &change.position);
         let entry = CommitData::new(actions, change.operation, info, transactions).get_bytes();
         entry.map_err(|error| self.entry_failed()(error.into()))

@@ -19,6 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use schema::{DATE, EVENT_TIME, SYMBOL};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::LakeError;
@@ -32,8 +33,10 @@ use crate::store::TableStore;
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
 /// Rows of a page, the unit that a reader can skip.
 const PAGE_ROWS_MAX: usize = 8_192;
-/// Files that are encoded and put at once. This hides the latency of a put, and limits the memory to as many encoded files.
-const PUTS_MAX: usize = 4;
+/// Most files that are put at once. The latency of a put is tens of milliseconds, and a flush of many dates has thousands of small files.
+const PUTS_MAX: usize = 64;
+/// Most rows of the files that are encoded and put at once, unless one file has more: about 20 MB encoded.
+const PUT_ROWS_MAX: u32 = 524_288;
 
 /// The place of a row: index of the batch, index of the row.
 type RowIndex = (usize, usize);
@@ -97,9 +100,16 @@ pub(crate) async fn put_files(
     data_change: bool,
 ) -> Result<Vec<Add>, LakeError> {
     let batches: Arc<[RecordBatch]> = batches.into();
-    let puts = files
-        .into_iter()
-        .map(|file| put_file(Arc::clone(spec), store.clone(), Arc::clone(&batches), file, data_change));
+    let room = Semaphore::new(PUT_ROWS_MAX as usize);
+    let puts = files.into_iter().map(|file| {
+        let rows = u32::try_from(file.rows.len()).unwrap_or(u32::MAX).min(PUT_ROWS_MAX);
+        let put = put_file(Arc::clone(spec), store.clone(), Arc::clone(&batches), file, data_change);
+        let room = &room;
+        async move {
+            let _held = room.acquire_many(rows).await.expect("the semaphore is never closed");
+            put.await
+        }
+    });
     futures::stream::iter(puts).buffer_unordered(PUTS_MAX).try_collect().await
 }
 

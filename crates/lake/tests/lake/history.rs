@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
-use futures::TryStreamExt;
 use lake::{LakeError, Snapshot, Table};
 
 use crate::lakes;
@@ -14,8 +13,11 @@ const A: &str = "A";
 
 /// Returns the closes of the rows that changed since a position, ascending.
 async fn changed(snapshot: &Snapshot, since: &[(i32, i64)]) -> Vec<f64> {
-    let changes = snapshot.changed_since(&position(since)).await.unwrap();
-    let batches: Vec<RecordBatch> = changes.read().try_collect().await.unwrap();
+    let mut changes = snapshot.changed_since(&position(since)).await.unwrap();
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    while let Some(rows) = changes.next().await.unwrap() {
+        batches.extend(rows);
+    }
     let close = |batch: &RecordBatch| {
         batch.column_by_name("close").unwrap().as_primitive::<Float64Type>().values().to_vec()
     };

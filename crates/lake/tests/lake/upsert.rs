@@ -88,6 +88,20 @@ async fn corrections_leave_the_files_of_a_date_apart() {
     assert!(snapshots.iter().all(|snapshot| snapshot.file_count() == 3));
 }
 
+/// Otherwise a DELETE of another engine would conflict with each flush.
+#[tokio::test]
+async fn an_append_is_blind_and_a_correction_is_not() {
+    let test = lakes().await.swap_remove(0);
+    let mut table = Table::open(&test.lake, lake::gold("candles")).await.unwrap();
+    for next in 1..=2 {
+        table.upsert(&[gold(&[(A, DAY, 1, 1.0, None)])], &position(&[(0, next)])).await.unwrap();
+    }
+    let log = test.folder.as_ref().unwrap().path().join("gold_aggregates/_delta_log");
+    let entry = |version: u64| std::fs::read_to_string(log.join(format!("{version:020}.json"))).unwrap();
+    assert!(entry(1).contains(r#""isBlindAppend":true"#), "{}", entry(1));
+    assert!(entry(2).contains(r#""isBlindAppend":false"#), "{}", entry(2));
+}
+
 #[tokio::test]
 async fn the_last_row_of_a_key_in_one_upsert_wins() {
     let one: &[GoldRow] =

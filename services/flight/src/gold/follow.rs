@@ -1,6 +1,7 @@
 //! Gold for followers: changes, as upserts. They come from the change buffer, and from the gold table's files for followers that are behind
 //! the buffer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_flight::FlightData;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use lake::{LakeError, Snapshot};
+use lake::{Changes, LakeError};
 use position::{OffsetRange, Position};
 use schema::RangedBatch;
 use tokio::sync::watch;
@@ -26,6 +25,8 @@ use crate::gold::table::GoldTable;
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// Time between two checks while a follower waits for such rows.
 const CHECK_PERIOD_BEHIND: Duration = Duration::from_millis(250);
+/// Most reads of one file that may fail one after the other. Each has its own retries in the store's client.
+const FAILURES_MAX: u32 = 5;
 
 /// Rows of gold from a follower's position on. Each row replaces the row of the same symbol and event time. Only the last batch of a change
 /// has a range that moves, so a client can continue after any batch.
@@ -46,10 +47,13 @@ pub(crate) struct GoldFeed {
     files: Option<Files>,
 }
 
-/// Files that are being read, and the snapshot that they lead to.
+/// Files that are being read.
 struct Files {
-    rows: BoxStream<'static, Result<RecordBatch, LakeError>>,
-    snapshot: Snapshot,
+    changes: Changes,
+    /// Rows of the last file that are not sent yet.
+    rows: VecDeque<RecordBatch>,
+    /// Reads of the next file that failed one after the other.
+    failures: u32,
 }
 
 impl GoldFeed {
@@ -112,8 +116,8 @@ impl GoldFeed {
             if !outbox.turn.is_held() {
                 return Ok(Step::Wait { for_change: false, for_turn: true, until: None });
             }
-            let rows = snapshot.changed_since(outbox.position()).await?.read();
-            self.files = Some(Files { rows, snapshot });
+            let changes = snapshot.changed_since(outbox.position()).await?;
+            self.files = Some(Files { changes, rows: VecDeque::new(), failures: 0 });
         } else {
             outbox.turn.end();
         }
@@ -121,38 +125,57 @@ impl GoldFeed {
         Ok(Step::Advanced)
     }
 
-    /// Sends the rows of the next file, or closes the files.
-    async fn read_files(&mut self, mut files: Files, outbox: &mut Outbox) -> Result<(), CallError> {
-        match files.rows.next().await {
-            // The client's position moves only after all files are read.
-            Some(Ok(rows)) => {
-                outbox.send_unmoved(rows)?;
+    /// Sends the next rows of the files, or closes the files.
+    async fn read_files(&mut self, mut files: Files, outbox: &mut Outbox) -> Result<Step, CallError> {
+        // The client's position moves only after all files are read.
+        if let Some(rows) = files.rows.pop_front() {
+            outbox.send_unmoved(rows)?;
+            self.files = Some(files);
+            return Ok(Step::Advanced);
+        }
+        match files.changes.next().await {
+            Ok(Some(rows)) => {
+                files.rows.extend(rows);
+                files.failures = 0;
                 self.files = Some(files);
             }
-            None => {
+            Ok(None) => {
                 outbox.turn.end();
                 self.is_behind = false;
-                for (partition, next) in files.snapshot.position().iter() {
+                for (partition, next) in files.changes.snapshot().position().iter() {
                     let first = outbox.next_of(partition);
                     if first < next {
                         outbox.skip(OffsetRange { partition, first, next })?;
                     }
                 }
             }
-            Some(Err(error)) => {
-                // Vacuum may remove the files before a slow reader has read them. A newer snapshot has the rows.
-                outbox.turn.end();
-                self.check_at = Instant::now();
-                if self.table.snapshot().await?.version() <= files.snapshot.version() {
-                    return Err(error.into());
+            // One failed request costs one request, and not the files before it.
+            Err(error) if is_passing(&error) && files.failures < FAILURES_MAX => {
+                files.failures += 1;
+                let newer = self.table.snapshot().await?;
+                if matches!(error, LakeError::Expired { .. })
+                    && newer.version() > files.changes.snapshot().version()
+                {
+                    tracing::info!(
+                        version = newer.version(),
+                        "a follower of gold continues on a newer snapshot"
+                    );
+                    let later = newer.changed_since(outbox.position()).await?;
+                    files.changes = files.changes.continue_on(later);
+                    self.files = Some(files);
+                } else {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "read gold for a follower, trying again"
+                    );
+                    self.files = Some(files);
+                    let until = Some(Instant::now() + CHECK_PERIOD);
+                    return Ok(Step::Wait { for_change: false, for_turn: false, until });
                 }
-                tracing::info!(
-                    error = &error as &dyn std::error::Error,
-                    "a follower of gold continues on a newer snapshot"
-                );
             }
+            Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(Step::Advanced)
     }
 }
 
@@ -171,7 +194,7 @@ impl Feed for GoldFeed {
 
     async fn advance(&mut self, outbox: &mut Outbox) -> Result<Step, CallError> {
         if let Some(files) = self.files.take() {
-            self.read_files(files, outbox).await?;
+            return self.read_files(files, outbox).await;
         } else if Instant::now() >= self.check_at {
             return self.check_table(outbox).await;
         } else if self.is_behind || !self.take_changes(outbox)? {
@@ -181,6 +204,11 @@ impl Feed for GoldFeed {
         }
         Ok(Step::Advanced)
     }
+}
+
+/// Returns true if another read may succeed. Vacuum may remove a file before a slow client has read it; a newer snapshot has its rows.
+fn is_passing(error: &LakeError) -> bool {
+    error.is_transient() || matches!(error, LakeError::Expired { .. })
 }
 
 #[cfg(test)]

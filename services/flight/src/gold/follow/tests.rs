@@ -1,5 +1,6 @@
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use access::{Caller, Role};
 use arrow::array::{
@@ -29,14 +30,18 @@ use crate::gold::changes::ChangeBuffer;
 use crate::gold::put::put;
 use crate::gold::table::GoldTable;
 
-/// Returns gold rows of the first day from symbol, minute and close.
+/// Returns gold rows from symbol, minute since the epoch and close.
 fn gold(rows: &[(&str, i64, f64)]) -> RecordBatch {
     let times = || rows.iter().map(|row| Some(row.1 * schema::MINUTE_MICROS));
     let schema = schema::gold::schema();
     let column = |field: &arrow::datatypes::FieldRef| -> ArrayRef {
         match (field.name().as_str(), field.data_type()) {
             ("symbol", _) => Arc::new(rows.iter().map(|row| Some(row.0)).collect::<StringArray>()),
-            ("date", _) => Arc::new(Date32Array::from_value(0, rows.len())),
+            ("date", _) => {
+                let date =
+                    |row: &(&str, i64, f64)| schema::date_of(row.1.clamp(0, 1 << 30) * schema::MINUTE_MICROS);
+                Arc::new(rows.iter().map(date).map(Some).collect::<Date32Array>())
+            }
             (_, DataType::Timestamp(..)) => {
                 Arc::new(times().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
             }
@@ -150,7 +155,7 @@ async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
     server.push(range(0, 20, 25), &[("A", 0, 3.0)]);
     assert!(futures::poll!(follower.next()).is_pending());
     server.commit(&[("B", 1, 1.25)], &[(0, 10), (1, 15)]).await;
-    let waits = tokio::time::timeout(std::time::Duration::from_millis(700), follower.next()).await;
+    let waits = tokio::time::timeout(Duration::from_millis(700), follower.next()).await;
     assert!(waits.is_err(), "the table has A as it was before: {waits:?}");
     server.commit(&[("A", 0, 2.0)], &[(0, 20), (1, 15)]).await;
     take(
@@ -167,6 +172,19 @@ async fn what_never_comes_to_the_ring_is_read_from_the_table() {
     assert!(futures::poll!(follower.next()).is_pending());
     server.commit(&[("A", 0, 1.0)], &[(0, 10)]).await;
     take(&mut follower, &["0:0..0 [1.0]", "0:0..10 []"]).await;
+}
+
+/// The files of the newest date come first, because maintenance replaces them first.
+#[tokio::test]
+async fn a_file_that_is_gone_costs_its_own_rows_and_not_those_that_were_sent() {
+    let mut server = Server::new().await;
+    server.commit(&[("A", 0, 1.0)], &[(0, 10)]).await;
+    server.commit(&[("A", 1440, 2.0)], &[(0, 20)]).await;
+    let mut follower = pin!(server.follow(&[]));
+    take(&mut follower, &["0:0..0 [2.0]"]).await;
+    server.commit(&[("A", 0, 5.0)], &[(0, 30)]).await;
+    assert_eq!(server.table.vacuum(Duration::ZERO).await.unwrap(), 1);
+    take(&mut follower, &["0:0..0 [5.0]", "0:0..30 []"]).await;
 }
 
 #[tokio::test]
