@@ -124,7 +124,7 @@ async fn take(follower: &mut (impl Stream<Item = String> + Unpin), expected: &[&
 }
 
 #[tokio::test]
-async fn a_follower_reads_the_table_then_the_ring_then_what_comes() {
+async fn a_follower_reads_the_table_then_the_buffer_then_what_comes() {
     let mut server = Server::new().await;
     server.commit(&[("A", 0, 1.0), ("B", 0, 2.0)], &[(0, 10), (1, 5)]).await;
     server.push(range(0, 10, 12), &[("A", 1, 3.0)]);
@@ -143,7 +143,7 @@ async fn a_follower_is_told_where_it_starts() {
 }
 
 #[tokio::test]
-async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
+async fn a_gap_in_the_buffer_is_filled_from_the_table_which_takes_nothing_back() {
     let mut server = Server::new().await;
     server.commit(&[("A", 0, 1.0), ("B", 0, 1.0)], &[(0, 10), (1, 10)]).await;
     let mut follower = pin!(server.follow(&[(0, 10), (1, 10)]));
@@ -160,13 +160,13 @@ async fn a_gap_in_the_ring_is_filled_from_the_table_which_takes_nothing_back() {
     server.commit(&[("A", 0, 2.0)], &[(0, 20), (1, 15)]).await;
     take(
         &mut follower,
-        &["0:20..20 [2.0, 1.0]", "0:20..20 [1.25]", "1:10..15 []", "1:15..20 [1.5]", "0:20..25 [3.0]"],
+        &["0:20..20 [1.25]", "0:20..20 [2.0, 1.0]", "1:10..15 []", "1:15..20 [1.5]", "0:20..25 [3.0]"],
     )
     .await;
 }
 
 #[tokio::test]
-async fn what_never_comes_to_the_ring_is_read_from_the_table() {
+async fn what_never_comes_to_the_buffer_is_read_from_the_table() {
     let mut server = Server::new().await;
     let mut follower = pin!(server.follow(&[]));
     assert!(futures::poll!(follower.next()).is_pending());
