@@ -72,7 +72,7 @@ impl Changes {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Expired`] if the snapshot is older than vacuum's retention: go on with [`Changes::continue_on`]. For other errors, see
+    /// [`LakeError::Expired`] if the snapshot is older than vacuum's retention: continue with [`Changes::continue_on`]. For other errors, see
     /// [`LakeError::is_transient`].
     pub async fn next(&mut self) -> Result<Option<Vec<RecordBatch>>, LakeError> {
         let Some(file) = self.files.front() else { return Ok(None) };
@@ -82,15 +82,14 @@ impl Changes {
         Ok(Some(rows))
     }
 
-    /// Goes on with the changes of a later snapshot since the same position, without the files that were already read.
+    /// Continues with the changes of a later snapshot since the same position, without the files that were already read.
     ///
     /// In each snapshot, one file holds a key. So a file that was read and is still there holds the latest values of its keys, and a file
     /// that is new comes after those that it replaces.
-    #[must_use]
-    pub fn continue_on(self, mut later: Changes) -> Changes {
-        later.files.retain(|file| !self.read.contains(&file.path));
-        later.read = self.read;
-        later
+    pub fn continue_on(&mut self, later: Changes) {
+        self.state = later.state;
+        self.files = later.files;
+        self.files.retain(|file| !self.read.contains(&file.path));
     }
 }
 

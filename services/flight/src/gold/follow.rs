@@ -133,7 +133,7 @@ impl GoldFeed {
             self.files = Some(files);
             return Ok(Step::Advanced);
         }
-        match files.changes.next().await {
+        match self.next_rows(&mut files.changes, outbox.position()).await {
             Ok(Some(rows)) => {
                 files.rows.extend(rows);
                 files.failures = 0;
@@ -151,31 +151,38 @@ impl GoldFeed {
             }
             // One failed request costs one request, and not the files before it.
             Err(error) if is_passing(&error) && files.failures < FAILURES_MAX => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "read gold for a follower, trying again"
+                );
                 files.failures += 1;
-                let newer = self.table.snapshot().await?;
-                if matches!(error, LakeError::Expired { .. })
-                    && newer.version() > files.changes.snapshot().version()
-                {
-                    tracing::info!(
-                        version = newer.version(),
-                        "a follower of gold continues on a newer snapshot"
-                    );
-                    let later = newer.changed_since(outbox.position()).await?;
-                    files.changes = files.changes.continue_on(later);
-                    self.files = Some(files);
-                } else {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "read gold for a follower, trying again"
-                    );
-                    self.files = Some(files);
-                    let until = Some(Instant::now() + CHECK_PERIOD);
-                    return Ok(Step::Wait { for_change: false, for_turn: false, until });
-                }
+                self.files = Some(files);
+                let until = Some(Instant::now() + CHECK_PERIOD);
+                return Ok(Step::Wait { for_change: false, for_turn: false, until });
             }
             Err(error) => return Err(error.into()),
         }
         Ok(Step::Advanced)
+    }
+
+    /// Reads the next file. If vacuum has removed it, continues with the files of a newer snapshot since `position`.
+    async fn next_rows(
+        &self,
+        changes: &mut Changes,
+        position: &Position,
+    ) -> Result<Option<Vec<RecordBatch>>, LakeError> {
+        match changes.next().await {
+            Err(expired @ LakeError::Expired { .. }) => {
+                let newer = self.table.snapshot().await?;
+                if newer.version() <= changes.snapshot().version() {
+                    return Err(expired);
+                }
+                tracing::info!(version = newer.version(), "a follower of gold continues on a newer snapshot");
+                changes.continue_on(newer.changed_since(position).await?);
+                changes.next().await
+            }
+            read => read,
+        }
     }
 }
 
@@ -206,7 +213,8 @@ impl Feed for GoldFeed {
     }
 }
 
-/// Returns true if another read may succeed. Vacuum may remove a file before a slow client has read it; a newer snapshot has its rows.
+/// Returns true if another read may succeed. Vacuum may remove a file before a slow client has read it. A
+/// newer snapshot has its rows.
 fn is_passing(error: &LakeError) -> bool {
     error.is_transient() || matches!(error, LakeError::Expired { .. })
 }

@@ -66,7 +66,7 @@ fn range(partition: i32, first: i64, next: i64) -> OffsetRange {
 
 /// Gold of a server: the table that its writer has, and the change buffer that followers read.
 struct Server {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     table: Table,
     gold: Arc<GoldTable>,
     changes: Arc<ChangeBuffer>,
@@ -78,7 +78,7 @@ impl Server {
         let lake = Lake::open(folder.path().to_str().unwrap()).await.unwrap();
         let table = Table::open(&lake, lake::gold("candles")).await.unwrap();
         let gold = Arc::new(GoldTable::new(lake, "candles".to_owned()));
-        Server { _folder: folder, table, gold, changes: Arc::default() }
+        Server { folder, table, gold, changes: Arc::default() }
     }
 
     async fn commit(&mut self, rows: &[(&str, i64, f64)], reached: &[(i32, i64)]) {
@@ -185,6 +185,21 @@ async fn a_file_that_is_gone_costs_its_own_rows_and_not_those_that_were_sent() {
     server.commit(&[("A", 0, 5.0)], &[(0, 30)]).await;
     assert_eq!(server.table.vacuum(Duration::ZERO).await.unwrap(), 1);
     take(&mut follower, &["0:0..0 [5.0]", "0:0..30 []"]).await;
+}
+
+#[tokio::test]
+async fn a_failed_read_is_repeated_and_the_files_before_it_are_not() {
+    let mut server = Server::new().await;
+    server.commit(&[("A", 0, 1.0)], &[(0, 10)]).await;
+    server.commit(&[("A", 1440, 2.0)], &[(0, 20)]).await;
+    let mut follower = pin!(server.follow(&[]));
+    take(&mut follower, &["0:0..0 [2.0]"]).await;
+    let file = server.folder.path().join("gold_aggregates/date=1970-01-01");
+    let away = server.folder.path().join("away");
+    std::fs::rename(&file, &away).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), follower.next()).await.is_err());
+    std::fs::rename(&away, &file).unwrap();
+    take(&mut follower, &["0:0..0 [1.0]", "0:0..20 []"]).await;
 }
 
 #[tokio::test]
