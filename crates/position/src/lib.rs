@@ -87,7 +87,12 @@ impl Position {
         self.0.is_empty()
     }
 
-    /// Returns true if this position has reached `other` in every partition of `other`.
+    /// Returns true if this position has reached `other` in every partition of `other`. Offset 0 is reached before any read.
+    pub fn has_reached(&self, other: &Position) -> bool {
+        other.iter().all(|(partition, next)| self.next(partition).unwrap_or(0) >= next)
+    }
+
+    /// Returns true if this position has every partition of `other`, and has reached `other` in each.
     pub fn covers(&self, other: &Position) -> bool {
         other.iter().all(|(partition, next)| self.next(partition).is_some_and(|ours| ours >= next))
     }
@@ -157,6 +162,8 @@ mod tests {
         assert!(position(&[(0, 5), (1, 9)]).covers(&position(&[(0, 5)])));
         assert!(!position(&[(0, 5)]).covers(&position(&[(0, 5), (1, 0)])));
         assert!(position(&[]).covers(&position(&[])));
+        assert!(position(&[(0, 5)]).has_reached(&position(&[(0, 5), (1, 0)])));
+        assert!(!position(&[(0, 5)]).has_reached(&position(&[(0, 5), (1, 1)])));
     }
 
     #[test]

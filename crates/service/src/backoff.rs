@@ -29,20 +29,22 @@ impl Backoff {
         shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
     }
 
-    /// Pauses after a failed attempt, so that the caller's loop makes the next attempt.
+    /// Reports a failed attempt and pauses, so that the caller's loop makes the next attempt.
     ///
     /// # Errors
     ///
-    /// [`GaveUp`] if `is_retried` returns false, or if `shutdown` was cancelled first.
+    /// [`GaveUp`] if `is_retried` returns false, and then nothing is reported, or if `shutdown` is cancelled first.
     pub async fn after<E>(
         &mut self,
         error: E,
         is_retried: impl FnOnce(&E) -> bool,
+        report: impl FnOnce(&E),
         shutdown: &CancellationToken,
     ) -> Result<(), GaveUp<E>> {
         if !is_retried(&error) {
             return Err(GaveUp::Failed(error));
         }
+        report(&error);
         if self.pause(shutdown).await { Ok(()) } else { Err(GaveUp::Stopped(error)) }
     }
 }
@@ -64,15 +66,15 @@ impl<E> GaveUp<E> {
         }
     }
 
-    /// Returns `Ok(None)` after a shutdown.
+    /// Returns `Ok` after a shutdown.
     ///
     /// # Errors
     ///
     /// The error that is not retried.
-    pub fn unless_stopped<T>(self) -> Result<Option<T>, E> {
+    pub fn unless_stopped(self) -> Result<(), E> {
         match self {
             GaveUp::Failed(error) => Err(error),
-            GaveUp::Stopped(_) => Ok(None),
+            GaveUp::Stopped(_) => Ok(()),
         }
     }
 }
@@ -89,8 +91,12 @@ mod tests {
         let stopped = CancellationToken::new();
         stopped.cancel();
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.after("busy", |_| true, &running).await, Ok(()));
-        assert_eq!(backoff.after("gone", |_| false, &running).await, Err(GaveUp::Failed("gone")));
-        assert_eq!(backoff.after("busy", |_| true, &stopped).await, Err(GaveUp::Stopped("busy")));
+        let mut reported = Vec::new();
+        assert_eq!(backoff.after("busy", |_| true, |error| reported.push(*error), &running).await, Ok(()));
+        let gone = backoff.after("gone", |_| false, |error| reported.push(*error), &running).await;
+        assert_eq!(gone, Err(GaveUp::Failed("gone")));
+        let busy = backoff.after("busy", |_| true, |error| reported.push(*error), &stopped).await;
+        assert_eq!(busy, Err(GaveUp::Stopped("busy")));
+        assert_eq!(reported, ["busy", "busy"]);
     }
 }

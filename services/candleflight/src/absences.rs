@@ -58,7 +58,7 @@ fn collect(folder: &Path, sources: &mut Vec<Source>) {
             collect(&path, sources);
         } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests.rs" {
             let text = fs::read_to_string(&path).unwrap();
-            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
             sources.push(Source { path, text: lines.collect::<Vec<_>>().join("\n") });

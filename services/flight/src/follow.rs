@@ -224,9 +224,7 @@ impl Outbox {
     }
 
     fn is_complete(&self) -> bool {
-        // Offset 0 counts as reached before any row is read.
-        let is_reached = |(partition, next)| self.next_of(partition) >= next;
-        self.until.as_ref().is_some_and(|until| until.iter().all(is_reached))
+        self.until.as_ref().is_some_and(|until| self.position.has_reached(until))
     }
 }
 

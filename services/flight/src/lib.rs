@@ -169,13 +169,9 @@ async fn open(
     context: &Context,
     metrics: &Metrics,
 ) -> Result<Option<(Lake, Table)>, LakeError> {
-    let is_retried = |error: &LakeError| {
-        let is_retried = error.is_transient();
-        if is_retried {
-            tracing::warn!(error = error as &dyn std::error::Error, "open the lake, trying again");
-            metrics.set_ready(Err(sentence(error)));
-        }
-        is_retried
+    let report = |error: &LakeError| {
+        tracing::warn!(error = error as &dyn std::error::Error, "open the lake, trying again");
+        metrics.set_ready(Err(sentence(error)));
     };
     let mut backoff = Backoff::default();
     loop {
@@ -190,8 +186,9 @@ async fn open(
             Some(Ok(opened)) => return Ok(Some(opened)),
             Some(Err(error)) => error,
         };
-        if let Err(gave_up) = backoff.after(error, is_retried, &context.shutdown).await {
-            return gave_up.unless_stopped();
+        let retried = backoff.after(error, LakeError::is_transient, report, &context.shutdown).await;
+        if let Err(gave_up) = retried {
+            return gave_up.unless_stopped().map(|()| None);
         }
     }
 }

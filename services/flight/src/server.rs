@@ -113,11 +113,7 @@ impl Server {
     /// Waits until bronze has received all offsets below `below`.
     async fn received(&self, below: &Position) -> Result<(), CallError> {
         let mut changes = self.hot.changes();
-        let is_received = || {
-            let received = self.hot.progress().received;
-            below.iter().all(|(partition, next)| received.next(partition).unwrap_or(0) >= next)
-        };
-        while !is_received() {
+        while !self.hot.progress().received.has_reached(below) {
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(CallError::Stopping),
                 _ = changes.changed() => {}

@@ -63,20 +63,17 @@ async fn sessions(config: &Config, context: &Context, metrics: &Metrics) -> Resu
     let mut rebuild = config.rebuild;
     context.metrics.set_ready(NAME, Err("opening PostgreSQL and the lake".to_owned()));
     let mut backoff = Backoff::default();
-    let is_retried = |error: &Error| {
-        let is_retried = error.is_transient() && !context.shutdown.is_cancelled();
-        if is_retried {
-            tracing::warn!(
-                error = error as &dyn std::error::Error,
-                "restarting gold from the positions of its sinks"
-            );
-            context.metrics.set_ready(NAME, Err(sentence(error)));
-        }
-        is_retried
+    let is_retried = |error: &Error| error.is_transient() && !context.shutdown.is_cancelled();
+    let report = |error: &Error| {
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            "restarting gold from the positions of its sinks"
+        );
+        context.metrics.set_ready(NAME, Err(sentence(error)));
     };
     while let Err(error) = session(config, context, metrics, &mut rebuild, &mut backoff).await {
-        if let Err(gave_up) = backoff.after(error, is_retried, &context.shutdown).await {
-            return gave_up.unless_stopped().map(|_: Option<()>| ());
+        if let Err(gave_up) = backoff.after(error, is_retried, report, &context.shutdown).await {
+            return gave_up.unless_stopped();
         }
     }
     Ok(())
@@ -113,7 +110,7 @@ async fn session(
     let mut walk = Walk::new(config, context, metrics, origin.table, &postgres);
     let mut stages = Vec::new();
     for stage in [Stage::Postgres(postgres), Stage::Lake(lake)] {
-        if source::is_there(&stage.state().position, &reach) {
+        if stage.state().position.has_reached(&reach) {
             stages.push(stage);
         } else {
             stages.extend(walk.run(vec![stage], Some(&reach)).await?);

@@ -85,13 +85,13 @@ impl Source {
             let follow = self.follow_once(&mut cursor, until.as_ref(), &batches, &mut backoff);
             match stop.run_until_cancelled(follow).await {
                 None | Some(Ok(Ended::NextStage)) => return Ok(()),
-                Some(Ok(Ended::Server)) if until.as_ref().is_some_and(|until| is_there(&cursor, until)) => {
+                Some(Ok(Ended::Server)) if until.as_ref().is_some_and(|until| cursor.has_reached(until)) => {
                     return Ok(());
                 }
                 Some(Ok(Ended::Server)) => {
                     tracing::info!(%cursor, "the Flight server ended the stream, following it again");
                 }
-                Some(Err(error)) if is_transient(&error, "follow bronze, trying again") => {}
+                Some(Err(error)) if error.is_transient() => warn(&error, "follow bronze, trying again"),
                 Some(Err(error)) => return Err(error),
             }
             self.metrics.set_ready(NAME, Err("waiting for the Flight server".to_owned()));
@@ -140,11 +140,6 @@ pub(crate) async fn origin(connection: &mut Connection, topic: &str) -> Result<O
     }
 }
 
-/// Returns true if `position` has reached `until`. Offset 0 is reached before any read.
-pub(crate) fn is_there(position: &Position, until: &Position) -> bool {
-    until.iter().all(|(partition, next)| position.next(partition).unwrap_or(0) >= next)
-}
-
 /// Checks that a batch has the bronze schema and begins at the cursor.
 pub(crate) fn check(cursor: &Position, RangedBatch { range, rows }: &RangedBatch) -> Result<(), Error> {
     let range = *range;
@@ -184,9 +179,9 @@ impl Histories {
                 Some(Err(error)) => error,
             };
             self.connection.lock().await.close();
-            let is_retried = |error: &Error| is_transient(error, "read history, trying again");
-            if let Err(gave_up) = backoff.after(error, is_retried, &self.stop).await {
-                return gave_up.unless_stopped();
+            let report = |error: &Error| warn(error, "read history, trying again");
+            if let Err(gave_up) = backoff.after(error, Error::is_transient, report, &self.stop).await {
+                return gave_up.unless_stopped().map(|()| None);
             }
         }
     }
@@ -227,11 +222,6 @@ pub(crate) async fn measure_lag(
     Ok(())
 }
 
-/// Returns true if the error is transient, and logs it then.
-fn is_transient(error: &Error, doing: &str) -> bool {
-    let is_transient = error.is_transient();
-    if is_transient {
-        tracing::warn!(error = error as &dyn std::error::Error, "{doing}");
-    }
-    is_transient
+fn warn(error: &Error, doing: &str) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{doing}");
 }

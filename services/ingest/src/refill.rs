@@ -2,7 +2,7 @@
 //!
 //! After a power cut, Kafka may lose pages that it had not written to disk. The refill gives each candle its old offset. Two checks come
 //! first. The topic id proves that the topic is the same. The last messages of the topic must equal the rows of bronze, which proves that
-//! nobody has written to the topic since.
+//! no other producer has written to the topic in the meantime.
 
 use std::collections::VecDeque;
 use std::pin::pin;

@@ -94,18 +94,17 @@ async fn flush(
     }
     let started = Instant::now();
     let mut backoff = Backoff::default();
-    let is_retried = |error: &LakeError| {
-        let is_retried = error.is_transient();
-        if is_retried {
-            tracing::warn!(error = error as &dyn std::error::Error, "flushing bronze failed, trying again");
-            metrics.set_ready(Err(sentence(error)));
-        }
-        is_retried
+    let report = |error: &LakeError| {
+        tracing::warn!(error = error as &dyn std::error::Error, "flushing bronze failed, trying again");
+        metrics.set_ready(Err(sentence(error)));
     };
     let durable = loop {
         match table.append(&batches, &position).await {
             Ok(durable) => break durable,
-            Err(error) => backoff.after(error, is_retried, shutdown).await.map_err(GaveUp::into_error)?,
+            Err(error) => {
+                let retried = backoff.after(error, LakeError::is_transient, report, shutdown).await;
+                retried.map_err(GaveUp::into_error)?;
+            }
         }
     };
     metrics.observe_durable(&durable);

@@ -155,15 +155,12 @@ impl Sink {
         failpoint::pass("gold.lake_before_flush");
         let begun = Instant::now();
         let mut backoff = Backoff::default();
-        let is_retried = |error: &Error| {
-            let is_retried = error.is_transient();
-            if is_retried {
-                tracing::warn!(error = error as &dyn std::error::Error, "flush gold, trying again");
-            }
-            is_retried
+        let report = |error: &Error| {
+            tracing::warn!(error = error as &dyn std::error::Error, "flush gold, trying again");
         };
         while let Err(error) = self.commit(&batches, all_new).await.map_err(Error::lake("flush rows to")) {
-            backoff.after(error, is_retried, shutdown).await.map_err(GaveUp::into_error)?;
+            let retried = backoff.after(error, Error::is_transient, report, shutdown).await;
+            retried.map_err(GaveUp::into_error)?;
         }
         self.metrics.lake.rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
         self.metrics.lake.observe_commit(&self.state.position);

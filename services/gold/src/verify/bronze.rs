@@ -68,7 +68,7 @@ impl Bronze {
     pub(super) async fn await_position(&mut self, until: &Position) -> Result<Option<Position>, Error> {
         let mut received = self.received().await?;
         let mut moved = Instant::now();
-        while !source::is_there(&received, until) {
+        while !received.has_reached(until) {
             if moved.elapsed() >= self.patience {
                 return Ok(Some(received));
             }
